@@ -1,0 +1,1 @@
+"""A memory-strategy planner and auto-configurator for PyTorch and diffusers pipelines."""

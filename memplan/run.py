@@ -1,0 +1,76 @@
+"""The picture: one generation as it will happen. Strategies redraw it; the simulator prices it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Self
+
+from memplan.facts import Facts
+
+
+@dataclass(frozen=True)
+class Resident:
+    """On the device from before the call until after it."""
+
+
+@dataclass(frozen=True)
+class OnCall:
+    """In host memory until called, then whole on the device; the next component of the chain sends it back."""
+
+
+@dataclass(frozen=True)
+class InGroups:
+    """In host memory; each offload group is on the device only around its own modules.
+
+    With `stream` the next group is copied while this one computes, from pinned memory; with `low_cpu_mem` the pinned
+    copy is made anew for each transfer.
+    """
+
+    level: str
+    blocks: int | None = None
+    stream: bool = False
+    low_cpu_mem: bool = False
+
+
+Placement = Resident | OnCall | InGroups
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How a component's weights are stored: as loaded, or the weights `Component.cast` names as `dtype`."""
+
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One generation, drawn. Immutable; what is not mentioned is as loaded, whole and on the device."""
+
+    facts: Facts
+    placements: Mapping[str, Placement] = field(default_factory=lambda: MappingProxyType({}))
+    storage: Mapping[str, Stored] = field(default_factory=lambda: MappingProxyType({}))
+    variants: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def placement(self, component: str) -> Placement:
+        """Where the weights of `component` live."""
+        return self.placements.get(component, Resident())
+
+    def stored(self, component: str) -> Stored:
+        """How the weights of `component` are stored."""
+        return self.storage.get(component, Stored())
+
+    def variant(self, component: str) -> str:
+        """Which way the calls of `component` run: "" as written, or e.g. "tiled"."""
+        return self.variants.get(component, "")
+
+    def place(self, component: str, placement: Placement) -> Self:
+        """The same run with the weights of `component` elsewhere."""
+        return replace(self, placements=MappingProxyType({**self.placements, component: placement}))
+
+    def store(self, component: str, stored: Stored) -> Self:
+        """The same run with the weights of `component` stored otherwise."""
+        return replace(self, storage=MappingProxyType({**self.storage, component: stored}))
+
+    def vary(self, component: str, variant: str) -> Self:
+        """The same run with the calls of `component` made another way."""
+        return replace(self, variants=MappingProxyType({**self.variants, component: variant}))

@@ -1,0 +1,65 @@
+"""The contract of a strategy, on one screen. A strategy says what changes, never what it costs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar, Self
+
+from memplan.facts import Facts
+from memplan.run import Run
+
+Undo = Callable[[], None]
+
+
+class Decision(StrEnum):
+    """What a strategy decides about a component. The order is the order in which plans are applied."""
+
+    FORMAT = "format"
+    CALLS = "calls"
+    PLACEMENT = "placement"
+
+
+@dataclass(frozen=True, order=True)
+class Seat:
+    """One decision about one component. Two strategies that want the same seat exclude each other."""
+
+    decision: Decision
+    component: str
+
+
+class Strategy(ABC):
+    """One technique with its settings. Subclasses are frozen dataclasses; their docstring is their help text.
+
+    The first line of the docstring is the technique in a sentence; the rest says when it helps and what it costs.
+    `name` is how people type it. A technique without an exact inverse says in `irreversible` how to get back.
+    """
+
+    name: ClassVar[str]
+    irreversible: ClassVar[str | None] = None
+
+    @property
+    @abstractmethod
+    def seats(self) -> frozenset[Seat]:
+        """What it decides, and of which components."""
+
+    @classmethod
+    @abstractmethod
+    def variants(cls, facts: Facts) -> Iterator[Self]:
+        """Every setting worth weighing for these facts; none where the technique does not apply."""
+
+    def refuses(self, run: Run) -> str | None:
+        """One sentence that says why it can't join this run, or None when it can."""
+        return None
+
+    @abstractmethod
+    def redraw(self, run: Run) -> Run:
+        """The run with this technique in it. Pure."""
+
+    @abstractmethod
+    def apply(self, pipe: Any, device: str) -> Undo:
+        """Make it real on a live pipeline; the value undoes it. An irreversible one undoes nothing."""
+
+    @abstractmethod
+    def code(self, device: str = "cuda") -> tuple[str, ...]:
+        """The lines a user would write to the same effect, imports first, the pipeline being `pipe`."""
