@@ -1,0 +1,113 @@
+"""The bundled models: what their publishers' configs say, found by any name that people type."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from memplan.errors import BadInput
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One component: its class, its published config and, for one with weights, what its publisher ships.
+
+    `dtype` is set where the published example loads this component in another dtype than the rest.
+    `published_parameters` counts tied tensors once; `source` says where that figure is from.
+    """
+
+    library: str
+    class_name: str
+    config: Mapping[str, Any]
+    dtype: str | None = None
+    published_parameters: int | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class BundledModel:
+    """A published pipeline. `dtype` is the one that its published example loads it in.
+
+    `arguments` go to the pipeline's constructor beside the components; `call` are arguments of the published example
+    that the pipeline does not choose by itself.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    hub: str
+    url: str
+    pipeline: str
+    dtype: str
+    components: Mapping[str, Part]
+    arguments: Mapping[str, Any]
+    call: Mapping[str, Any]
+
+    @property
+    def known_as(self) -> tuple[str, ...]:
+        """Every name that finds it: its own, the aliases and the Hub id."""
+        return (self.name, *self.aliases, self.hub)
+
+
+def names() -> tuple[str, ...]:
+    """The names of all bundled models, in alphabetical order."""
+    return tuple(sorted({model.name for model in _by_any_name().values()}))
+
+
+def is_bundled(name: str) -> bool:
+    """Whether `name` is a bundled model's name, alias or Hub id; case and underscores do not matter."""
+    return _plain(name) in _by_any_name()
+
+
+def find(name: str) -> BundledModel:
+    """The bundled model of that name, alias or Hub id. Raises BadInput that names the nearest ones."""
+    table = _by_any_name()
+    if found := table.get(_plain(name)):
+        return found
+    near = list(dict.fromkeys(table[key].name for key in get_close_matches(_plain(name), table, n=3, cutoff=0.5)))
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise BadInput(f"memplan has no bundled model named {name!r}.{hint} Bundled: {', '.join(names())}.")
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+def _plain(name: str) -> str:
+    return name.strip().casefold().replace("_", "-").replace(" ", "-")
+
+
+@cache
+def _by_any_name() -> dict[str, BundledModel]:
+    catalogue = files("memplan.catalogue")
+    shared = json.loads((catalogue / "components.json").read_text())
+    paths = (path for path in (catalogue / "models").iterdir() if path.name.endswith(".json"))
+    models = [_model(json.loads(path.read_text()), shared) for path in paths]
+    return {_plain(name): model for model in models for name in model.known_as}
+
+
+def _model(data: dict[str, Any], shared: Mapping[str, Any]) -> BundledModel:
+    return BundledModel(
+        name=data["name"],
+        aliases=tuple(data["aliases"]),
+        hub=data["hub"],
+        url=data["url"],
+        pipeline=data["pipeline"],
+        dtype=data["dtype"],
+        components={name: _part(part, shared) for name, part in data["components"].items()},
+        arguments=data.get("arguments", {}),
+        call=data.get("call", {}),
+    )
+
+
+def _part(data: dict[str, Any], shared: Mapping[str, Any]) -> Part:
+    """A component; one that names a shared component takes everything from it, with its own config on top."""
+    base = shared[data["shared"]] if "shared" in data else {}
+    merged = {**base, **data, "config": {**base.get("config", {}), **data.get("config", {})}}
+    return Part(
+        library=merged["library"],
+        class_name=merged["class"],
+        config=merged["config"],
+        dtype=merged.get("dtype"),
+        published_parameters=merged.get("published_parameters"),
+        source=merged.get("source", ""),
+    )
