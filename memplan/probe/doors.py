@@ -1,0 +1,218 @@
+"""Stands at the doors of the components: real inputs go in as fake tensors, zeros of the right shape come out.
+
+A call that was made before with the same shapes is replayed from memory.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses import FakeTensor, FakeTensorMode
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+
+from memplan.probe.ledger import Ledger, Recording, tensors_in
+from memplan.probe.tracker import Tracker
+
+METHODS = ("forward", "encode", "decode")
+"""Methods of a component through which pipelines reach it."""
+
+
+@dataclass
+class Visit:
+    """One traced call of a component's method, and how to repeat it."""
+
+    component: str
+    method: str
+    recording: Recording
+    result: Any
+    arguments: Any
+    base: int
+    variant: str = ""
+    failed: str = ""
+
+
+@dataclass
+class Doors:
+    """All doors of one pipeline. `log` is the sequence of visits; a visit that was repeated appears again."""
+
+    ledger: Ledger
+    mode: FakeTensorMode
+    device: str
+    on_visit: Callable[[Visit], None]
+    seen: dict[Any, Visit] = field(default_factory=dict)
+    inside: bool = False
+
+    @contextmanager
+    def open(self, components: dict[str, nn.Module]) -> Iterator[None]:
+        """Stand at the doors of `components` for the length of the context."""
+        undo: list[Callable[[], None]] = []
+        try:
+            for name, module in components.items():
+                for method in METHODS:
+                    if callable(getattr(type(module), method, None)):
+                        undo.append(self._guard(name, module, method))
+            yield
+        finally:
+            for step in reversed(undo):
+                step()
+
+    def _guard(self, name: str, module: nn.Module, method: str) -> Callable[[], None]:
+        original = getattr(module, method)
+        had = module.__dict__.get(method)
+
+        def door(*args: Any, **kwargs: Any) -> Any:
+            if self.inside:
+                return original(*args, **kwargs)
+            return self.visit(name, module, method, original, args, kwargs)
+
+        def restore() -> None:
+            module.__dict__.pop(method, None)
+            if had is not None:
+                module.__dict__[method] = had
+
+        module.__dict__[method] = door
+        return restore
+
+    def visit(
+        self, name: str, module: nn.Module, method: str, original: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        """Trace or replay one call; returns real zeros shaped like its result."""
+        key = (name, method, signature((args, kwargs)))
+        visit = self.seen.get(key)
+        if visit is None:
+            visit = self.seen[key] = self.trace(name, module, method, original, (args, kwargs))
+        visit.base = self.ledger.live
+        self.on_visit(visit)
+        return self._zeros(visit.result)
+
+    def trace(self, name: str, module: nn.Module, method: str, original: Callable[..., Any], inputs: Any) -> Visit:
+        """Run one call on fake tensors and record it."""
+        spec = tree_map(lambda v: Shape.of(v) if isinstance(v, torch.Tensor) else v, inputs)
+        interrupted = self.ledger.begin()
+        self.inside = True
+        try:
+            with boundaries(module, self.ledger), self.mode, Tracker(self.ledger, self.device):
+                args, kwargs = tree_map(self._fake, inputs)
+                if method == "forward":
+                    self.ledger.enter("")
+                result = original(*args, **kwargs)
+                if method == "forward":
+                    self.ledger.leave("")
+            shape = shapes(result)
+            del result, args, kwargs
+        finally:
+            self.inside = False
+            recording, self.ledger.recording = self.ledger.recording, interrupted
+        return Visit(name, method, recording, shape, spec, recording.base)
+
+    def _fake(self, value: Any) -> Any:
+        """The fake twin of a real tensor; its bytes are already in the account."""
+        if not isinstance(value, torch.Tensor) or isinstance(value, FakeTensor):
+            return value
+        fake = self.mode.from_tensor(value)
+        self.ledger.admit(fake, counted=False)
+        return fake
+
+    def _zeros(self, result: Any) -> Any:
+        real = fill(result)
+        for tensor in tensors_in(tree_leaves(real)):
+            self.ledger.admit(tensor)
+        return real
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is kept of a tensor: shape, strides and dtype."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> "Shape":
+        """The shape of `tensor`."""
+        return cls(tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)
+
+    def zeros(self) -> torch.Tensor:
+        """A contiguous tensor of zeros; its pages are not touched."""
+        return torch.zeros(self.size, dtype=self.dtype)
+
+
+def signature(inputs: Any) -> Any:
+    """What makes two calls the same: structure, tensor shapes and dtypes, and every value but floats."""
+    leaves, tree = tree_flatten(inputs)
+    return str(tree), tuple(_sign(v) for v in leaves)
+
+
+def _sign(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape), value.dtype
+    return value if isinstance(value, int | bool | str | None) else type(value).__name__
+
+
+def shapes(result: Any) -> Any:
+    """`result` with each tensor replaced by its shape, also inside objects that hold tensors as attributes."""
+    return tree_map(_shape_leaf, result)
+
+
+def _shape_leaf(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return Shape.of(value)
+    if any(isinstance(v, torch.Tensor) for v in getattr(value, "__dict__", {}).values()):
+        twin = copy.copy(value)
+        twin.__dict__.update({k: _shape_leaf(v) for k, v in vars(value).items()})
+        return Holder(twin)
+    return value
+
+
+@dataclass(frozen=True)
+class Holder:
+    """An object whose attributes hold tensors, e.g. a latent distribution."""
+
+    value: Any
+
+
+def fill(result: Any) -> Any:
+    """`shapes` undone with zeros."""
+    return tree_map(_fill_leaf, result)
+
+
+def _fill_leaf(value: Any) -> Any:
+    if isinstance(value, Shape):
+        return value.zeros()
+    if isinstance(value, Holder):
+        twin = copy.copy(value.value)
+        twin.__dict__.update({k: _fill_leaf(v) for k, v in vars(twin).items()})
+        return twin
+    return value
+
+
+@contextmanager
+def boundaries(root: nn.Module, ledger: Ledger) -> Iterator[None]:
+    """Tell the ledger when a submodule of `root` that holds weights begins and returns."""
+    paths = {id(m): name for name, m in root.named_modules() if name and next(_weights(m), None) is not None}
+
+    def enter(module: nn.Module, args: Any) -> None:
+        if id(module) in paths:
+            ledger.enter(paths[id(module)])
+
+    def leave(module: nn.Module, args: Any, result: Any) -> None:
+        if id(module) in paths:
+            ledger.leave(paths[id(module)])
+
+    handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _weights(module: nn.Module) -> Iterator[torch.Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()

@@ -1,0 +1,46 @@
+"""Post-processing without the pixels: the device part is traced, the host part gives arrays nobody has touched."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from torch import nn
+
+from memplan.probe.doors import Doors
+
+METHOD = "postprocess_video"
+
+
+@contextmanager
+def postprocessing(pipe: Any, doors: Doors) -> Iterator[None]:
+    """Replace the image and video processors of `pipe` by traced copies for the length of the context."""
+    found = {name: value for name, value in vars(pipe).items() if isinstance(value, VaeImageProcessor)}
+    try:
+        vars(pipe).update({name: _traced(value, doors) for name, value in found.items()})
+        yield
+    finally:
+        vars(pipe).update(found)
+
+
+def _traced(processor: VaeImageProcessor, doors: Doors) -> VaeImageProcessor:
+    twin: Any = copy.copy(processor)
+    twin.pt_to_numpy = _host_images
+    original = getattr(twin, METHOD, None)
+    if original is not None:
+
+        def door(video: torch.Tensor, output_type: str = "np", **kwargs: Any) -> Any:
+            twin.numpy_to_pil = lambda images: []
+            return doors.visit("", nn.Module(), METHOD, original, (), {"video": video, "output_type": output_type})
+
+        setattr(twin, METHOD, door)
+    return twin  # type: ignore[no-any-return]
+
+
+def _host_images(images: torch.Tensor) -> np.ndarray[Any, Any]:
+    """A (B, H, W, C) float32 array of zeros in host memory for (B, C, H, W) images on the device."""
+    batch, channels, height, width = images.shape
+    return np.zeros((batch, height, width, channels), dtype=np.float32)

@@ -1,0 +1,74 @@
+"""The dry run: the user's real call on fake weights, written down as a timeline of segments."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from memplan.errors import BadInput
+from memplan.facts import Trace
+from memplan.probe.doors import Doors
+from memplan.probe.kernels import Kernels
+from memplan.probe.ledger import ALLOCATION_UNIT, Ledger
+from memplan.probe.postprocess import METHOD as POSTPROCESS
+from memplan.probe.postprocess import postprocessing
+from memplan.probe.timeline import OWN_CODE, Progress, Timeline
+from memplan.probe.tracker import Tracker
+from memplan.probe.twin import Twin
+
+
+def dry_run(twin: Twin, arguments: Mapping[str, Any], device: str = "cuda", progress: Progress | None = None) -> Trace:
+    """Run `twin.pipe(**arguments)` on fake weights and return its timeline.
+
+    `device` is the kind whose kernels are assumed, "cuda" or "cpu". Raises BadInput when the pipeline refuses the
+    arguments, with the pipeline's own words.
+    """
+    ledger = Ledger(ALLOCATION_UNIT if device == "cuda" else 1)
+    components = twin.components()
+    timeline = Timeline(ledger, lambda name, method: phase(components.get(name), name, method), progress or print_not)
+    doors = Doors(ledger, twin.mode, device, timeline.visit)
+    kernels = Kernels(ledger, device)
+    with ExitStack() as stack:
+        for context in (doors.open(components), postprocessing(twin.pipe, doors), kernels, Tracker(ledger, device)):
+            stack.enter_context(context)
+        result = _call(twin.pipe, arguments)
+        calls, steps = timeline.finish()
+    del result
+    shown = tuple((name, show(value)) for name, value in arguments.items())
+    return Trace(device, calls, steps, (), shown, tuple(kernels.assumptions))
+
+
+def phase(module: torch.nn.Module | None, component: str, method: str) -> str:
+    """The phase of a generation that a call belongs to."""
+    if component == OWN_CODE:
+        return "post-processing" if method == POSTPROCESS else "preparing"
+    if method == "decode":
+        return "decoding"
+    if method == "encode":
+        return "image encoding"
+    if component == "safety_checker":
+        return "safety check"
+    if type(module).__module__.startswith("transformers."):
+        return "image encoding" if "image" in component or "vision" in component else "text encoding"
+    return "denoising"
+
+
+def show(value: Any) -> str:
+    """An argument as people read it."""
+    if isinstance(value, torch.Tensor):
+        return f"tensor{tuple(value.shape)}"
+    text = repr(value) if isinstance(value, str | int | float | bool | list | tuple | dict | None) else type(value).__name__
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def print_not(message: str) -> None:
+    """Say nothing."""
+
+
+def _call(pipe: Any, arguments: Mapping[str, Any]) -> Any:
+    try:
+        with torch.no_grad():
+            return pipe(**arguments)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise BadInput(f"{type(pipe).__name__} refuses this call: {error}") from error

@@ -1,0 +1,68 @@
+"""Watches every op of a dry run and enters its outputs, workspace, FLOPs and traffic into the ledger."""
+
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from memplan.probe.ledger import Ledger, tensors_in
+from memplan.probe.workspace import workspace
+
+
+class Tracker(TorchDispatchMode):
+    """A dispatch mode over one ledger. `device` is the kind whose kernels are assumed: "cuda" or "cpu".
+
+    Two may be open: one for the pipeline's own code and, above the fake mode, one inside a component; only the
+    innermost counts.
+    """
+
+    def __init__(self, ledger: Ledger, device: str) -> None:
+        """Watch for `ledger`."""
+        super().__init__()
+        self.ledger = ledger
+        self.device = device
+
+    def __enter__(self) -> "Tracker":
+        """Begin to watch; an outer tracker rests meanwhile."""
+        self.ledger.depth += 1
+        self._level = self.ledger.depth
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        """Stop watching."""
+        self.ledger.depth -= 1
+        super().__exit__(*exception)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the op and account for it."""
+        kwargs = kwargs or {}
+        if self._level != self.ledger.depth:
+            return func(*args, **kwargs)
+        self.ledger.resume()
+        out = func(*args, **kwargs)
+        self._account(func, args, kwargs, out)
+        return out
+
+    def _account(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        ledger = self.ledger
+        outputs = tensors_in(tree_leaves(out))
+        new = [t for t in outputs if not ledger.knows(t)]
+        inputs = tensors_in(tree_leaves((args, kwargs))) if new or not func.is_view else []
+        if new:
+            given = {t.untyped_storage()._cdata for t in inputs}
+            for t in new:
+                ledger.admit(t, counted=t.untyped_storage()._cdata not in given)
+        if func.is_view:
+            return
+        count = flop_registry.get(func._overloadpacket)
+        flops = int(count(*args, **kwargs, out_val=out)) if count else 0
+        traffic = sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
+        ledger.note(str(func._overloadpacket), workspace(func, args, outputs, self.device), flops, traffic)
+
+
+def size_of(tensor: torch.Tensor) -> int:
+    """Bytes of the elements of `tensor`, its storage aside."""
+    return tensor.numel() * tensor.element_size()

@@ -1,0 +1,86 @@
+"""What a run costs: the one result type of the simulator."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Device memory in bytes.
+
+    `allocated` is what `torch.cuda.max_memory_allocated` reports, `reserved` what `max_memory_reserved` reports, and
+    `required` what the card must have: reserved plus the device context.
+    """
+
+    allocated: int
+    reserved: int
+    required: int
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The highest moment of one phase: what is held, in bytes, and the module and op that make it.
+
+    `weights` are stored weights resident then, `copies` the transient casts beside them, `activations` all else that
+    tensors hold, op workspace included; their sum and the libraries' own workspace is `memory.allocated`.
+    """
+
+    phase: str
+    component: str
+    memory: Memory
+    weights: int
+    copies: int
+    activations: int
+    module: str
+    op: str
+
+
+@dataclass(frozen=True)
+class HostMemory:
+    """Host memory in bytes that hold weights: between calls, at most while applying, and pinned (part of steady)."""
+
+    steady: int
+    peak: int
+    pinned: int
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes that one pipeline call moves: over the host link in each direction, and through weight casts."""
+
+    to_device: int
+    to_host: int
+    cast: int
+
+    @property
+    def link(self) -> int:
+        """Bytes over the link in both directions."""
+        return self.to_device + self.to_host
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Loss of precision: the expected relative weight error (0 is exact), weighted by parameters, and its word."""
+
+    error: float
+
+    @property
+    def word(self) -> str:
+        """"exact", "near-lossless", "slight" or "visible"."""
+        limits = (("exact", 0.0), ("near-lossless", 0.012), ("slight", 0.06))
+        return next((word for word, limit in limits if self.error <= limit), "visible")
+
+
+@dataclass(frozen=True)
+class Bill:
+    """The price of a run. `seconds` is None where no time model covers it."""
+
+    peaks: tuple[Peak, ...]
+    host: HostMemory
+    traffic: Traffic
+    loss: Loss
+    seconds: float | None = None
+
+    @property
+    def peak(self) -> Peak:
+        """The phase that needs the most."""
+        return max(self.peaks, key=lambda p: p.memory.required)

@@ -1,0 +1,47 @@
+"""Model CPU offload, call by call: which components are on the device while each is called."""
+
+from memplan.facts import Model
+from memplan.run import OnCall, Run
+
+
+class Chain:
+    """The eviction chain that `enable_model_cpu_offload` installs.
+
+    A called component sends back the one before it in the chain, and only that one, before it comes itself;
+    components outside the chain stay once they were called, and some never leave. Sources: `CpuOffload` in
+    accelerate/hooks.py, `enable_model_cpu_offload` in diffusers/pipelines/pipeline_utils.py.
+    """
+
+    def __init__(self, run: Run) -> None:
+        """Before the call everything is in host memory but what is never offloaded."""
+        model = run.facts.model
+        managed = [c.name for c in model.components if isinstance(run.placement(c.name), OnCall)]
+        order = [name for name in dict.fromkeys(model.offload_order) if name in managed]
+        self.fixed = frozenset(name for name in model.never_offloaded if name in managed and name not in order)
+        self.managed = frozenset(managed) - self.fixed
+        self.before = dict(zip(order[1:], order, strict=False))
+        self.here: set[str] = set(self.fixed)
+        self.arrivals: list[str] = []
+        self.departures: list[str] = []
+
+    def call(self, name: str) -> None:
+        """`name` is called: its predecessor goes, then it comes."""
+        if name not in self.managed:
+            return
+        previous = self.before.get(name)
+        if previous in self.here and previous is not None:
+            self.here.remove(previous)
+            self.departures.append(previous)
+        if name not in self.here:
+            self.here.add(name)
+            self.arrivals.append(name)
+
+    def finish(self) -> None:
+        """The pipeline call is over: what came goes back."""
+        self.departures.extend(sorted(self.here - self.fixed))
+        self.here = set(self.fixed)
+
+
+def host_components(model: Model, run: Run) -> list[str]:
+    """The components whose weights model offload keeps in host memory between calls."""
+    return sorted(Chain(run).managed & {c.name for c in model.components})

@@ -1,0 +1,52 @@
+"""Host memory that weights take under a plan."""
+
+from memplan.facts import Component
+from memplan.run import InGroups, OnCall, Run
+from memplan.simulator.bill import HostMemory
+from memplan.simulator.chain import Chain
+from memplan.simulator.weights import group_size, pinned, sizes, total
+
+
+def host_memory(run: Run) -> HostMemory:
+    """Host memory of all weights that do not live on the device.
+
+    Resident weights take none: safetensors are mapped from their files and not kept. Offloaded ones are ordinary
+    memory after the first round trip.
+    """
+    fixed = Chain(run).fixed
+    steady = peak = held = 0
+    for component in run.facts.model.components:
+        if isinstance(run.placement(component.name), OnCall) and component.name in fixed:
+            continue
+        own = _component(component, run)
+        steady, held = steady + own.steady, held + own.pinned
+        peak = max(peak + own.steady, steady - own.steady + own.peak)
+    return HostMemory(steady, max(steady, peak), held)
+
+
+def _component(component: Component, run: Run) -> HostMemory:
+    placement, stored = run.placement(component.name), run.stored(component.name)
+    size = total(component, stored)
+    if isinstance(placement, OnCall):
+        return HostMemory(size, size, 0)
+    if not isinstance(placement, InGroups):
+        return HostMemory(0, 0, 0)
+    if not placement.stream:
+        return HostMemory(size, size, 0)
+    return _streamed(component, run, placement, size)
+
+
+def _streamed(component: Component, run: Run, placement: InGroups, size: int) -> HostMemory:
+    """Stream mode pins each tensor by itself, all of them for good, or with `low_cpu_mem` two groups at a time."""
+    stored = run.stored(component.name)
+    grouping = component.grouping(placement.level, placement.blocks)
+    groups = [g for g in grouping.groups if g.streamed] if grouping else []
+    table = sizes(component, stored)
+    pins = [sum(pinned(table[i]) for i in g.weights) for g in groups]
+    if placement.low_cpu_mem:
+        pool = max((a + b for a, b in zip(pins, [*pins[1:], 0], strict=True)), default=0)
+        return HostMemory(size + pool, size + pool, pool)
+    kept = size - sum(group_size(component, stored, g) for g in groups)
+    steady = kept + sum(pins)
+    originals = size if placement.level == "block_level" else max(pins, default=0)
+    return HostMemory(steady, steady + originals, sum(pins))

@@ -1,0 +1,150 @@
+"""What one call of one component holds at each moment: its weights there, transient copies, and activations."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from memplan.facts import Call, Component, Group
+from memplan.run import InGroups, Placement, Resident, Stored
+from memplan.simulator.weights import casts, group_size, sizes, total
+
+
+@dataclass(frozen=True)
+class Height:
+    """The highest moment of a call, in bytes, and where it is; `base` of the call is not included.
+
+    `to_device` and `to_host` are bytes that cross the link in one such call, `cast` those read and written by casts.
+    """
+
+    weights: int
+    copies: int
+    activations: int
+    segment: int
+    to_device: int = 0
+    to_host: int = 0
+    cast: int = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes held."""
+        return self.weights + self.copies + self.activations
+
+
+@lru_cache(maxsize=4096)
+def height(component: Component, placement: Placement, stored: Stored, call: Call) -> Height:
+    """The height of `call` when the weights of `component` are placed and stored like this."""
+    groups = Groups(component, placement, stored, call) if isinstance(placement, InGroups) else None
+    copies = Copies(component, stored)
+    whole = total(component, stored)
+    best, where = (-1, 0, 0, 0), 0
+    for index, segment in enumerate(call.segments):
+        for module in segment.enters:
+            path = call.modules[module]
+            if groups:
+                groups.enter(path)
+            copies.enter(path)
+        resident = groups.resident if groups else whole
+        for copied, activations in copies.moments(segment.live, segment.peak):
+            if resident + copied + activations > best[0]:
+                best, where = (resident + copied + activations, resident, copied, activations), index
+        for module in segment.leaves:
+            path = call.modules[module]
+            copies.leave(path)
+            if groups:
+                groups.leave(path)
+    moved = (groups.to_device, groups.to_host) if groups else (0, 0)
+    return Height(*best[1:], where, *moved, copies.traffic)
+
+
+class Copies:
+    """Leaves cast to their compute dtype while they run: the stored copy is dropped, then made again."""
+
+    def __init__(self, component: Component, stored: Stored) -> None:
+        """No leaf is open."""
+        self.table = casts(component, stored)
+        self.traffic = 0
+        self._open: list[tuple[int, int]] = []
+        self._entering = False
+
+    def enter(self, path: str) -> None:
+        """A module is entered: a cast leaf is copied to its compute dtype."""
+        if path in self.table:
+            small, large = self.table[path]
+            self._open.append((small, large))
+            self._entering = True
+            self.traffic += 2 * (small + large)
+
+    def leave(self, path: str) -> None:
+        """A module returns."""
+        if path in self.table:
+            self._open.pop()
+
+    def moments(self, live: int, peak: int) -> list[tuple[int, int]]:
+        """(bytes of copies beside the stored weights, activations) at the moments of a segment."""
+        grown = sum(large - small for small, large in self._open)
+        moments = [(grown, peak)]
+        if self._open:
+            small, large = self._open[-1]
+            moments.append((grown + small, live))
+        return moments
+
+
+class Groups:
+    """Offload groups on the device while a call runs, as diffusers' hooks move them."""
+
+    def __init__(self, component: Component, placement: InGroups, stored: Stored, call: Call) -> None:
+        """All groups are in host memory, but for buffers that streams leave behind."""
+        grouping = component.grouping(placement.level, placement.blocks)
+        groups = grouping.groups if grouping else ()
+        self.stream = placement.stream
+        self.bytes = {g: group_size(component, stored, g) for g in groups}
+        self.by_onload = {g.onload: g for g in groups}
+        self.by_offload = {g.offload: g for g in groups}
+        self.next = self._successors(call) if placement.stream and call.method == "forward" else {}
+        self.here: set[Group] = set()
+        self.resident = outside(component, placement, stored)
+        self.to_device = self.to_host = 0
+
+    def _successors(self, call: Call) -> dict[str, Group]:
+        """The group that each hooked module prefetches: the next one in the order of the first forward."""
+        order = [call.modules[m] for s in call.segments for m in s.enters if call.modules[m] in self.by_onload]
+        order = ["", *(path for path in order if path)]
+        return {path: self.by_onload[after] for path, after in zip(order, order[1:], strict=False)}
+
+    def enter(self, path: str) -> None:
+        """A module is entered: its group comes in, and with streams the next one as well."""
+        group = self.by_onload.get(path)
+        if group:
+            self._bring(group)
+        if path in self.next and self.next[path].streamed:
+            self._bring(self.next[path])
+
+    def _bring(self, group: Group) -> None:
+        if group not in self.here:
+            self.here.add(group)
+            self.resident += self.bytes[group]
+            self.to_device += self.bytes[group]
+
+    def leave(self, path: str) -> None:
+        """A module returns: its group goes; without streams, or if never pinned, it is copied back."""
+        group = self.by_offload.get(path)
+        if group in self.here and group is not None:
+            self.here.remove(group)
+            self.resident -= self.bytes[group]
+            if not (self.stream and group.streamed):
+                self.to_host += self.bytes[group]
+
+
+def outside(component: Component, placement: Placement, stored: Stored) -> int:
+    """Bytes that `component` holds on the device while others are called, model offload aside.
+
+    Under block-level group offload with streams that is its groups' buffers: diffusers puts back the parameters of a
+    group's modules, not their buffers.
+    """
+    if isinstance(placement, Resident):
+        return total(component, stored)
+    if not (isinstance(placement, InGroups) and placement.stream and placement.level == "block_level"):
+        return 0
+    grouping = component.grouping(placement.level, placement.blocks)
+    table = sizes(component, stored)
+    matched = {i for g in grouping.groups if g.streamed for i in g.weights} if grouping else set()
+    return sum(table[i] for i in matched if component.weights[i].buffer)
