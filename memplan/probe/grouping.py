@@ -1,0 +1,111 @@
+"""Reads the offload groups that the installed diffusers forms, by letting it hook a bare copy of the module."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from diffusers import ModelMixin
+from diffusers.hooks import apply_group_offloading
+
+from memplan.facts import Group, Grouping
+from memplan.probe.bare import bare
+
+HOOK = "group_offloading"
+READ_BY_PIPELINES = {"latents_mean", "latents_std"}
+"""Tensors at the root of a VAE that pipelines read where they are and copy to the device themselves."""
+READS_ITS_LEAVES = {"Qwen3VLForConditionalGeneration": "its code reads the weights of leaves it does not call"}
+"""transformers classes known to break when each leaf is offloaded by itself, and why."""
+
+
+def groupings(module: torch.nn.Module, index: Mapping[str, int]) -> tuple[Grouping, ...]:
+    """The groups at leaf level, then at block level for 1, 2, 4, 8 … blocks up to the longest list of blocks.
+
+    `index` numbers the weights by name; weights without a number are left out. () where the library refuses.
+    """
+    if not getattr(module, "_supports_group_offloading", True):
+        return ()
+    found = [Grouping("leaf_level", None, _groups(module, index, "leaf_level", None))]
+    blocks, longest = 1, 1
+    while blocks <= longest:
+        groups = _groups(module, index, "block_level", blocks)
+        found.append(Grouping("block_level", blocks, groups))
+        if blocks == 1:
+            longest = max(Counter(g.onload.rpartition(".")[0] for g in groups if g.streamed).values(), default=0)
+        blocks *= 2
+    return tuple(found)
+
+
+def lacks(module: torch.nn.Module, found: tuple[Grouping, ...]) -> Iterator[tuple[str, str]]:
+    """(technique, sentence) for each kind of group offload that the library refuses here or that would break."""
+    kind = type(module).__name__
+    if not found:
+        yield "group_offload", f"diffusers marks {kind} as unable to offload in groups"
+        return
+    by_level = {g.level: g for g in reversed(found)}
+    block_level = _block_level_lack(module, by_level["block_level"])
+    leaf_level = _leaf_level_lack(module, by_level["leaf_level"])
+    if block_level:
+        yield "block_level", f"{kind}: {block_level}"
+    if leaf_level:
+        yield "leaf_level", f"{kind}: {leaf_level}"
+
+
+def _block_level_lack(module: torch.nn.Module, grouping: Grouping) -> str | None:
+    entered_by_forward = any(not g.onload and g.weights for g in grouping.groups)
+    if entered_by_forward and hasattr(module, "decode"):
+        return "block-level groups come in with forward(), but pipelines call decode(); offload its leaves instead"
+    if not any(g.streamed for g in grouping.groups):
+        return "no list of blocks at its top, so block-level groups would keep all of it on the device"
+    return None
+
+
+def _leaf_level_lack(module: torch.nn.Module, grouping: Grouping) -> str | None:
+    for path, part in module.named_modules():
+        if isinstance(part, torch.nn.MultiheadAttention):
+            return f"{path} is an nn.MultiheadAttention, which reads its output projection without calling it"
+        if "weight_g" in part._parameters or torch.nn.utils.parametrize.is_parametrized(part):
+            return f"{path} computes its weight from other tensors before the hook brings them in"
+    root = next((g for g in grouping.groups if not g.onload), None)
+    owned = {name for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))}
+    if root and hasattr(module, "decode") and owned - READ_BY_PIPELINES:
+        return f"{', '.join(sorted(owned))} come in with forward(), but pipelines call decode()"
+    return READS_ITS_LEAVES.get(type(module).__name__)
+
+
+def _groups(module: torch.nn.Module, index: Mapping[str, int], level: str, blocks: int | None) -> tuple[Group, ...]:
+    copy = bare(module)
+    settings: dict[str, Any] = {"offload_type": level, "num_blocks_per_group": blocks, "non_blocking": True}
+    devices = {"onload_device": torch.device("cpu"), "offload_device": torch.device("meta")}
+    if isinstance(copy, ModelMixin):
+        copy.enable_group_offload(**devices, **settings)
+    else:
+        apply_group_offloading(copy, **devices, **settings)
+    return tuple(_read(copy, index))
+
+
+def _read(copy: torch.nn.Module, index: Mapping[str, int]) -> Iterator[Group]:
+    paths = {id(part): path for path, part in reversed(list(copy.named_modules()))}
+    named = (*copy.named_parameters(remove_duplicate=False), *copy.named_buffers(remove_duplicate=False))
+    numbers = {id(tensor): index[name] for name, tensor in named if name in index}
+    for group in _hooked(copy):
+        tensors = [*group.parameters, *group.buffers]
+        for part in group.modules:
+            tensors += [*part.parameters(), *part.buffers()]
+        yield Group(
+            onload=paths[id(group.onload_leader)],
+            offload=paths[id(group.offload_leader)],
+            weights=tuple(sorted({numbers[id(t)] for t in tensors if id(t) in numbers})),
+            # Asked for non-blocking copies, the library still denies them to the groups it gives no stream.
+            streamed=group.non_blocking,
+        )
+
+
+def _hooked(copy: torch.nn.Module) -> list[Any]:
+    groups: dict[int, Any] = {}
+    for part in copy.modules():
+        registry: Any = getattr(part, "_diffusers_hook", None)
+        hook = registry.get_hook(HOOK) if registry else None
+        if hook is not None:
+            groups.setdefault(id(hook.group), hook.group)
+    return list(groups.values())
