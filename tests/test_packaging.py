@@ -7,8 +7,6 @@ import tomllib
 import zipfile
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 SOURCES = {"memplan": "memplan", "strategies": "memplan/strategies"}
 """Where each folder of the checkout is installed."""
@@ -31,7 +29,6 @@ def test_every_package_is_listed() -> None:
     assert sorted(settings["tool"]["setuptools"]["packages"]) == sorted(".".join(f.parts) for f in folders)
 
 
-@pytest.mark.slow
 def test_wheel_holds_every_file(tmp_path: Path) -> None:
     source = tmp_path / "source"  # a copy: what an earlier build left in the checkout would get into the wheel
     for folder in SOURCES:
