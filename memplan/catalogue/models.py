@@ -63,12 +63,17 @@ def is_bundled(name: str) -> bool:
 
 def find(name: str) -> BundledModel:
     """The bundled model of that name, alias or Hub id. Raises BadInput that names the nearest ones."""
-    table = _by_any_name()
-    if found := table.get(_plain(name)):
+    if found := _by_any_name().get(_plain(name)):
         return found
-    near = list(dict.fromkeys(table[key].name for key in get_close_matches(_plain(name), table, n=3, cutoff=0.5)))
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise BadInput(f"memplan has no bundled model named {name!r}.{hint} Bundled: {', '.join(names())}.")
+    raise BadInput(f"memplan has no bundled model named {name!r}. {nearest(name)}")
+
+
+def nearest(name: str) -> str:
+    """A sentence that names the bundled models nearest to `name`, and all of them."""
+    table = _by_any_name()
+    near = dict.fromkeys(table[key].name for key in get_close_matches(_plain(name), table, n=3, cutoff=0.5))
+    question = f"Did you mean {' or '.join(near)}? " if near else ""
+    return f"{question}Bundled: {', '.join(names())}."
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def fake_in_place(module: torch.nn.Module, mode: FakeTensorMode) -> None:
 
 
 def make_castable(module: torch.nn.Module) -> None:
-    """Let `.to(dtype)` work on fake weights, which torch cannot swap: pipelines upcast a VAE in the middle of a call."""
+    """Let `.to(dtype)` work on fake weights, which torch cannot swap: some pipelines upcast their VAE within a call."""
     for part in module.modules():
         part.__dict__["_apply"] = MethodType(_apply_to_fakes, part)
 

@@ -1,5 +1,6 @@
 """Modules from their configs alone, in the dtypes that the library's own loader would give them."""
 
+import copy
 import importlib
 import re
 from collections.abc import Iterator, Mapping
@@ -30,7 +31,7 @@ def is_module(cls: Any) -> bool:
     return isinstance(cls, type) and issubclass(cls, torch.nn.Module)
 
 
-def fake_module(cls: Any, config: Mapping[str, Any], dtype: torch.dtype, mode: FakeTensorMode) -> torch.nn.Module:
+def fake_module(cls: Any, config: Mapping[str, Any], dtype: torch.dtype, mode: FakeTensorMode) -> Any:
     """A module of `cls` with fake weights, as from_pretrained(torch_dtype=dtype) would load it.
 
     Raises Unsupported for a config of quantized weights, and what the class raises for a config that it cannot read.
@@ -41,18 +42,19 @@ def fake_module(cls: Any, config: Mapping[str, Any], dtype: torch.dtype, mode: F
         method = config["quantization_config"].get("quant_method", "an unknown method")
         raise Unsupported(f"its weights are quantized ({method}); give the folder of the unquantized model")
     with default_dtype(dtype), init_empty_weights():
-        module: torch.nn.Module = _instance(cls, config)
+        module = _instance(cls, copy.deepcopy(dict(config)))
     if hasattr(module, "tie_weights"):
-        module.tie_weights()
+        module.tie_weights()  # the constructor ties too, but each parameter is replaced as it is registered
     _cast_as_loaded(module, dtype)
     fake_in_place(module, mode)
-    return module.eval()
+    module.eval()
+    return module
 
 
-def _instance(cls: Any, config: Mapping[str, Any]) -> Any:
+def _instance(cls: Any, config: dict[str, Any]) -> Any:
     if hasattr(cls, "from_config"):  # diffusers
-        return cls.from_config(dict(config))
-    return cls(cls.config_class.from_dict(dict(config)))
+        return cls.from_config(config)
+    return cls(cls.config_class.from_dict(config))
 
 
 @contextmanager

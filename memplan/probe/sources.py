@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from memplan.catalogue.models import find, is_bundled
+from memplan.catalogue.models import is_bundled, nearest
 from memplan.errors import BadInput
 from memplan.probe.twin import Twin
 
@@ -18,40 +18,41 @@ def open_pipeline(source: Any, dtype: str | None = None) -> Twin:
     if isinstance(source, Path):
         return _folder(source, dtype)
     if isinstance(source, str):
-        return _named(source, dtype)
+        return _folder(Path(source).expanduser(), dtype) if _is_path(source) else _bundled(source, dtype)
     return _live(source, dtype)
 
 
-def _named(source: str, dtype: str | None) -> Twin:
-    if _looks_like_path(source):
-        return _folder(Path(source).expanduser(), dtype)
-    if "/" in source and not is_bundled(source):
-        raise BadInput(
-            f"{source!r} looks like a Hub id; memplan does not read the Hub yet. Download it and give the folder, or "
-            f"name a bundled model. {_unknown(source)}"
-        )
-    from memplan.probe.bundled import bundled_twin
-
-    return bundled_twin(source, dtype)
+def _is_path(source: str) -> bool:
+    """Whether a text means a folder: a saved pipeline, anything that is there under no bundled name, or "./…"."""
+    path = Path(source).expanduser()
+    if _exists(path / "model_index.json"):
+        return True
+    written_as_path = source.startswith((".", "~", os.sep)) and os.sep in source
+    return written_as_path or (_exists(path) and not is_bundled(source))
 
 
-def _looks_like_path(source: str) -> bool:
-    """An existing folder, or a text that can only be meant as a path."""
-    return source.startswith((".", "~", os.sep)) and os.sep in source or (not is_bundled(source) and Path(source).exists())
-
-
-def _unknown(source: str) -> str:
+def _exists(path: Path) -> bool:
     try:
-        find(source)
-    except BadInput as error:
-        return str(error)
-    return ""
+        return path.exists()
+    except OSError:  # too long to be a path at all
+        return False
 
 
 def _folder(path: Path, dtype: str | None) -> Twin:
     from memplan.probe.folder import folder_twin
 
     return folder_twin(path, dtype)
+
+
+def _bundled(name: str, dtype: str | None) -> Twin:
+    from memplan.probe.bundled import bundled_twin
+
+    if "/" in name and not is_bundled(name):
+        raise BadInput(
+            f"{name!r} reads like a Hub id, and the Hub is not read yet: download it and give the folder, or name a "
+            f"bundled model. {nearest(name)}"
+        )
+    return bundled_twin(name, dtype)
 
 
 def _live(source: Any, dtype: str | None) -> Twin:
@@ -62,5 +63,7 @@ def _live(source: Any, dtype: str | None) -> Twin:
     if not isinstance(source, DiffusionPipeline):
         raise BadInput(f"cannot open a {type(source).__name__}: give a DiffusionPipeline, a folder or a bundled name.")
     if dtype is not None:
-        raise BadInput(f"dtype={dtype!r} has no meaning for a pipeline in memory: it is loaded already. Leave it out.")
+        raise BadInput(
+            f"dtype={dtype!r} means nothing for a pipeline in memory, which is loaded already. Leave it out."
+        )
     return live_twin(source)

@@ -1,4 +1,4 @@
-"""A twin is the user's pipeline with fake weights: the same classes and code, no bytes, no thread back to the original."""
+"""A twin is the user's pipeline with fake weights: the same classes and code, no bytes, no way back to the original."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -63,7 +63,7 @@ def live_twin(pipe: Any) -> Twin:
 
 def _unwrapped(part: Any) -> Any:
     """The module inside torch.compile's wrapper; anything else as it is."""
-    return part._orig_mod if isinstance(part, torch._dynamo.OptimizedModule) else part
+    return part._modules.get("_orig_mod", part) if isinstance(part, torch.nn.Module) else part
 
 
 # ---- copying --------------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def _user_hooks(part: torch.nn.Module) -> Iterator[tuple[dict[int, Any], int]]:
 
 
 def _left_behind(module: torch.nn.Module) -> dict[int, Any]:
-    """Placeholders for what must not be copied: hooks reach the original's weights, pinned copies and user's objects."""
+    """Placeholders for what must not be copied: hooks hold the original's weights and the user's own objects."""
     memo: dict[int, Any] = {}
     for part in module.modules():
         memo.update({id(part.__dict__[name]): ... for name in _library_attributes(part)})
