@@ -35,6 +35,7 @@ class Kernels(TorchFunctionMode):
         if device == "cuda":
             self._table[F.scaled_dot_product_attention] = self._attention
             self._table[F.rms_norm] = self._table[torch.rms_norm] = _rms_norm
+            self._table[F.group_norm] = _group_norm
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Replace `func` where the device runs another kernel."""
@@ -105,3 +106,8 @@ def _rms_norm(
     """The fused kernel of CUDA devices: output and one float32 per row, no intermediate copies."""
     out: torch.Tensor = torch.ops.aten._fused_rms_norm(input, list(normalized_shape), weight, eps)[0]
     return out
+
+
+def _group_norm(input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """CUDA devices normalise a channels-first copy; only CPUs keep channels last (ATen/native/group_norm.cpp)."""
+    return F.group_norm(input.contiguous(), *args, **kwargs)

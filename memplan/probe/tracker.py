@@ -8,6 +8,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from memplan.probe.ledger import Ledger, tensors_in
+from memplan.probe.strides import corrected
 from memplan.probe.workspace import workspace
 
 
@@ -42,15 +43,15 @@ class Tracker(TorchDispatchMode):
         if self._level != self.ledger.depth:
             return func(*args, **kwargs)
         self.ledger.resume()
-        out = func(*args, **kwargs)
-        self._account(func, args, kwargs, out)
+        inputs = tensors_in(tree_leaves((args, kwargs)))
+        out = corrected(func, args, kwargs, func(*args, **kwargs), inputs)
+        self._account(func, args, kwargs, out, inputs)
         return out
 
-    def _account(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    def _account(self, func: Any, args: Any, kwargs: Any, out: Any, inputs: list[torch.Tensor]) -> None:
         ledger = self.ledger
         outputs = tensors_in(tree_leaves(out))
         new = [t for t in outputs if not ledger.knows(t)]
-        inputs = tensors_in(tree_leaves((args, kwargs))) if new or not func.is_view else []
         if new:
             given = {t.untyped_storage()._cdata for t in inputs}
             for t in new:
@@ -62,7 +63,3 @@ class Tracker(TorchDispatchMode):
         traffic = sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
         ledger.note(str(func._overloadpacket), workspace(func, args, outputs, self.device), flops, traffic)
 
-
-def size_of(tensor: torch.Tensor) -> int:
-    """Bytes of the elements of `tensor`, its storage aside."""
-    return tensor.numel() * tensor.element_size()

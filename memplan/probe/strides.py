@@ -1,0 +1,35 @@
+"""Gives fake tensors the strides that PyTorch's kernels give real ones.
+
+Fake tensors normalise the stride of a dimension of size one; kernels do not, and choose a memory format by it: after
+the attention of a VAE a batch of one stays channels-first where a batch of two becomes channels-last.
+"""
+
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_map
+
+
+def corrected(func: Any, args: Any, kwargs: Any, out: Any, inputs: list[torch.Tensor]) -> Any:
+    """`out`, re-strided where the op's own meta kernel gives other strides; `inputs` are the tensors among `args`."""
+    if not isinstance(out, torch.Tensor) or 1 not in out.shape or not any(_unusual(t) for t in inputs):
+        return out
+    try:
+        with _disable_current_modes():
+            truth = func(*tree_map(_meta, args), **tree_map(_meta, kwargs))
+    except (RuntimeError, NotImplementedError):
+        return out  # the op has no meta kernel of its own
+    if truth.stride() == out.stride() or truth.shape != out.shape:
+        return out
+    return out.as_strided(truth.shape, truth.stride(), out.storage_offset())
+
+
+def _unusual(tensor: torch.Tensor) -> bool:
+    return tensor.dim() > 2 and not tensor.is_contiguous()
+
+
+def _meta(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return torch.device("meta") if isinstance(value, torch.device) else value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
