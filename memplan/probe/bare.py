@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-INSTALLED = ("forward", "_old_forward", "_hf_hook", "_diffusers_hook")
+INSTALLED = ("forward", "_old_forward", "_hf_hook", "_diffusers_hook", "_apply")
 """Attributes that hooks leave on a module instance; a bare copy starts without them."""
 
 
