@@ -25,7 +25,8 @@ class Gpu:
 
     `free` is what a new process could allocate before any reserve of the user's: total less what others hold.
     `rates` are dense datasheet FLOP/s by dtype, `link` the host link's bytes/s in one direction. `source` says where
-    the figures come from: "nvml", "torch", "catalogue" or "user". `unified` memory is the host's own: one pool for both.
+    the figures come from: "nvml", "torch", "catalogue" or "user". `kind` is "cuda", "rocm", "xpu" or "mps". `unified`
+    memory is the host's own: one pool for both.
     """
 
     name: str
