@@ -1,0 +1,142 @@
+"""Finds the installed strategies, ours and every plug-in's alike, and reads the settings that people type."""
+
+from dataclasses import MISSING, Field, fields
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from typing import Any, get_args, get_type_hints
+
+from memplan.errors import BadInput, MemplanError
+from memplan.facts import Component, Facts
+from memplan.strategy import Strategy
+
+DOOR = "memplan.strategies"
+"""The entry-point group. An entry point loads a strategy class, or a tuple of them."""
+
+WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def strategies() -> tuple[type[Strategy], ...]:
+    """Every installed strategy class, memplan's own first.
+
+    Raises MemplanError where none is installed, one cannot be loaded, or two have the same name.
+    """
+    doors = sorted(entry_points(group=DOOR), key=lambda door: (door.name != "memplan", door.name))
+    found: dict[str, type[Strategy]] = {}
+    for cls in (cls for door in doors for cls in _load(door)):
+        other = found.setdefault(cls.name, cls)
+        if other is not cls:
+            raise MemplanError(f"{_full(other)} and {_full(cls)} are both named {cls.name}: uninstall one of them")
+    if not found:
+        raise MemplanError('no strategy is installed; in a checkout of memplan, run "pip install -e ."')
+    return tuple(found.values())
+
+
+def _load(door: Any) -> tuple[type[Strategy], ...]:
+    try:
+        loaded = door.load()
+    except Exception as error:
+        raise MemplanError(f"the plug-in {door.value} cannot be loaded ({error}): mend or uninstall it") from error
+    classes = loaded if isinstance(loaded, tuple) else (loaded,)
+    for cls in classes:
+        if not (isinstance(cls, type) and issubclass(cls, Strategy)):
+            raise MemplanError(f"the plug-in {door.value} is not a strategy, nor a tuple of strategies")
+    return classes
+
+
+def _full(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+# ---- what people type -----------------------------------------------------------------------------------------------
+def parse(text: str, facts: Facts) -> Strategy:
+    """The strategy that `text` names: "name", "name:component" or "name:component,setting=value,…".
+
+    What is left out is read from `facts`: the component is the denoiser unless the strategy has one of its own.
+    Raises BadInput, which lists what there is.
+    """
+    name, _, rest = (part.strip() for part in text.partition(":"))
+    cls = _named(name)
+    settings: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in rest.split(","))):
+        key, equals, value = (word.strip() for word in part.partition("="))
+        if not equals:
+            key, value = "component", key
+        settings[key] = _value(cls, key, value)
+    for field in _fields(cls):
+        if field.name not in settings:
+            settings |= _measured(field, settings, facts)
+    for component in (settings.get("component"), *settings.get("components", ())):
+        if component is not None:
+            _check(component, [c.name for c in facts.model.components], "component", facts.model.name)
+    return cls(**settings)
+
+
+def _named(name: str) -> type[Strategy]:
+    known = {cls.name: cls for cls in strategies()}
+    _check(name, list(known), "strategy", "memplan")
+    return known[name]
+
+
+def _check(word: str, known: list[str], kind: str, owner: str) -> None:
+    if word not in known:
+        close = get_close_matches(word, known, n=1)
+        meant = f" Did you mean {close[0]}?" if close else ""
+        raise BadInput(f"{owner} has no {kind} {word!r}.{meant} It has: {', '.join(known)}")
+
+
+def _fields(cls: type[Strategy]) -> tuple[Field[Any], ...]:
+    return fields(cls)  # type: ignore[arg-type]
+
+
+def _value(cls: type[Strategy], key: str, text: str) -> Any:
+    kinds = {field.name: get_type_hints(cls)[field.name] for field in _fields(cls)}
+    if key not in kinds:
+        listed = ", ".join(f"{name} ({_kind(kind)})" for name, kind in kinds.items())
+        raise BadInput(f"{cls.name} has no setting {key!r}; it has: {listed or 'none'}")
+    for kind in get_args(kinds[key]) if type(None) in get_args(kinds[key]) else (kinds[key],):
+        try:
+            return _read(kind, text)
+        except (ValueError, KeyError):
+            continue
+    raise BadInput(f"{cls.name}: {key}={text!r} is not {_kind(kinds[key])}")
+
+
+def _read(kind: Any, text: str) -> Any:
+    """`text` as a bool, int, float, None, tuple ("a+b") or str. Raises ValueError or KeyError."""
+    if kind is bool:
+        return WORDS[text.lower()]
+    if kind is type(None):
+        return {"none": None}[text.lower()]
+    if kind in (int, float):
+        return kind(text)
+    return tuple(filter(None, text.split("+"))) if get_args(kind) else text
+
+
+def _kind(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+
+
+def _measured(field: Field[Any], settings: dict[str, Any], facts: Facts) -> dict[str, Any]:
+    """The setting as the facts have it, where they do."""
+    if field.name == "skip":
+        named = [c for c in facts.model.components if c.name == settings["component"]]
+        return {"skip": named[0].cast_skip} if named else {}
+    if field.default is not MISSING or field.default_factory is not MISSING:
+        return {}
+    if field.name == "component":
+        return {"component": denoiser(facts).name}
+    if field.name == "components":
+        return {"components": tuple(component.name for component in facts.model.components)}
+    raise BadInput(f"the setting {field.name} must be given, as in name:{field.name}=…")
+
+
+def denoiser(facts: Facts) -> Component:
+    """The largest diffusers component that is called as forward(), as VAEs are not.
+
+    Raises BadInput where the pipeline has none.
+    """
+    called = {call.component for call in facts.trace.calls if call.method == "forward"}
+    candidates = [c for c in facts.model.components if c.library == "diffusers" and c.name in called]
+    if not candidates:
+        raise BadInput(f"{facts.model.name} has no denoiser; name a component, as in group_offload:component")
+    return max(candidates, key=lambda component: component.size)

@@ -1,0 +1,148 @@
+"""Parts of a component take turns on the device."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from memplan.errors import BadInput
+from memplan.facts import Component, Facts
+from memplan.run import InGroups, Run
+from memplan.strategy import Decision, Seat, Strategy, Undo
+
+from ._way_back import attributes, homes
+
+HAVE_STREAMS = ("cuda", "rocm", "xpu")
+"""Kinds of device on which torch can copy beside the computation."""
+HOOKS = ("lazy_prefetch_group_offloading", "layer_execution_tracker", "group_offloading")
+"""What diffusers installs; it has no call that takes them away."""
+
+
+@dataclass(frozen=True)
+class GroupOffload(Strategy):
+    """A component is in host memory, and each group of its layers is on the device only while that group runs.
+
+    Exact. `level` "block_level" moves `blocks` transformer blocks at a time and keeps everything outside the block
+    lists on the device for the whole forward; "leaf_level" moves single layers and needs the least memory of all.
+    With `stream` the next group is copied while this one computes: about two groups on the device, near native speed
+    where computing a group takes longer than copying it, and half the traffic.
+
+    It costs a copy of the component on every forward, so on every step. Streaming pins host memory, each tensor
+    rounded up to a power of two: 1.0 to 1.8 times the component; `low_cpu_mem` pins group by group instead, slower.
+
+    Traps: text encoders keep their blocks too deep for block level, so use leaf level; most VAEs break at block level;
+    a second enable_group_offload on the same component is silently ignored.
+    """
+
+    component: str
+    level: str = "leaf_level"
+    blocks: int | None = None
+    stream: bool = False
+    low_cpu_mem: bool = False
+
+    name: ClassVar[str] = "group_offload"
+
+    @property
+    def seats(self) -> frozenset[Seat]:
+        """Where this component lives."""
+        return frozenset({Seat(Decision.PLACEMENT, self.component)})
+
+    @classmethod
+    def variants(cls, facts: Facts) -> Iterator[Self]:
+        """Every grouping of every component; at leaf level and for single blocks also streamed."""
+        for component in facts.model.components:
+            for grouping in component.groupings:
+                for stream, low_cpu_mem in ((False, False), (True, False), (True, True)):
+                    strategy = cls(component.name, grouping.level, grouping.blocks, stream, low_cpu_mem)
+                    if not strategy.refuses(Run(facts)):
+                        yield strategy
+
+    def refuses(self, run: Run) -> str | None:
+        """Refuses what the library refuses, what would break, and what would change nothing."""
+        component, gpu = run.facts.model.component(self.component), run.facts.machine.gpu
+        if gpu is not None and gpu.unified:
+            return f"the memory of {gpu.name} is the host's own, so offloading would free nothing"
+        lack = component.lack("group_offload") or component.lack(self.level)
+        if lack:
+            return lack
+        if component.grouping(self.level, self.blocks) is None:
+            return f"{component.class_name} does not split that way: {_choices(component)}"
+        if not component.weights:
+            return f"{component.name} has no weights of its own to offload"
+        return self._refuses_stream(run) if self.stream or self.low_cpu_mem else None
+
+    def _refuses_stream(self, run: Run) -> str | None:
+        gpu = run.facts.machine.gpu
+        if not self.stream:
+            return "low_cpu_mem decides how streamed groups are pinned; add stream=true"
+        if gpu is None or gpu.kind not in HAVE_STREAMS:
+            return f"streams need a CUDA, ROCm or XPU device, and this machine has {gpu.kind if gpu else 'none'}"
+        if self.blocks not in (None, 1):
+            return f"the library streams one block at a time, not {self.blocks}; set blocks=1"
+        methods = {call.method for call in run.facts.trace.calls if call.component == self.component}
+        if self.level == "leaf_level" and methods and "forward" not in methods:
+            return f"{self.component} is never called as forward(), from which the library learns what to copy ahead"
+        return None
+
+    def redraw(self, run: Run) -> Run:
+        """The component comes in groups."""
+        return run.place(self.component, InGroups(self.level, self.blocks, self.stream, self.low_cpu_mem))
+
+    def apply(self, pipe: Any, device: str) -> Undo:
+        """Hooks the component. Raises BadInput for one that is offloaded in groups already."""
+        from diffusers.hooks import apply_group_offloading
+
+        part = getattr(pipe, self.component)
+        if any(m._diffusers_hook.get_hook(HOOKS[-1]) for m in part.modules() if hasattr(m, "_diffusers_hook")):
+            raise BadInput(f"{self.component} is offloaded in groups already; reload the pipeline to start afresh")
+        undo = way_back(part)
+        try:
+            apply_group_offloading(part, device, **self._settings())
+        except BaseException:
+            undo()
+            raise
+        return undo
+
+    def code(self, device: str = "cuda") -> tuple[str, ...]:
+        """A call of diffusers' function, which takes models of diffusers and of transformers alike."""
+        settings = {"onload_device": device} | self._settings()
+        shown = [f'{key}="{v}"' if isinstance(v, str) else f"{key}={v}" for key, v in settings.items()]
+        return (
+            "from diffusers.hooks import apply_group_offloading",
+            "apply_group_offloading(",
+            f"    pipe.{self.component},",
+            *(f"    {setting}," for setting in shown),
+            ")",
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {"offload_type": self.level}
+        settings |= {"num_blocks_per_group": self.blocks} if self.blocks else {}
+        settings |= {"use_stream": True} if self.stream else {}
+        return settings | ({"low_cpu_mem_usage": True} if self.low_cpu_mem else {})
+
+
+def way_back(part: Any) -> Undo:
+    """Takes the hooks off again and leaves each module and weight as it is now."""
+    before = [attributes(module, "forward") for module in part.modules()]
+    unhooked = [module for module in part.modules() if not hasattr(module, "_diffusers_hook")]
+    home = homes(part)
+
+    def undo() -> None:
+        from diffusers.hooks import HookRegistry
+
+        registry = HookRegistry.check_if_exists_or_initialize(part)
+        for hook in HOOKS:
+            registry.remove_hook(hook, recurse=True)
+        registry.invalidate_child_registries_cache()
+        for module in unhooked:
+            if not getattr(vars(module).get("_diffusers_hook"), "hooks", True):
+                del module._diffusers_hook
+        for restore in (*before, home):
+            restore()
+
+    return undo
+
+
+def _choices(component: Component) -> str:
+    blocks = [str(g.blocks) for g in component.groupings if g.level == "block_level"]
+    return f"level is leaf_level, or block_level with blocks {', '.join(blocks)}"

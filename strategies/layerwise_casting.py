@@ -1,0 +1,93 @@
+"""Weights are stored in 8 bits and cast up layer by layer."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from memplan.facts import Facts
+from memplan.run import Run, Stored
+from memplan.strategy import Decision, Seat, Strategy, Undo
+
+STORAGES = ("float8_e4m3fn", "float8_e5m2")
+
+
+@dataclass(frozen=True)
+class LayerwiseCasting(Strategy):
+    """Weights are stored in float8, and each layer is cast to the compute dtype while it runs.
+
+    It stores 50 to 68 % of the bfloat16 size: what a class keeps (norms and their modulation, embeddings, position
+    tables) decides. No calibration, no special hardware; offloading moves fewer bytes too. "float8_e4m3fn" keeps more
+    precision, "float8_e5m2" more range.
+
+    It costs a cast of every layer on every forward, the largest layer in full precision for a moment, and some
+    precision: 3 bits of mantissa. `skip` holds patterns of module names to spare, for models outside diffusers.
+
+    Traps: load LoRAs first; offload after, not before; it can't be undone.
+    """
+
+    component: str
+    storage: str = STORAGES[0]
+    skip: tuple[str, ...] = ()
+
+    name: ClassVar[str] = "layerwise_casting"
+    irreversible: ClassVar[str | None] = (
+        "float8 storage loses bits: to get them back, reload the component with from_pretrained()"
+    )
+
+    @property
+    def seats(self) -> frozenset[Seat]:
+        """In which format this component is stored."""
+        return frozenset({Seat(Decision.FORMAT, self.component)})
+
+    @classmethod
+    def variants(cls, facts: Facts) -> Iterator[Self]:
+        """One for each component that can be cast: e5m2 is as large as e4m3fn, and less precise."""
+        for component in facts.model.components:
+            strategy = cls(component.name, skip=component.cast_skip)
+            if not strategy.refuses(Run(facts)):
+                yield strategy
+
+    def refuses(self, run: Run) -> str | None:
+        """Refuses models on which it breaks or changes nothing, and settings other than those measured."""
+        component = run.facts.model.component(self.component)
+        if self.storage not in STORAGES:
+            return f"storage is {' or '.join(STORAGES)}, not {self.storage}"
+        lack = component.lack("layerwise_casting")
+        if lack:
+            return lack
+        if not component.cast:
+            return f"layerwise casting would spare every layer of {component.class_name}"
+        if self.skip != component.cast_skip:
+            return f"{component.class_name} was measured with skip={list(component.cast_skip)}; use that"
+        return None
+
+    def redraw(self, run: Run) -> Run:
+        """The component is stored in 8 bits."""
+        return run.store(self.component, Stored(self.storage))
+
+    def apply(self, pipe: Any, device: str) -> Undo:
+        """Casts the weights. There is no way back."""
+        import torch
+        from diffusers.hooks import apply_layerwise_casting
+
+        part, storage = getattr(pipe, self.component), getattr(torch, self.storage)
+        if self.skip:
+            apply_layerwise_casting(part, storage, part.dtype, skip_modules_pattern=self.skip)
+        else:
+            part.enable_layerwise_casting(storage_dtype=storage)
+        return lambda: None
+
+    def code(self, device: str = "cuda") -> tuple[str, ...]:
+        """A method of diffusers' models; for others the function behind it."""
+        part = f"pipe.{self.component}"
+        if not self.skip:
+            return "import torch", f"{part}.enable_layerwise_casting(storage_dtype=torch.{self.storage})"
+        return (
+            "import torch",
+            "from diffusers.hooks import apply_layerwise_casting",
+            "apply_layerwise_casting(",
+            f"    {part}, torch.{self.storage}, {part}.dtype,",
+            f"    skip_modules_pattern=({', '.join(map(json.dumps, self.skip))},),",
+            ")",
+        )

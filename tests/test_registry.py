@@ -1,0 +1,102 @@
+"""The strategies that are installed, and what people type to name one."""
+
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from memplan import registry
+from memplan.errors import BadInput, MemplanError
+from memplan.facts import Facts
+from memplan.registry import parse
+from memplan.strategies import STRATEGIES, GroupOffload, LayerwiseCasting, ModelOffload, OnGpu, VaeTiling
+from tests.measured_facts import facts_of
+from tests.pipelines import build
+
+
+@pytest.fixture(scope="module")
+def flux() -> Facts:
+    return facts_of(build("flux"))
+
+
+def doors(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
+    """Let these be the entry points that are installed."""
+    points = [EntryPoint(f"door{i}", value, registry.DOOR) for i, value in enumerate(values)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+
+
+def test_ours_are_installed_in_their_order() -> None:
+    assert registry.strategies()[: len(STRATEGIES)] == STRATEGIES
+
+
+def test_a_door_may_hold_one_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    doors(monkeypatch, "memplan.strategies:OnGpu")
+    assert registry.strategies() == (OnGpu,)
+
+
+def test_the_same_class_through_two_doors_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    doors(monkeypatch, "memplan.strategies:OnGpu", "memplan.strategies:STRATEGIES")
+    assert registry.strategies() == STRATEGIES
+
+
+def test_two_classes_of_one_name_are_both_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "twice.py").write_text("from memplan.strategies import OnGpu\nclass Mine(OnGpu): pass\n")
+    doors(monkeypatch, "memplan.strategies:OnGpu", "twice:Mine")
+    with pytest.raises(MemplanError, match=r"memplan\.strategies\.on_gpu\.OnGpu and twice\.Mine are both named on_gpu"):
+        registry.strategies()
+    sys.modules.pop("twice")
+
+
+def test_none_installed_says_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    doors(monkeypatch)
+    with pytest.raises(MemplanError, match=r"pip install -e \."):
+        registry.strategies()
+
+
+@pytest.mark.parametrize("value", ["no.such.module:Thing", "memplan.facts:GIB", "memplan.facts:Facts"])
+def test_a_broken_plug_in_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    doors(monkeypatch, value)
+    with pytest.raises(MemplanError, match=value):
+        registry.strategies()
+
+
+# ---- parse ----------------------------------------------------------------------------------------------------------
+def test_settings_are_read_by_their_types(flux: Facts) -> None:
+    text = "group_offload:transformer,level=block_level,blocks=2,stream=true,low_cpu_mem=no"
+    assert parse(text, flux) == GroupOffload("transformer", "block_level", 2, stream=True)
+    assert parse("group_offload: vae , blocks = none", flux) == GroupOffload("vae")
+
+
+def test_what_is_left_out_is_read_from_the_facts(flux: Facts) -> None:
+    assert parse("group_offload", flux) == GroupOffload("transformer")
+    assert parse("layerwise_casting", flux) == LayerwiseCasting("transformer")
+    assert parse("vae_tiling", flux) == VaeTiling("vae")
+    assert parse("model_offload", flux) == ModelOffload(("vae", "text_encoder", "text_encoder_2", "transformer"))
+
+
+def test_a_text_encoder_is_cast_as_it_was_measured(flux: Facts) -> None:
+    strategy = parse("layerwise_casting:text_encoder_2,storage=float8_e5m2", flux)
+    skip = flux.model.component("text_encoder_2").cast_skip
+    assert skip
+    assert strategy == LayerwiseCasting("text_encoder_2", "float8_e5m2", skip)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("grup_offload", r"no strategy 'grup_offload'\. Did you mean group_offload\?"),
+        ("", "no strategy ''"),
+        ("on_gpu:transfomer", r"no component 'transfomer'\. Did you mean transformer\?"),
+        (
+            "group_offload:speed=9",
+            r"no setting 'speed'; it has: component \(str\), level \(str\), blocks \(int \| None\)",
+        ),
+        ("group_offload:stream=perhaps", "stream='perhaps' is not bool"),
+        ("group_offload:blocks=few", r"blocks='few' is not int \| None"),
+    ],
+)
+def test_mistakes_are_answered_with_what_there_is(flux: Facts, text: str, answer: str) -> None:
+    with pytest.raises(BadInput, match=answer):
+        parse(text, flux)

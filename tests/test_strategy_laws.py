@@ -1,0 +1,156 @@
+"""What every strategy of the catalogue keeps to, on small real pipelines: a new file is tested from its first day."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import FrozenInstanceError, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import memplan.strategies
+from memplan.facts import Facts
+from memplan.run import Run
+from memplan.strategies import STRATEGIES
+from memplan.strategy import Strategy
+from tests.measured_facts import facts_of
+from tests.pipelines import build, inputs
+
+FAMILIES = ("flux", "sdxl", "wan", "cogvideox")
+CATALOGUE = [pytest.param(cls, id=cls.name) for cls in STRATEGIES]
+over_catalogue = pytest.mark.parametrize("cls", CATALOGUE)
+over_families = pytest.mark.parametrize("family", FAMILIES)
+
+
+# ---- what is compared -----------------------------------------------------------------------------------------------
+def picture(pipe: Any, family: str) -> torch.Tensor:
+    """The first output of one call, always from the same seed."""
+    output: torch.Tensor = pipe(**inputs(family))[0]
+    return output
+
+
+def modules(pipe: Any) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Every module of every component with its path."""
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module):
+            yield from ((f"{name}.{path}", module) for path, module in part.named_modules())
+
+
+PLAIN = bool | int | float | str | None
+
+
+def attributes(pipe: Any) -> dict[str, Any]:
+    """Every attribute of the pipeline and its modules, plain ones by value; dtype and device of every weight."""
+    found: dict[str, Any] = {"pipe": dict(vars(pipe))}
+    for path, module in modules(pipe):
+        found[path] = {name: v if isinstance(v, PLAIN) else type(v) for name, v in vars(module).items()}
+        for key, weight in (*module._parameters.items(), *module._buffers.items()):
+            if weight is not None:
+                found[f"{path}.{key}"] = (weight.dtype, weight.device)
+    return found
+
+
+def effect(pipe: Any) -> dict[str, Any]:
+    """What a strategy can do to a pipeline, in terms that two equal pipelines share."""
+    found: dict[str, Any] = {}
+    for path, module in modules(pipe):
+        plain = {k: v for k, v in vars(module).items() if isinstance(v, PLAIN)}
+        weights = {k: (w.dtype, w.device) for k, w in (*module.named_parameters(), *module.named_buffers())}
+        registry: Any = getattr(module, "_diffusers_hook", None)
+        hooks = [(name, settings(registry.hooks[name])) for name in registry._hook_order] if registry else []
+        found[path] = (plain, weights, hooks, type(getattr(module, "_hf_hook", None)))
+    return found
+
+
+def settings(hook: Any) -> dict[str, str]:
+    """A hook's own settings, less what differs between two equal pipelines."""
+    values = {**vars(hook), **vars(getattr(hook, "config", hook))}
+    return {key: str(v) for key, v in values.items() if key not in ("group", "config", "fn_ref", "next_group")}
+
+
+def variants(cls: type[Strategy], facts: Facts) -> list[Strategy]:
+    """Every variant, which it must not refuse."""
+    found = list(cls.variants(facts))
+    assert [s.refuses(Run(facts)) for s in found] == [None] * len(found)
+    return found
+
+
+# ---- the card -------------------------------------------------------------------------------------------------------
+@over_catalogue
+def test_the_card_is_complete(cls: type[Strategy]) -> None:
+    first, blank, *rest = (cls.__doc__ or "").splitlines()
+    assert first.endswith(".")
+    assert blank == ""
+    assert rest
+    assert cls.name == Path(cls.__module__.replace(".", "/")).name
+    assert is_dataclass(cls)
+    for field in fields(cls):
+        assert field.type, f"{field.name} needs a type, by which it is read from the command line"
+
+
+def test_every_file_is_in_the_catalogue() -> None:
+    folder = Path(str(memplan.strategies.__file__)).parent
+    files = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    assert files == {cls.name for cls in STRATEGIES}
+
+
+@over_catalogue
+def test_variants_are_frozen_distinct_and_seated(cls: type[Strategy]) -> None:
+    found = variants(cls, facts_of(build("flux")))
+    assert found
+    assert len(set(found)) == len(found)
+    for strategy in found:
+        assert strategy.seats
+        with pytest.raises(FrozenInstanceError):
+            strategy.name = "other"  # type: ignore[misc]
+
+
+@over_catalogue
+@over_families
+def test_redraw_is_pure(cls: type[Strategy], family: str) -> None:
+    run = Run(facts_of(build(family)))
+    for strategy in variants(cls, run.facts):
+        first, second = strategy.redraw(run), strategy.redraw(run)
+        assert first == second
+        assert run == Run(run.facts)
+        assert strategy.redraw(first) == first
+        changed = {*first.placements, *first.storage, *first.variants}
+        assert changed == {seat.component for seat in strategy.seats}
+
+
+# ---- the deed -------------------------------------------------------------------------------------------------------
+@over_catalogue
+@over_families
+def test_undo_restores_the_pipeline(cls: type[Strategy], family: str) -> None:
+    pipe = build(family)
+    expected = picture(pipe, family)
+    before = attributes(pipe)
+    for strategy in variants(cls, facts_of(pipe, kind="cpu")):
+        if strategy.irreversible:
+            continue
+        undo = strategy.apply(pipe, "cpu")
+        picture(pipe, family)
+        undo()
+        assert attributes(pipe) == before, strategy
+        assert torch.equal(picture(pipe, family), expected), strategy
+
+
+@over_catalogue
+@over_families
+def test_the_emitted_code_does_what_apply_does(cls: type[Strategy], family: str) -> None:
+    for strategy in variants(cls, facts_of(build(family), kind="cpu")):
+        applied, typed = build(family), build(family)
+        strategy.apply(applied, "cpu")
+        exec("\n".join(strategy.code("cpu")), {"pipe": typed})
+        assert effect(applied) == effect(typed), strategy
+        assert effect(applied) != effect(build(family)) or strategy.name == "on_gpu"
+        assert torch.equal(picture(applied, family), picture(typed, family))
+
+
+@over_catalogue
+def test_code_is_python_with_imports_first(cls: type[Strategy]) -> None:
+    for strategy in variants(cls, facts_of(build("flux"))):
+        kinds = [isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse("\n".join(strategy.code())).body]
+        assert kinds == sorted(kinds, reverse=True)
+        assert all(len(line) <= 120 for line in strategy.code())
