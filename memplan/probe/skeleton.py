@@ -42,7 +42,7 @@ def fake_module(cls: Any, config: Mapping[str, Any], dtype: torch.dtype, mode: F
         method = config["quantization_config"].get("quant_method", "an unknown method")
         raise Unsupported(f"its weights are quantized ({method}); give the folder of the unquantized model")
     with default_dtype(dtype), init_empty_weights():
-        module = _instance(cls, copy.deepcopy(dict(config)))
+        module = _instance(cls, copy.deepcopy(dict(config)), dtype)
     if hasattr(module, "tie_weights"):
         module.tie_weights()  # the constructor ties too, but each parameter is replaced as it is registered
     _cast_as_loaded(module, dtype)
@@ -51,10 +51,10 @@ def fake_module(cls: Any, config: Mapping[str, Any], dtype: torch.dtype, mode: F
     return module
 
 
-def _instance(cls: Any, config: dict[str, Any]) -> Any:
-    if hasattr(cls, "from_config"):  # diffusers
-        return cls.from_config(config)
-    return cls(cls.config_class.from_dict(config))
+def _instance(cls: Any, config: dict[str, Any], dtype: torch.dtype) -> Any:
+    if hasattr(cls, "_from_config"):  # transformers; models within models go by the dtype in their config
+        return cls._from_config(cls.config_class.from_dict(config), dtype=dtype)
+    return cls.from_config(config)
 
 
 @contextmanager

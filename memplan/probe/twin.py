@@ -111,6 +111,7 @@ def _copied(name: str, part: Any, memo: dict[int, Any]) -> Any:
 # ---- hooks ----------------------------------------------------------------------------------------------------------
 _LIBRARY_HOOKS = ("_hf_hook", "_diffusers_hook")
 _LIBRARY_WRAPPERS = ("_old_forward", "forward", "to", "cuda", "npu", "xpu", "mlu", "sdaa", "musa")
+_OWN_HOOKS = ("torch.", "transformers.")  # weight_norm and hidden states are made by hooks
 _TORCH_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -121,9 +122,13 @@ def _library_attributes(part: torch.nn.Module) -> Iterator[str]:
 
 
 def _user_hooks(part: torch.nn.Module) -> Iterator[tuple[dict[int, Any], int]]:
-    """Tables and keys of torch hooks that are not torch's own (weight_norm is, and belongs to the layer)."""
+    """Tables and keys of torch hooks that somebody hung on the module and that are not part of what it computes."""
     for table in (part.__dict__[name] for name in _TORCH_HOOKS):
-        yield from ((table, key) for key, hook in table.items() if not type(hook).__module__.startswith("torch."))
+        yield from ((table, key) for key, hook in table.items() if not _home(hook).startswith(_OWN_HOOKS))
+
+
+def _home(hook: Any) -> str:
+    return str(getattr(hook, "__module__", ""))
 
 
 def _left_behind(module: torch.nn.Module) -> dict[int, Any]:
