@@ -119,7 +119,7 @@ def _kind(kind: Any) -> str:
 def _measured(field: Field[Any], settings: dict[str, Any], facts: Facts) -> dict[str, Any]:
     """The setting as the facts have it, where they do."""
     if field.name == "skip":
-        named = [c for c in facts.model.components if c.name == settings["component"]]
+        named = [c for c in facts.model.components if c.name == settings.get("component")]
         return {"skip": named[0].cast_skip} if named else {}
     if field.default is not MISSING or field.default_factory is not MISSING:
         return {}
