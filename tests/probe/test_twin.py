@@ -1,7 +1,6 @@
 """A twin is fake throughout, runs like the original, and leaves the original as it was."""
 
 import copy
-import threading
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from diffusers.hooks import apply_group_offloading, apply_layerwise_casting
 from torch._subclasses.fake_tensor import FakeTensor
 
-from memplan.errors import Unsupported
 from memplan.probe.trace import dry_run
 from memplan.probe.twin import live_twin, modules_of
 from tests.pipelines import FAMILIES, build, inputs
@@ -164,63 +162,3 @@ def test_hooks_of_the_user_do_not_run() -> None:
     pipe.transformer.register_forward_pre_hook(lambda *_: seen.append("before"))
     dry_run(live_twin(pipe), inputs("flux"))
     assert seen == []
-
-
-class OneWeight(torch.nn.Module):
-    """A component with one layer, to hang things on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(4, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.layer(x))
-
-
-def with_part(part: torch.nn.Module) -> Any:
-    """A pipeline whose text encoder is `part`."""
-    pipe = build("flux")
-    pipe.__dict__["text_encoder"] = part
-    return pipe
-
-
-def test_hooks_of_torch_itself_belong_to_the_layer() -> None:
-    part = OneWeight()
-    torch.nn.utils.weight_norm(part.layer)
-    twin = live_twin(with_part(part))
-    with twin.mode:
-        assert twin.pipe.text_encoder(torch.zeros(2, 4)).shape == (2, 4)
-    assert len(twin.pipe.text_encoder.layer._forward_pre_hooks) == 1
-
-
-def test_constants_are_copied_without_their_history() -> None:
-    part = OneWeight()
-    part.scale = part.layer.weight.sum() * 2  # not a leaf: torch itself would refuse
-    scale = live_twin(with_part(part)).pipe.text_encoder.scale
-    assert scale is not part.scale
-    assert torch.equal(scale, part.scale)
-    assert not scale.requires_grad
-
-
-# ---- what has no twin -----------------------------------------------------------------------------------------------
-class Packed(torch.nn.Parameter):
-    """A quantized weight, as the quantization libraries make them."""
-
-
-def test_quantized_weights_are_refused() -> None:
-    part = OneWeight()
-    part.layer.weight = Packed(torch.zeros(4, 4))
-    with pytest.raises(Unsupported, match=r"text_encoder\.layer\.weight is a Packed.*without quantization"):
-        live_twin(with_part(part))
-
-
-def test_absent_weights_are_refused() -> None:
-    with pytest.raises(Unsupported, match=r"text_encoder\.layer\.weight is on the meta device.*Load them first"):
-        live_twin(with_part(OneWeight().to("meta")))
-
-
-def test_components_that_cannot_be_copied_are_refused() -> None:
-    part = OneWeight()
-    part.__dict__["lock"] = threading.Lock()
-    with pytest.raises(Unsupported, match=r"text_encoder \(OneWeight\) cannot be copied: cannot pickle.*bundled name"):
-        live_twin(with_part(part))
