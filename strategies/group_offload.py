@@ -61,7 +61,7 @@ class GroupOffload(Strategy):
         component, gpu = run.facts.model.component(self.component), run.facts.machine.gpu
         if gpu is not None and gpu.unified:
             return f"the memory of {gpu.name} is the host's own, so offloading would free nothing"
-        lack = component.lack("group_offload") or component.lack(self.level)
+        lack = component.lack("group_offload") or component.lack(self.level) or self._breaks(run)
         if lack:
             return lack
         if component.grouping(self.level, self.blocks) is None:
@@ -69,6 +69,13 @@ class GroupOffload(Strategy):
         if not component.weights:
             return f"{component.name} has no weights of its own to offload"
         return self._refuses_stream(run) if self.stream or self.low_cpu_mem else None
+
+    def _breaks(self, run: Run) -> str | None:
+        """The sentence about a module that would break and that is called in this run."""
+        calls = [call for call in run.facts.trace.calls if call.component == self.component]
+        called = {f"{self.level}:{path}" for call in calls for path in call.modules}
+        lacks = run.facts.model.component(self.component).lacks
+        return next((sentence for technique, sentence in lacks if technique in called), None)
 
     def _refuses_stream(self, run: Run) -> str | None:
         gpu = run.facts.machine.gpu

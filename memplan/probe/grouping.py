@@ -37,7 +37,10 @@ def groupings(module: torch.nn.Module, index: Mapping[str, int]) -> tuple[Groupi
 
 
 def lacks(module: torch.nn.Module, found: tuple[Grouping, ...]) -> Iterator[tuple[str, str]]:
-    """(technique, sentence) for each kind of group offload that the library refuses here or that would break."""
+    """(technique, sentence) for each kind of group offload that the library refuses here or that would break.
+
+    The technique is "group_offload", a level, or "level:path" for what breaks only where the module `path` is called.
+    """
     kind = type(module).__name__
     if not found:
         yield "group_offload", f"diffusers marks {kind} as unable to offload in groups"
@@ -49,6 +52,8 @@ def lacks(module: torch.nn.Module, found: tuple[Grouping, ...]) -> Iterator[tupl
         yield "block_level", f"{kind}: {block_level}"
     if leaf_level:
         yield "leaf_level", f"{kind}: {leaf_level}"
+    for path, reason in _weights_read_directly(module):
+        yield f"leaf_level:{path}", f"{kind}: {reason}"
 
 
 def _block_level_lack(module: torch.nn.Module, grouping: Grouping) -> str | None:
@@ -61,16 +66,20 @@ def _block_level_lack(module: torch.nn.Module, grouping: Grouping) -> str | None
 
 
 def _leaf_level_lack(module: torch.nn.Module, grouping: Grouping) -> str | None:
-    for path, part in module.named_modules():
-        if isinstance(part, torch.nn.MultiheadAttention):
-            return f"{path} is an nn.MultiheadAttention, which reads its output projection without calling it"
-        if "weight_g" in part._parameters or torch.nn.utils.parametrize.is_parametrized(part):
-            return f"{path} computes its weight from other tensors before the hook brings them in"
     root = next((g for g in grouping.groups if not g.onload), None)
     owned = {name for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))}
     if root and hasattr(module, "decode") and owned - READ_BY_PIPELINES:
         return f"{', '.join(sorted(owned))} come in with forward(), but pipelines call decode()"
     return READS_ITS_LEAVES.get(type(module).__name__)
+
+
+def _weights_read_directly(module: torch.nn.Module) -> Iterator[tuple[str, str]]:
+    """Path of each module whose leaves would still be away when their weights are read, and how they are read."""
+    for path, part in module.named_modules():
+        if isinstance(part, torch.nn.MultiheadAttention):
+            yield path, f"{path} is an nn.MultiheadAttention, which reads its output projection without calling it"
+        if "weight_g" in part._parameters or torch.nn.utils.parametrize.is_parametrized(part):
+            yield path, f"{path} computes its weight from other tensors before the hook brings them in"
 
 
 def _groups(module: torch.nn.Module, index: Mapping[str, int], level: str, blocks: int | None) -> tuple[Group, ...]:

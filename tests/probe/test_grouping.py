@@ -119,8 +119,10 @@ def attending() -> Any:
 
 
 @pytest.mark.parametrize("broken", [weight_normed, attending])
-def test_modules_that_read_their_leaves_lack_leaf_level(broken: Any) -> None:
-    assert of(broken()).lack("leaf_level")
+def test_modules_that_read_their_leaves_lack_leaf_level_where_they_are_called(broken: Any) -> None:
+    found = of(broken())
+    assert found.lack("leaf_level") is None
+    assert found.lack("leaf_level:0")
 
 
 def test_a_bare_copy_has_no_bytes_no_hooks_and_the_same_ties() -> None:

@@ -1,6 +1,7 @@
 """What only group offload knows: whom it refuses, and the way back from its hooks in stream mode."""
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,6 +30,17 @@ from tests.test_strategy_laws import attributes, picture
 )
 def test_refuses(strategy: GroupOffload, kind: str, sentence: str) -> None:
     assert sentence in (strategy.refuses(Run(facts_of(build("flux"), kind=kind))) or "")
+
+
+def test_refuses_a_module_that_breaks_where_it_is_called() -> None:
+    facts = facts_of(build("flux"))
+    old = facts.model.component("text_encoder")
+    new = replace(old, lacks=(("leaf_level:head", "its head reads weights directly"),))
+    called = replace(facts.trace.calls[0], component="text_encoder", modules=("", "head"))
+    broken = replace(facts, model=replace(facts.model, components=(new,)))
+    assert GroupOffload("text_encoder").refuses(Run(broken)) is None
+    broken = replace(broken, trace=replace(facts.trace, calls=(called,)))
+    assert GroupOffload("text_encoder").refuses(Run(broken)) == "its head reads weights directly"
 
 
 def test_refuses_where_device_and_host_share_their_memory() -> None:
