@@ -11,6 +11,7 @@ import torch
 
 import memplan.strategies
 from memplan.facts import Facts
+from memplan.registry import parse
 from memplan.run import Run
 from memplan.strategies import STRATEGIES
 from memplan.strategy import Strategy
@@ -154,3 +155,11 @@ def test_code_is_python_with_imports_first(cls: type[Strategy]) -> None:
         kinds = [isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse("\n".join(strategy.code())).body]
         assert kinds == sorted(kinds, reverse=True)
         assert all(len(line) <= 120 for line in strategy.code())
+
+
+@over_catalogue
+@over_families
+def test_what_it_prints_is_what_people_type(cls: type[Strategy], family: str) -> None:
+    facts = facts_of(build(family))
+    for strategy in variants(cls, facts):
+        assert parse(str(strategy), facts) == strategy
