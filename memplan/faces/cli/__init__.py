@@ -1,0 +1,70 @@
+"""The command line: one file per verb, each with its options and what it calls.
+
+Exit codes: 0 something fits, 2 the input is bad, 3 nothing fits, 1 anything else.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from inspect import cleandoc
+
+from memplan.errors import BadInput, MemplanError, NothingFits
+from memplan.faces.cli import explain, price, probe, recommend
+from memplan.faces.cli.terminal import only_ours
+
+VERBS = (probe, recommend, price, explain)
+"""A verb is a module: its name is typed, its docstring is the help; add_options(parser) and run(args) -> exit code."""
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the value is the exit code."""
+    try:
+        args = _parser().parse_args(argv)
+    except SystemExit as end:
+        return int(end.code or 0)
+    try:
+        with only_ours(everything=args.debug):
+            return args.run(args)
+    except MemplanError as error:
+        if args.debug:
+            raise
+        print(f"memplan: {error}", file=sys.stderr)
+        return _code(error)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader went away, as `head` does: nothing is left to say
+        return 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _code(error: MemplanError) -> int:
+    if isinstance(error, BadInput):
+        return 2
+    return 3 if isinstance(error, NothingFits) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="memplan",
+        description="Says whether a diffusion pipeline fits a GPU, with which techniques, and what to type.",
+        epilog="Sizes are GiB and MiB: 1 GiB = 1024 MiB. Exit codes: 0 something fits, 2 bad input, 3 nothing fits.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"memplan {version('memplan')}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for module in VERBS:
+        first, _, rest = cleandoc(module.__doc__ or "").partition("\n")
+        verb = verbs.add_parser(
+            module.__name__.rpartition(".")[2],
+            help=first,
+            description=first,
+            epilog=rest.strip() or None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_options(verb)
+        verb.add_argument("--debug", action="store_true", help="show tracebacks, and what the libraries say")
+        verb.set_defaults(run=module.run)
+    return parser

@@ -1,0 +1,1 @@
+"""Renders answers as text for terminals, as JSON and as code; it reads nothing."""

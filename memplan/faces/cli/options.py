@@ -1,0 +1,109 @@
+"""Options that verbs share, and what they mean."""
+
+import argparse
+import ast
+from typing import Any
+
+from memplan.errors import BadInput
+from memplan.faces.api import Target
+
+CALL = (
+    (("--prompt",), str, "TEXT"),
+    (("--negative-prompt",), str, "TEXT"),
+    (("--height",), int, "PIXELS"),
+    (("--width",), int, "PIXELS"),
+    (("--num-frames",), int, "N"),
+    (("--num-inference-steps", "--steps"), int, "N"),
+    (("--guidance-scale",), float, "X"),
+    (("--num-images-per-prompt", "--batch"), int, "N"),
+    (("--max-sequence-length",), int, "TOKENS"),
+)
+"""The arguments that most pipelines take."""
+OWN = ("source", "plan", "target", "dtype", "cache", "progress")
+"""Names that mean something else to memplan than to a pipeline."""
+
+
+def add_model(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """The pipeline to plan for."""
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?" if optional else None, help="a bundled name, or a folder of save_pretrained"
+    )
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """The machine to plan for."""
+    group = parser.add_argument_group("machine", "The present one, but for what is given. Sizes are GiB.")
+    group.add_argument("--gpu", metavar="NAME", help='a card of the catalogue, e.g. "RTX 4070"')
+    group.add_argument("--vram", type=float, metavar="GIB", help="device memory")
+    group.add_argument("--ram", type=float, metavar="GIB", help="host memory")
+    group.add_argument("--reserve", type=float, default=0.0, metavar="GIB", help="device memory to keep free")
+
+
+def add_call(parser: argparse.ArgumentParser) -> None:
+    """The call to plan for."""
+    group = parser.add_argument_group("call", "The arguments of the pipeline's own call; its defaults hold.")
+    for names, kind, metavar in CALL:
+        group.add_argument(*names, type=kind, metavar=metavar)
+    group.add_argument(
+        "--call", action="append", default=[], metavar="NAME=VALUE", help="any other argument; the value as in Python"
+    )
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """How the pipeline is read and the answer given."""
+    add_dtype(parser)
+    parser.add_argument("--no-cache", action="store_true", help="measure anew, and keep nothing")
+    add_json(parser)
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """The dtype the pipeline is loaded in."""
+    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="load the pipeline in this dtype")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """The answer for other programs."""
+    parser.add_argument("--json", action="store_true", help="for other programs; sizes in bytes")
+
+
+# ---- meaning ---------------------------------------------------------------------------------------------------------
+def target(args: argparse.Namespace) -> Target:
+    """The machine that the options name."""
+    return Target(args.gpu, args.vram, args.ram, args.reserve)
+
+
+def call(args: argparse.Namespace) -> dict[str, Any]:
+    """The call's arguments that were given. Raises BadInput for one that is no NAME=VALUE."""
+    common = {name: getattr(args, name) for name in _common()}
+    given = {name: value for name, value in common.items() if value is not None}
+    for text in args.call:
+        name, equals, value = text.partition("=")
+        if not (equals and name.isidentifier()):
+            raise BadInput(f"--call {text} is no NAME=VALUE, as in --call output_type=latent")
+        if name in OWN:
+            raise BadInput(f"--call {name}=… is not an argument of pipelines: leave it out")
+        given[name] = _value(value)
+    return given
+
+
+def typed(change: dict[str, Any]) -> str:
+    """Arguments of a call as the options that set them."""
+    common = _common()
+    options = (f"--{n.replace('_', '-')} {v}" if n in common else f"--call {n}={v}" for n, v in change.items())
+    return " ".join(options)
+
+
+def reading(args: argparse.Namespace) -> dict[str, Any]:
+    """How to read the pipeline, as the Python face takes it."""
+    return {"target": target(args), "dtype": args.dtype, "cache": not args.no_cache}
+
+
+def _common() -> list[str]:
+    return [names[0].removeprefix("--").replace("-", "_") for names, _, _ in CALL]
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,33 @@
+"""Show the bill of a plan that you name."""
+
+import argparse
+
+from memplan.faces import api
+from memplan.faces.cli import options
+from memplan.faces.cli.terminal import Progress
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What can be typed."""
+    options.add_model(parser)
+    parser.add_argument(
+        "--with",
+        dest="strategies",
+        action="append",
+        default=[],
+        metavar="STRATEGY",
+        help="NAME, NAME:COMPONENT or NAME:COMPONENT,SETTING=VALUE,…; again for each. None: everything on the GPU",
+    )
+    options.add_call(parser)
+    options.add_machine(parser)
+    options.add_reading(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Price and print."""
+    from memplan.faces.report import bill, json
+
+    with Progress() as progress:
+        plan = api.price(args.model, args.strategies, progress=progress, **options.reading(args), **options.call(args))
+    print(json.bill(plan) if args.json else bill.bill(plan))
+    return 0

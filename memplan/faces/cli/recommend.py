@@ -1,0 +1,60 @@
+"""Say which plans fit, and which to take."""
+
+import argparse
+from typing import Any
+
+from memplan.faces import api
+from memplan.faces.cli import options
+from memplan.faces.cli.terminal import Progress
+from memplan.planner import PREFERENCES, Plan, Recommendation
+
+FITS, NOTHING_FITS = 0, 3
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What can be typed."""
+    options.add_model(parser)
+    options.add_call(parser)
+    options.add_machine(parser)
+    parser.add_argument("--prefer", choices=PREFERENCES, default="balanced", help="which pick comes first")
+    parser.add_argument("--all", action="store_true", help="the whole front, and what was dropped and why")
+    parser.add_argument("--explain", action="store_true", help="closed formulas beside the exact figures")
+    parser.add_argument("--code", action="store_true", help="print the preferred plan as a script")
+    options.add_reading(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan and print."""
+    call, nearest = options.call(args), None
+    with Progress() as progress:
+        found = api.recommend(args.model, progress=progress, **options.reading(args), **call)
+        if not found.picks:
+            progress("looking for a smaller call that fits")
+            nearest = api.nearest_call(args.model, found, target=options.target(args), dtype=args.dtype, **call)
+    print(_answer(args, found, call, nearest))
+    return FITS if found.picks else NOTHING_FITS
+
+
+def _answer(
+    args: argparse.Namespace, found: Recommendation, call: dict[str, Any], nearest: tuple[dict[str, Any], Plan] | None
+) -> str:
+    from memplan.faces.report import code, explain, json, table
+
+    change, plan = nearest or ({}, None)
+    if args.json:
+        return json.recommendation(found, args.prefer, everything=args.all, nearest_call=change)
+    pick = found.pick(args.prefer)
+    if args.code and pick is not None:
+        return code.script(pick, _origin(found.facts.model.source), {"prompt": api.PROMPT, **call})
+    parts = [table.recommendation(found, args.prefer, everything=args.all)]
+    parts += [explain.explanation(found, everything=args.all)] if args.explain else []
+    parts += [table.nothing_fits(found.nearest, options.typed(change), plan)] if pick is None else []
+    return "\n\n".join(parts)
+
+
+def _origin(source: str) -> str:
+    """What from_pretrained() takes: a bundled model's Hub id, or the folder."""
+    from memplan.catalogue.models import find
+
+    kind, _, name = source.partition(" ")
+    return find(name).hub if kind == "bundled" else name

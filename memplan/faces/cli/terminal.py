@@ -1,0 +1,79 @@
+"""What goes to stderr beside the answer: progress, and our own warnings without those of the libraries."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock, Timer
+from types import TracebackType
+from typing import Any, Self
+
+import memplan
+
+PATIENCE = 1.0
+"""Seconds of work before progress is shown."""
+OURS = str(Path(memplan.__file__).parent)
+ERASE = "\r\x1b[K"
+
+
+class Progress:
+    """Shows what is being done, from one second on; on a terminal in one line that goes away at the end."""
+
+    def __init__(self) -> None:
+        self._message, self._shown, self._lock = "", False, Lock()
+        self._timer = Timer(PATIENCE, self._show)
+        self._timer.daemon = True
+
+    def __call__(self, message: str) -> None:
+        """The work that begins now."""
+        with self._lock:
+            self._message = message
+            if self._shown:
+                self._write()
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        with self._lock:
+            if self._shown and sys.stderr.isatty():
+                print(ERASE, end="", file=sys.stderr, flush=True)
+            self._shown = False
+
+    def _show(self) -> None:
+        with self._lock:
+            self._shown = True
+            if self._message:
+                self._write()
+
+    def _write(self) -> None:
+        start, end = (ERASE, "") if sys.stderr.isatty() else ("", "\n")
+        print(f"{start}memplan: {self._message} …", end=end, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def only_ours(*, everything: bool = False) -> Generator[None]:
+    """Let memplan's warnings through, one line each, and keep back what other libraries log and warn of."""
+    if everything:
+        yield
+        return
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = _show
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _show(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
+    if filename.startswith(OURS):
+        print(f"memplan: {message}", file=sys.stderr)

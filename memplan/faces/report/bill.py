@@ -1,0 +1,91 @@
+"""The bill of one plan as text: phase by phase, then host memory, traffic and precision."""
+
+from collections.abc import Sequence
+
+from memplan.faces.report import hardware
+from memplan.faces.report.label import label
+from memplan.faces.report.layout import columns, paragraph, titled
+from memplan.faces.report.units import UNITS, amount, gib, mib, moved
+from memplan.facts import Facts
+from memplan.planner import Plan
+from memplan.simulator import Peak
+
+LEGEND = (
+    "VRAM is what the card must have: what PyTorch reserves and the device context. RAM holds the weights that are "
+    f"not on the card. link: bytes that cross it per call. {UNITS}."
+)
+
+
+def bill(plan: Plan) -> str:
+    """The workload, the plan and what it costs."""
+    cost = plan.bill
+    totals = [
+        *titled("VRAM", [f"{amount(cost.peak.memory.required)} at the highest, {margin(plan)}"]),
+        *titled("RAM", [_ram(plan)]),
+        *titled("Traffic", [f"{_traffic(plan)}, per call"]),
+        *titled("Precision", [f"{cost.loss.word}: expected relative weight error {cost.loss.error:.4f}"]),
+        *(titled("Time", [f"{cost.seconds:.1f} s per call"]) if cost.seconds is not None else []),
+    ]
+    parts = [workload(plan.run.facts), titled("Plan", [label(plan.strategies)]), phases(cost.peaks, places=True)]
+    return "\n\n".join("\n".join(part) for part in [*parts, totals, paragraph(LEGEND)])
+
+
+def workload(facts: Facts) -> list[str]:
+    """The machine, the model and the call, with what had to be assumed."""
+    call = ", ".join(f"{name}={value}" for name, value in facts.trace.arguments)
+    lines = [*hardware.machine(facts.machine), *hardware.model_line(facts.model), *titled("Call", [call])]
+    return lines + [line for text in facts.trace.assumptions for line in titled("Assumed", [text])]
+
+
+def margin(plan: Plan) -> str:
+    """What is left of the device memory, or what is missing."""
+    if plan.run.facts.machine.gpu is None:
+        return "and no GPU is visible here"
+    return f"margin {mib(plan.margin)} MiB" if plan.margin >= 0 else f"{mib(-plan.margin)} MiB too many"
+
+
+def figures(plan: Plan) -> str:
+    """Memory, traffic and loss of a plan in one line."""
+    cost = plan.bill
+    time = [f"{cost.seconds:.1f} s"] if cost.seconds is not None else []
+    vram = f"VRAM {amount(cost.peak.memory.required)} ({margin(plan)})"
+    return ", ".join([vram, f"RAM {amount(cost.host.peak)}", f"link {moved(cost.traffic.link)}", cost.loss.word, *time])
+
+
+def phases(peaks: Sequence[Peak], *, places: bool = False) -> list[str]:
+    """One row for each phase and component; with `places` also the module and op that make each peak."""
+    head = ("phase", "component", "weights", "copies", "activations", "allocated", "reserved", "required")
+    shown = _worth_showing(peaks)
+    notes = [paragraph(f"at {where(peak)}", 4, 6) if peak.op else [] for peak in shown] if places else []
+    return columns("llrrrrrr", [head, ("", "", *["GiB"] * 6), *(_row(p) for p in shown)], notes)
+
+
+def where(peak: Peak) -> str:
+    """The module and the op that make a peak."""
+    module = ".".join(filter(None, (peak.component, peak.module))) or "the pipeline's own code"
+    return f"{module}, {peak.op}" if peak.op else module
+
+
+def _worth_showing(peaks: Sequence[Peak]) -> list[Peak]:
+    """The components' peaks, and the pipeline's own code where it is a phase of its own."""
+    own = {p.phase for p in peaks if p.component}
+    return [p for p in peaks if p.component or p.phase not in own]
+
+
+def _row(peak: Peak) -> tuple[str, ...]:
+    parts = (peak.weights, peak.copies, peak.activations)
+    memory = (peak.memory.allocated, peak.memory.reserved, peak.memory.required)
+    return (peak.phase, peak.component or "(pipeline)", *(gib(n) for n in (*parts, *memory)))
+
+
+def _ram(plan: Plan) -> str:
+    host, over = plan.bill.host, plan.host_margin < 0
+    state = f"{mib(-plan.host_margin)} MiB too many" if over else f"margin {mib(plan.host_margin)} MiB"
+    held = f"{moved(host.steady)} between calls, {moved(host.pinned)} pinned"
+    return f"{moved(host.peak)} at the highest, {state}; {held}"
+
+
+def _traffic(plan: Plan) -> str:
+    traffic = plan.bill.traffic
+    there, back = moved(traffic.to_device), moved(traffic.to_host)
+    return f"{there} to the device, {back} back, {moved(traffic.cast)} through casts"

@@ -1,0 +1,39 @@
+"""The help of strategies, from their docstrings and settings."""
+
+from collections.abc import Iterable
+from dataclasses import MISSING, Field, fields
+from inspect import cleandoc
+from typing import Any, get_type_hints
+
+from memplan.faces.report.layout import columns, paragraph
+from memplan.strategy import Strategy
+
+
+def listing(strategies: Iterable[type[Strategy]]) -> str:
+    """Every strategy with the first line of its docstring."""
+    rows = [(cls.name, cleandoc(cls.__doc__ or "").partition("\n")[0]) for cls in strategies]
+    return "\n".join(["Strategies", *columns("ll", rows), "", "memplan explain STRATEGY says more of one."])
+
+
+def page(cls: type[Strategy]) -> str:
+    """One strategy: its docstring, its settings, how to type it, and whether it can be undone."""
+    settings = list[Field[Any]](fields(cls))  # type: ignore[arg-type]
+    hints = get_type_hints(cls)
+    rows = [(field.name, _kind(hints[field.name]), _default(field)) for field in settings]
+    typed = [f"{f.name}=…" for f in settings if f.name not in ("component", "components")]
+    component = ":component" if "component" in hints else ""
+    parts = [
+        [cls.name, "", *cleandoc(cls.__doc__ or "").splitlines()],
+        ["Settings", *columns("lll", rows)] if rows else [],
+        [f"As typed: --with {cls.name}{component}{',' if component and typed else ''}{','.join(typed)}"],
+        paragraph(f"Can't be undone: {cls.irreversible}." if cls.irreversible else "It can be undone."),
+    ]
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def _kind(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not getattr(hint, "__args__", ()) else str(hint)
+
+
+def _default(field: Field[Any]) -> str:
+    return "read from the pipeline when left out" if field.default is MISSING else f"default {field.default!r}"

@@ -1,0 +1,161 @@
+"""The answer for other programs. Every size is in bytes; every key is always there.
+
+`recommend` writes an object with
+
+    schema       1; it rises when a key changes its meaning or goes
+    machine      gpu (null without one): name, kind, total, free, unified, source; host: total, available, limit,
+                 source; reserve; vram and ram: what plans may use
+    workload     model, class, source, size, arguments (name -> as text), assumptions (sentences)
+    plans        the picks and the plans beside them that the table shows; the whole front with --all
+    left_out     how many plans of the front are not in `plans`
+    picks        quality, speed, memory, balanced -> a plan; empty when nothing fits
+    preferred    which pick was asked for
+    dropped      what, reason: variants and plans that were weighed and left out
+    shortage     null, or when nothing fits: memory ("device" or "host"), missing, phase, component, module, op, and
+                 nearest_call: null, or the changed arguments of the nearest call that fits
+
+and `price` one with schema, machine, workload and plan. A plan holds
+
+    strategies   as `memplan price --with` takes them
+    label        the same in short, for people
+    fits         whether device and host memory suffice
+    peak         phase, component, allocated, reserved, required: the highest phase
+    phases       for each: the same, and weights, copies, activations, module, op
+    ram          peak, steady, pinned
+    traffic      to_device, to_host, cast: bytes per call
+    seconds      per call; null where no time model covers it
+    loss         error (expected relative weight error), word
+    margin       device memory left over; ram_margin: host memory left over; negative when missing
+    reason       one sentence
+
+`probe` writes schema, machine and model (null unless one is named): name, class, source, size, largest, components
+(name, class, library, dtype, size, cast_size, bytes_by_dtype, blocks, unmatched, leaf, lacks) and versions.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from memplan.faces.report.front import others, why
+from memplan.faces.report.label import plain
+from memplan.faces.report.table import ROWS
+from memplan.facts import Component, Facts, Machine, Model
+from memplan.planner import Plan, Recommendation
+from memplan.simulator import Peak
+
+SCHEMA = 1
+
+
+def recommendation(
+    found: Recommendation,
+    prefer: str = "balanced",
+    *,
+    everything: bool = False,
+    nearest_call: Mapping[str, Any] | None = None,
+) -> str:
+    """The whole answer."""
+    pick = found.pick(prefer)
+    picked = list({p.strategies: p for _, p in found.picks}.values())
+    beside = others(found, None if everything else ROWS)
+    plans = [*picked, *beside]
+    return _text({
+        **_workload(found.facts),
+        "plans": [_plan(p, why(p, pick, prefer)) for p in plans],
+        "left_out": len(picked) + len(others(found)) - len(plans),
+        "picks": {name: _plan(p, p.reason) for name, p in found.picks},
+        "preferred": prefer,
+        "dropped": [{"what": d.what, "reason": d.reason} for d in found.dropped],
+        "shortage": None if found.picks else _shortage(found.nearest, nearest_call),
+    })  # fmt: skip
+
+
+def bill(plan: Plan) -> str:
+    """The bill of one plan."""
+    return _text({**_workload(plan.run.facts), "plan": _plan(plan, plan.reason)})
+
+
+def probe(here: Machine, model: Model | None) -> str:
+    """The machine, and the model where one is named."""
+    return _text({"schema": SCHEMA, "machine": _machine(here), "model": _model(model) if model else None})
+
+
+def _text(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+# ---- parts -----------------------------------------------------------------------------------------------------------
+def _workload(facts: Facts) -> dict[str, Any]:
+    model, trace = facts.model, facts.trace
+    workload = {
+        "model": model.name,
+        "class": model.class_name,
+        "source": model.source,
+        "size": model.size,
+        "arguments": dict(trace.arguments),
+        "assumptions": list(trace.assumptions),
+    }
+    return {"schema": SCHEMA, "machine": _machine(facts.machine), "workload": workload}
+
+
+def _machine(here: Machine) -> dict[str, Any]:
+    names = ("name", "kind", "total", "free", "unified", "source")
+    gpu = {name: getattr(here.gpu, name) for name in names} if here.gpu else None
+    host = {name: getattr(here.host, name) for name in ("total", "available", "limit", "source")}
+    return {"gpu": gpu, "host": host, "reserve": here.reserve, "vram": here.vram, "ram": here.ram}
+
+
+def _plan(plan: Plan, reason: str) -> dict[str, Any]:
+    cost = plan.bill
+    host, traffic = cost.host, cost.traffic
+    return {
+        "strategies": [str(s) for s in plan.strategies],
+        "label": plain(plan.strategies),
+        "fits": plan.fits,
+        "peak": _memory(cost.peak),
+        "phases": [_peak(p) for p in cost.peaks],
+        "ram": {"peak": host.peak, "steady": host.steady, "pinned": host.pinned},
+        "traffic": {"to_device": traffic.to_device, "to_host": traffic.to_host, "cast": traffic.cast},
+        "seconds": cost.seconds,
+        "loss": {"error": cost.loss.error, "word": cost.loss.word},
+        "margin": plan.margin,
+        "ram_margin": plan.host_margin,
+        "reason": reason,
+    }
+
+
+def _memory(peak: Peak) -> dict[str, Any]:
+    memory = peak.memory
+    sizes = {"allocated": memory.allocated, "reserved": memory.reserved, "required": memory.required}
+    return {"phase": peak.phase, "component": peak.component, **sizes}
+
+
+def _peak(peak: Peak) -> dict[str, Any]:
+    parts = {"weights": peak.weights, "copies": peak.copies, "activations": peak.activations}
+    return {**_memory(peak), **parts, "module": peak.module, "op": peak.op}
+
+
+def _shortage(nearest: Plan, call: Mapping[str, Any] | None) -> dict[str, Any]:
+    peak, on_device = nearest.bill.peak, nearest.margin < 0
+    missing = {"memory": "device", "missing": -nearest.margin} if on_device else {
+        "memory": "host", "missing": -nearest.host_margin
+    }  # fmt: skip
+    place = {"phase": peak.phase, "component": peak.component, "module": peak.module, "op": peak.op}
+    return {**missing, **place, "nearest_call": dict(call) if call else None}
+
+
+def _model(model: Model) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "class": model.class_name,
+        "source": model.source,
+        "size": model.size,
+        "largest": model.largest,
+        "components": [_component(c) for c in model.components],
+        "versions": dict(model.versions),
+    }
+
+
+def _component(c: Component) -> dict[str, Any]:
+    same = ("name", "library", "dtype", "size", "cast_size", "bytes_by_dtype", "unmatched", "leaf")
+    facts = {name: getattr(c, name) for name in same}
+    return {**facts, "class": c.class_name, "blocks": list(c.blocks), "lacks": dict(c.lacks)}
