@@ -1,1 +1,48 @@
-"""A memory-strategy planner and auto-configurator for PyTorch and diffusers pipelines."""
+"""A memory-strategy planner and auto-configurator for PyTorch and diffusers pipelines.
+
+Importing it loads neither torch nor diffusers; the verbs load what they need.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memplan.applier import Applied as Applied
+    from memplan.errors import ApplyFailed as ApplyFailed
+    from memplan.errors import BadInput as BadInput
+    from memplan.errors import MemplanError as MemplanError
+    from memplan.errors import NothingFits as NothingFits
+    from memplan.errors import Unsupported as Unsupported
+    from memplan.faces.api import Target as Target
+    from memplan.faces.api import auto_optimize as auto_optimize
+    from memplan.faces.api import price as price
+    from memplan.faces.api import probe as probe
+    from memplan.faces.api import recommend as recommend
+    from memplan.facts import Facts as Facts
+    from memplan.facts import Machine as Machine
+    from memplan.facts import Model as Model
+    from memplan.planner import Plan as Plan
+    from memplan.planner import Recommendation as Recommendation
+    from memplan.strategy import Strategy as Strategy
+
+_HOMES = {
+    "memplan.applier": ("Applied",),
+    "memplan.errors": ("ApplyFailed", "BadInput", "MemplanError", "NothingFits", "Unsupported"),
+    "memplan.faces.api": ("Target", "auto_optimize", "price", "probe", "recommend"),
+    "memplan.facts": ("Facts", "Machine", "Model"),
+    "memplan.planner": ("Plan", "Recommendation"),
+    "memplan.strategy": ("Strategy",),
+}
+
+__all__ = [  # noqa: PLE0604 - the names of the table above, written once more for readers and type checkers
+    "ApplyFailed", "Applied", "BadInput", "Facts", "Machine", "MemplanError", "Model", "NothingFits", "Plan",
+    "Recommendation", "Strategy", "Target", "Unsupported", "auto_optimize", "price", "probe", "recommend",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from the module that defines it."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'memplan' has no attribute {name!r}")

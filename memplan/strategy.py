@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
@@ -47,6 +47,14 @@ class Strategy(ABC):
     @abstractmethod
     def variants(cls, facts: Facts) -> Iterator[Self]:
         """Every setting worth weighing for these facts; none where the technique does not apply."""
+
+    def __str__(self) -> str:
+        """As people type it: name, component and every setting that is not the default."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}  # type: ignore[arg-type]
+        component = given.pop("component", None)
+        settings = [str(component)] if component else []
+        settings += [f"{key}={value}" for key, value in given.items() if isinstance(value, str | int | float)]
+        return ":".join(filter(None, (self.name, ",".join(settings))))
 
     def refuses(self, run: Run) -> str | None:
         """One sentence that says why it can't join this run, or None when it can."""

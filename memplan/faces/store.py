@@ -1,0 +1,98 @@
+"""Keeps facts in the user's cache directory, in a compact versioned file per model and call."""
+
+import gzip
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from platformdirs import user_cache_path
+
+from memplan.facts import Model, Trace
+
+VERSION = 1
+"""Version of the file's schema; a file of another version is made anew."""
+VARIABLE = "MEMPLAN_CACHE"
+"""Environment variable that names another cache directory."""
+
+
+def directory() -> Path:
+    """Where facts are kept: $MEMPLAN_CACHE, or memplan's folder in the user's cache directory."""
+    return Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else user_cache_path("memplan")
+
+
+def key(parts: Mapping[str, Any]) -> str:
+    """The name of the file for facts that depend on `parts`: model, call, device and versions."""
+    text = json.dumps([VERSION, parts], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def load(name: str) -> tuple[Model, Trace] | None:
+    """The facts kept under `name`, or None. A file that cannot be read is reported and made anew."""
+    path = directory() / f"{name}.json.gz"
+    try:
+        data = json.loads(gzip.decompress(path.read_bytes()))
+        return decode(Model, data["model"]), decode(Trace, data["trace"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        warnings.warn(f"the cache file {path} cannot be read ({error}); it is made anew", stacklevel=2)
+        return None
+
+
+def save(name: str, model: Model, trace: Trace) -> None:
+    """Keep facts under `name`. Without permission to write there is no cache, and a warning."""
+    path = directory() / f"{name}.json.gz"
+    data = json.dumps({"version": VERSION, "model": encode(model), "trace": encode(trace)}, separators=(",", ":"))
+    scratch = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_bytes(gzip.compress(data.encode(), compresslevel=3, mtime=0))
+        scratch.replace(path)
+    except OSError as error:
+        warnings.warn(f"memplan goes on without its cache: {error}", stacklevel=2)
+
+
+# ---- dataclasses as lists -------------------------------------------------------------------------------------------
+def encode(value: Any) -> Any:
+    """A fact as JSON: a dataclass becomes the list of its fields."""
+    if is_dataclass(value):
+        return [encode(getattr(value, f.name)) for f in fields(value)]
+    return [encode(v) for v in value] if isinstance(value, tuple) else value
+
+
+def decode(kind: Any, data: Any) -> Any:
+    """The fact of type `kind` that `encode` wrote. Raises ValueError or TypeError for anything else."""
+    if is_dataclass(kind):
+        hints = _hints(kind)
+        if not isinstance(data, list) or len(data) != len(hints):
+            raise ValueError(f"{kind!r} is damaged")
+        return kind(*(decode(hint, item) for hint, item in zip(hints, data, strict=True)))  # type: ignore[operator]
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        kinds = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else arguments
+        return tuple(data) if _plain(kinds) else tuple(decode(k, d) for k, d in zip(kinds, data, strict=True))
+    if origin in (Union, UnionType):
+        return None if data is None else decode(next(a for a in arguments if a is not type(None)), data)
+    if not isinstance(data, kind):
+        raise ValueError(f"{data!r} is not {kind!r}")
+    return data
+
+
+def _plain(kinds: Any) -> bool:
+    return all(k in (int, str) for k in kinds)
+
+
+_CACHE: dict[Any, list[Any]] = {}
+
+
+def _hints(kind: Any) -> list[Any]:
+    if kind not in _CACHE:
+        hints = get_type_hints(kind)
+        _CACHE[kind] = [hints[f.name] for f in fields(kind)]
+    return _CACHE[kind]
