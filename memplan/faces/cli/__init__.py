@@ -4,6 +4,7 @@ Exit codes: 0 something fits, 2 the input is bad, 3 nothing fits, 1 anything els
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -26,14 +27,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(end.code or 0)
     try:
         with only_ours(everything=args.debug):
-            return args.run(args)
+            code: int = args.run(args)
+            sys.stdout.flush()
+            return code
     except MemplanError as error:
         if args.debug:
             raise
         print(f"memplan: {error}", file=sys.stderr)
         return _code(error)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader went away, as `head` does: nothing is left to say
+        # The reader went away, as `head` does; what is left to flush at exit goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -1,0 +1,257 @@
+"""The command line in process: what is printed where, and the exit codes."""
+
+import json
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memplan.__main__ import main
+from memplan.faces import api
+from memplan.faces.cli.terminal import Progress
+from memplan.faces.report import table
+from memplan.faces.report.layout import WIDTH
+from memplan.facts import Facts
+from memplan.planner import draw
+from memplan.strategies import ModelOffload
+from tests.faces import small
+from tests.pipelines import build
+
+OFFLOADED = ModelOffload(("text_encoder", "transformer", "vae"))
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of the tests' own, shared among them."""
+    monkeypatch.setenv("MEMPLAN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> Callable[[Facts], dict[str, Any]]:
+    """Has the Python face measure these facts; the value tells which call it was asked for."""
+    asked: dict[str, Any] = {}
+
+    def facts_are(facts: Facts) -> dict[str, Any]:
+        def measured(source: Any, call: Mapping[str, Any], **settings: Any) -> Facts:
+            asked.update(source=source, call=dict(call), **settings)
+            return facts
+
+        monkeypatch.setattr(api, "facts", measured)
+        return asked
+
+    return facts_are
+
+
+# ---- the verbs -------------------------------------------------------------------------------------------------------
+def test_recommend(given: Callable[[Facts], object], capsys: pytest.CaptureFixture[str]) -> None:
+    given(small.facts())
+    assert main(["recommend", "small"]) == 0
+    out, err = capsys.readouterr()
+    assert out == table.recommendation(small.found()) + "\n"
+    assert err == ""
+
+
+def test_the_call_is_passed_on(given: Callable[[Facts], dict[str, Any]]) -> None:
+    asked = given(small.facts())
+    line = "recommend small --height 512 --steps 4 --batch 2 --call output_type=latent --call sigmas=[1,0.5] --no-cache"
+    assert main([*line.split(), "--vram", "8", "--prompt", "a cat"]) == 0
+    assert asked["source"] == "small"
+    assert asked["call"] == {
+        "prompt": "a cat",
+        "height": 512,
+        "num_inference_steps": 4,
+        "num_images_per_prompt": 2,
+        "output_type": "latent",
+        "sigmas": [1, 0.5],
+    }
+    assert (asked["cache"], asked["target"]) == (False, api.Target(vram=8))
+
+
+def test_recommend_for_programs(given: Callable[[Facts], object], capsys: pytest.CaptureFixture[str]) -> None:
+    given(small.facts())
+    assert main(["recommend", "small", "--json", "--prefer", "speed"]) == 0
+    assert json.loads(capsys.readouterr().out)["preferred"] == "speed"
+
+
+def test_recommend_as_code(given: Callable[[Facts], object], capsys: pytest.CaptureFixture[str]) -> None:
+    given(small.facts())
+    assert main(["recommend", "small", "--code"]) == 0
+    out = capsys.readouterr().out
+    assert 'from_pretrained("/models/small"' in out
+    assert f'prompt="{api.PROMPT}"' in out
+    compile(out, "script", "exec")
+
+
+def test_recommend_explains(given: Callable[[Facts], object], capsys: pytest.CaptureFixture[str]) -> None:
+    given(small.facts())
+    assert main(["recommend", "small", "--explain"]) == 0
+    assert "S_total + A = 6.75 + 2.00 = 8.75 GiB" in capsys.readouterr().out
+
+
+def test_nothing_fits(
+    given: Callable[[Facts], object], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(small.facts(vram=1))
+    nearest = draw(small.facts(), [OFFLOADED])
+    monkeypatch.setattr(api, "nearest_call", lambda *_, **__: ({"height": 512, "clip_skip": 1}, nearest))
+    assert main(["recommend", "small"]) == 3
+    assert "fits is --height 512 --call clip_skip=1, with model_offload" in capsys.readouterr().out
+    assert main(["recommend", "small", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["shortage"]["nearest_call"] == {"height": 512, "clip_skip": 1}
+
+
+def test_price(given: Callable[[Facts], object], capsys: pytest.CaptureFixture[str]) -> None:
+    given(small.facts())
+    assert main(["price", "small", "--with", "model_offload", "--with", "vae_tiling"]) == 0
+    assert "Plan       vae_tiling:vae + model_offload" in capsys.readouterr().out
+    assert main(["price", "small", "--with", "model_offload", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["plan"]["strategies"] == ["model_offload"]
+
+
+def test_probe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "probe", lambda *_, **__: small.facts().model)
+    assert main(["probe", "--gpu", "RTX 4070", "--ram", "32", "--reserve", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "NVIDIA GeForce RTX 4070" in out
+    assert "1.00 GiB of device memory kept free" in out
+    assert main(["probe", "small", "--json", "--vram", "8"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["name"] == "small"
+
+
+def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain"]) == 0
+    assert "vae_tiling" in capsys.readouterr().out
+    assert main(["explain", "vae_tiling"]) == 0
+    assert "A VAE encodes and decodes overlapping tiles" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["", "probe", "recommend", "price", "explain"])
+def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*verb.split(), "--help"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= WIDTH
+
+
+# ---- bad input -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("recommend flux-1-dev --vram 8", "Did you mean flux.1-dev"),
+        ("recommend ./nowhere --vram 8", "no folder"),
+        ("recommend flux.1-dev --vram -1", "vram is -1 GiB"),
+        ("recommend flux.1-dev --vram 8 --reserve 9", "leaves nothing"),
+        ("recommend flux.1-dev --gpu RTX4071", "RTX 4070"),
+        ("recommend flux.1-dev --vram 8 --height tall", "--height"),
+        ("recommend flux.1-dev --vram 8 --call height", "NAME=VALUE"),
+        ("recommend flux.1-dev --vram 8 --call dtype=1", "not an argument of pipelines"),
+        ("recommend flux.1-dev --vram 8 --call colour=red", "colour"),
+        ("recommend wan2.1-t2v-14b --vram 8 --height 481", "divisible by 16"),
+        ("explain vae_tilling", "Did you mean vae_tiling?"),
+        ("explain --colour", "--colour"),
+        ("", "VERB"),
+    ],
+)
+def test_bad_input(line: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert sentence in err
+    assert (out, "Traceback" in err) == ("", False)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "sentence"),
+    [
+        ("vae_tilling", "Did you mean vae_tiling?"),
+        ("group_offload:transformer,colour=red", "no setting 'colour'"),
+        ("group_offload:unet", "no component 'unet'"),
+        ("vae_tiling:text_encoder", "TextEncoder has no decode() to tile"),
+    ],
+)
+def test_bad_plans(
+    strategy: str, sentence: str, given: Callable[[Facts], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given(small.facts())
+    assert main(["price", "small", "--with", strategy]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("model_index.json", "[]"), ("model_index.json", "{"), ("vae/config.json", '{"sample_size": "x"')],
+)
+def test_damaged_folders(file: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build("flux").save_pretrained(tmp_path)
+    (tmp_path / file).write_text(text)
+    assert main(["recommend", str(tmp_path), "--vram", "8"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_config_with_a_wrong_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build("flux").save_pretrained(tmp_path)
+    path = tmp_path / "transformer" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_layers": "many"}))
+    assert main(["recommend", str(tmp_path), "--vram", "8"]) == 2
+    assert "transformer" in capsys.readouterr().err
+
+
+def test_no_gpu(given: Callable[[Facts], object], capsys: pytest.CaptureFixture[str]) -> None:
+    facts = small.facts()
+    given(replace(facts, machine=replace(facts.machine, gpu=None)))
+    assert main(["recommend", "small"]) == 2
+    assert "--gpu" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(ValueError, match="vram"):
+        main(["recommend", "flux.1-dev", "--vram", "-1", "--debug"])
+
+
+# ---- stderr ----------------------------------------------------------------------------------------------------------
+def test_progress_is_shown_from_one_second_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memplan.faces.cli.terminal.PATIENCE", 0.05)
+    with Progress() as progress:
+        progress("first")
+        progress("second")
+        time.sleep(0.2)
+        progress("third")
+    assert capsys.readouterr().err == "memplan: second …\nmemplan: third …\n"
+
+
+def test_short_work_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress() as progress:
+        progress("first")
+    assert capsys.readouterr().err == ""
+
+
+def test_our_warnings_are_one_line_and_others_are_kept_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measured(*_: Any, **__: Any) -> Facts:
+        warnings.warn_explicit("the cache is gone", UserWarning, api.__file__, 1)
+        warnings.warn_explicit("something of theirs", UserWarning, "/elsewhere/library.py", 1)
+        return small.facts()
+
+    monkeypatch.setattr(api, "facts", measured)
+    assert main(["recommend", "small"]) == 0
+    assert capsys.readouterr().err == "memplan: the cache is gone\n"
+
+
+# ---- speed -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "line",
+    ["recommend flux.1-dev --vram 12 --ram 32", "explain vae_tiling", "probe --vram 12", "price flux.1-dev --vram 12"],
+)
+def test_what_is_known_needs_no_torch(line: str) -> None:
+    if "flux" in line:
+        api.facts("flux.1-dev", {})  # into the cache
+    code = f"import sys; from memplan.__main__ import main; assert main({line.split()!r}) == 0; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not {"torch", "diffusers", "transformers"} & set(done.stdout.splitlines()[-1].split())

@@ -1,0 +1,133 @@
+"""The text report: what is in it, in which order, and how wide it is."""
+
+import pytest
+
+from memplan.faces.report import bill, hardware, table
+from memplan.faces.report.front import others, why
+from memplan.faces.report.label import label
+from memplan.faces.report.layout import WIDTH, columns, paragraph
+from memplan.faces.report.units import amount, gib, mib
+from memplan.facts import GIB, MIB
+from memplan.planner import PREFERENCES, draw
+from memplan.strategies import GroupOffload, LayerwiseCasting, ModelOffload, OnGpu
+from tests.faces import small
+
+EVERY = tuple(OnGpu(name) for name in ("text_encoder", "transformer", "vae"))
+
+
+def test_units_are_said() -> None:
+    assert (gib(1.5 * GIB), mib(1.5 * GIB)) == ("1.50", "1,536")
+    assert (amount(GIB), amount(GIB - MIB), amount(-2 * GIB)) == ("1.00 GiB", "1,023 MiB", "-2.00 GiB")
+
+
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("vram", [3, 8, 24])
+def test_lines_fit_the_terminal(vram: float, everything: bool) -> None:
+    text = table.recommendation(small.found(vram), everything=everything)
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert not any(line != line.rstrip() for line in text.splitlines())
+    assert "\N{NO-BREAK SPACE}" not in text
+
+
+def test_the_preferred_pick_comes_first() -> None:
+    found = small.found()
+    for preference in PREFERENCES:
+        lines = table.recommendation(found, preference).splitlines()
+        assert lines[lines.index("Picks") + 1].split()[0] == preference
+
+
+def test_a_pick_shows_figures_margin_and_reason() -> None:
+    found = small.found()
+    plan = found.pick("memory")
+    assert plan is not None
+    text = " ".join(table.recommendation(found).split())
+    assert f"VRAM {amount(plan.bill.peak.memory.required)} (margin {mib(plan.margin)} MiB)" in text
+    assert plan.reason in text
+
+
+def test_the_plan_that_does_least_is_shown_by_phase() -> None:
+    text = table.recommendation(small.found())
+    assert "Everything on the GPU needs 9.26 GiB and does not fit: 1,288 MiB too many" in text
+    phases = [line.split() for line in text.splitlines() if "text_encoder  " in line or " vae  " in line]
+    assert ["decoding", "vae", "6.75", "0.00", "2.00", "8.76", "8.76", "9.26"] in phases
+
+
+def test_all_shows_what_was_dropped_and_why() -> None:
+    found = small.found()
+    assert "Dropped" not in table.recommendation(found)
+    text = table.recommendation(found, everything=True)
+    assert all(item.reason.split()[0] in text.partition("Dropped")[2] for item in found.dropped)
+    assert f"The whole front: {len(others(found))} other plans" in text
+
+
+def test_a_long_front_is_cut_to_plans_that_fit_and_differ() -> None:
+    found = small.found()
+    few = others(found, 5)
+    assert len(few) == 5
+    assert all(plan.fits for plan in few)
+    assert few == [plan for plan in found.front if plan in few], "in the order of the front"
+    assert others(found, 5) == few, "the same each time"
+
+
+def test_a_row_says_what_it_is_better_and_worse_at() -> None:
+    facts = small.facts()
+    resident, offloaded = draw(facts, EVERY), draw(facts, [ModelOffload(("text_encoder", "transformer", "vae"))])
+    assert why(offloaded, resident, "speed") == "Less VRAM than speed, for more RAM and traffic."
+    assert why(resident, offloaded, "memory") == "Less RAM and traffic than memory, for more VRAM."
+    assert why(resident, resident, "speed") == "Much like speed."
+
+
+def test_nothing_fits() -> None:
+    found = small.found(vram=1)
+    assert not found.picks
+    text = " ".join(table.nothing_fits(found.nearest).split())
+    assert f"{mib(-found.nearest.margin)} MiB more than the 1.00 GiB there are" in text
+    assert "of device memory in text encoding (text_encoder.layers.0, aten.mm)" in text
+    changed = draw(small.facts(), EVERY)
+    text = table.nothing_fits(found.nearest, "--height 512 --width 512", changed)
+    assert "The nearest change of the call that fits is --height 512 --width 512, with everything on the GPU" in text
+
+
+def test_host_memory_can_be_what_is_missing() -> None:
+    plan = draw(small.facts(ram=2), [ModelOffload(("text_encoder", "transformer", "vae"))])
+    assert "needs 6.75 GiB of host memory for weights, 4,864 MiB more than the 2.00 GiB" in " ".join(
+        table.nothing_fits(plan).split()
+    )
+    assert "6.75 GiB at the highest, 4,864 MiB too many" in bill.bill(plan)
+
+
+def test_the_bill_names_module_and_op_of_each_peak() -> None:
+    text = bill.bill(draw(small.facts(), [ModelOffload(("text_encoder", "transformer", "vae"))]))
+    assert "at transformer.layers.4, aten.mm" in text
+    assert "Traffic    6.75 GiB to the device, 6.75 GiB back, nothing through casts, per call" in text
+    assert "Precision  exact" in text
+    assert "Assumed    one assumption" in text
+
+
+def test_a_model_is_shown_by_component() -> None:
+    rows = [line.split() for line in hardware.model(small.facts().model).splitlines()]
+    assert ["transformer", "Transformer", "4.50", "2.25", "4", "x", "1,024", "512", "1,024", "bfloat16", "4.50"] in rows
+    assert "text_encoder, tiling: TextEncoder has no decode() to tile" in hardware.model(small.facts().model)
+
+
+# ---- labels and lines ------------------------------------------------------------------------------------------------
+def test_labels_leave_out_what_stays_on_the_gpu() -> None:
+    assert label(EVERY) == label(()) == "everything on the GPU"
+    assert label([GroupOffload("transformer"), *EVERY]) == "group_offload:transformer"
+
+
+def test_labels_name_a_technique_once_for_all_components() -> None:
+    plan = [LayerwiseCasting("a"), LayerwiseCasting("b"), GroupOffload("a", stream=True), GroupOffload("b")]
+    assert label(plan) == "layerwise_casting:a,b + group_offload:a (stream) + group_offload:b"
+
+
+def test_columns_align_and_wrap() -> None:
+    lines = columns("rl", [("n", "word"), ("10", "x " * 60)], [["    note"]])
+    assert lines[0] == "   n  word"
+    assert lines[1].startswith("  10  x x")
+    assert lines[2].startswith("      x x")
+    assert lines[-1] == "    note"
+
+
+def test_paragraphs_hang() -> None:
+    assert paragraph("word " * 30, 2, 4)[1].startswith("    word")
