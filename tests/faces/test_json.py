@@ -10,7 +10,8 @@ from memplan.registry import parse
 from tests.faces import small
 
 PLAN = {
-    "strategies", "label", "fits", "peak", "phases", "ram", "traffic", "seconds", "loss", "margin", "ram_margin", "reason"
+    "strategies", "label", "fits", "peak", "phases", "ram", "traffic", "seconds", "loss", "margin", "ram_margin",
+    "reason",
 }  # fmt: skip
 
 
