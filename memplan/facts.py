@@ -227,7 +227,8 @@ class Segment:
 
     Before it the modules `enters` are entered, after it the modules `leaves` return (indices into `Call.modules`).
     `live` and `peak` are bytes of activations and op workspace above the call's `base`: at its start, and at most.
-    `op` indexes `Call.ops`, the operation at the peak. `flops` and `traffic` (bytes read and written) are sums.
+    `op` indexes `Call.ops`, the operation at the peak. `flops` and `traffic` (bytes read and written) are those of one
+    occurrence; within a call there are `repeat` of them.
     """
 
     enters: tuple[int, ...]
@@ -237,6 +238,7 @@ class Segment:
     op: int
     flops: int
     traffic: int
+    repeat: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,7 +271,7 @@ class Call:
     @cached_property
     def flops(self) -> int:
         """Floating-point operations of one such call."""
-        return sum(s.flops for s in self.segments)
+        return sum(s.flops * s.repeat for s in self.segments)
 
     def module_of(self, segment: Segment) -> str:
         """Path of the innermost module open in `segment`; "" is the component itself."""

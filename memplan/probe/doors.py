@@ -16,6 +16,9 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from memplan.probe.ledger import Ledger, Recording, tensors_in
+from memplan.probe.replay import replaying
+from memplan.probe.tiling import METHODS as METHODS_IN_TILES
+from memplan.probe.tiling import tiling
 from memplan.probe.tracker import Tracker
 
 METHODS = ("forward", "encode", "decode")
@@ -24,16 +27,14 @@ METHODS = ("forward", "encode", "decode")
 
 @dataclass
 class Visit:
-    """One traced call of a component's method, and how to repeat it."""
+    """One traced call of a component's method, what it returns, and what was live when it was last made."""
 
     component: str
     method: str
     recording: Recording
     result: Any
-    arguments: Any
     base: int
-    variant: str = ""
-    failed: str = ""
+    tiled: Recording | None = None
 
 
 @dataclass
@@ -86,17 +87,24 @@ class Doors:
         visit = self.seen.get(key)
         if visit is None:
             visit = self.seen[key] = self.trace(name, module, method, original, (args, kwargs))
+            self._trace_tiled(visit, module, original, (args, kwargs))
         visit.base = self.ledger.live
         self.on_visit(visit)
         return self._zeros(visit.result)
 
+    def _trace_tiled(self, visit: Visit, module: nn.Module, original: Callable[..., Any], inputs: Any) -> None:
+        """The same call in tiles, if the component has tiling and it is off."""
+        if visit.method in METHODS_IN_TILES:
+            with tiling(module) as on:
+                if on:
+                    visit.tiled = self.trace(visit.component, module, visit.method, original, inputs).recording
+
     def trace(self, name: str, module: nn.Module, method: str, original: Callable[..., Any], inputs: Any) -> Visit:
         """Run one call on fake tensors and record it."""
-        spec = tree_map(lambda v: Shape.of(v) if isinstance(v, torch.Tensor) else v, inputs)
         interrupted = self.ledger.begin()
         self.inside = True
         try:
-            with boundaries(module, self.ledger), self.mode, Tracker(self.ledger, self.device):
+            with boundaries(module, self.ledger), replaying(module, self.ledger), self.mode, self._tracker():
                 args, kwargs = tree_map(self._fake, inputs)
                 if method == "forward":
                     self.ledger.enter("")
@@ -108,7 +116,10 @@ class Doors:
         finally:
             self.inside = False
             recording, self.ledger.recording = self.ledger.recording, interrupted
-        return Visit(name, method, recording, shape, spec, recording.base)
+        return Visit(name, method, recording, shape, recording.base)
+
+    def _tracker(self) -> Tracker:
+        return Tracker(self.ledger, self.device)
 
     def _fake(self, value: Any) -> Any:
         """The fake twin of a real tensor; its bytes are already in the account."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch._subclasses import FakeTensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -49,7 +50,8 @@ class Kernels(TorchFunctionMode):
             if tensor.constant is not None:
                 return func(tensor.constant)
             self.assumptions[f"{func.__name__}() of a {tuple(tensor.shape)} tensor is taken as zero"] = None
-            return func(torch.zeros(tensor.shape, dtype=tensor.dtype))
+            with unset_fake_temporarily():
+                return func(torch.zeros(tensor.shape, dtype=tensor.dtype))
 
         return answer
 

@@ -20,7 +20,7 @@ def rounded(nbytes: int, unit: int = ALLOCATION_UNIT) -> int:
 
 @dataclass
 class Stretch:
-    """A segment while it is being written. `shift` is what a later, fuller repetition adds to `live` and `peak`."""
+    """A segment while it is being written."""
 
     enters: list[int]
     live: int
@@ -29,6 +29,7 @@ class Stretch:
     op: int = 0
     flops: int = 0
     traffic: int = 0
+    repeat: int = 1
 
 
 @dataclass
@@ -43,7 +44,8 @@ class Recording:
     def segments(self) -> tuple[Segment, ...]:
         """The finished segments."""
         return tuple(
-            Segment(tuple(s.enters), tuple(s.leaves), s.live, s.peak, s.op, s.flops, s.traffic) for s in self.stretches
+            Segment(tuple(s.enters), tuple(s.leaves), s.live, s.peak, s.op, s.flops, s.traffic, s.repeat)
+            for s in self.stretches
         )
 
 
@@ -75,6 +77,14 @@ class Ledger:
         size = rounded(int(storage.nbytes()), self.unit) if counted else 0
         self._known[key] = (weakref.ref(storage, lambda _: self._forget(key)), size)
         self.live += size
+
+    def own(self, weight: torch.Tensor) -> None:
+        """Enter a weight, which is priced elsewhere: only its death counts, when the pipeline casts a component."""
+        storage = weight.untyped_storage()
+        key = storage._cdata
+        if key not in self._known:
+            reference = weakref.ref(storage, lambda _: self._forget(key))
+            self._known[key] = (reference, rounded(int(storage.nbytes()), self.unit))
 
     def _forget(self, key: int) -> None:
         _, size = self._known.pop(key, (None, 0))
@@ -108,8 +118,12 @@ class Ledger:
     def resume(self) -> None:
         """Open a new segment if the last one was closed by a returning module."""
         if self.recording.stretches[-1].leaves:
-            height = self.live - self.recording.base
-            self.recording.stretches.append(Stretch([], height, height, op=self.recording.stretches[-1].op))
+            self.cut()
+
+    def cut(self) -> None:
+        """Open a new segment here, within the same modules."""
+        height = self.live - self.recording.base
+        self.recording.stretches.append(Stretch([], height, height, op=self.recording.stretches[-1].op))
 
     def _index(self, module: str) -> int:
         return self.recording.modules.setdefault(module, len(self.recording.modules))

@@ -1,11 +1,12 @@
 """Puts the visits of a dry run, and the pipeline's own code between them, in order."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memplan.facts import Call, Step
 from memplan.probe.doors import Visit
 from memplan.probe.ledger import Ledger, Recording, Stretch
+from memplan.probe.tiling import VARIANT
 
 Progress = Callable[[str], None]
 OWN_CODE = ""
@@ -23,6 +24,7 @@ class Entry:
     base: int
     repeat: int = 1
     variant: str = ""
+    tiled: Recording | None = None
 
     @property
     def height(self) -> int:
@@ -57,7 +59,7 @@ class Timeline:
             last.base = max(last.base, visit.base)
             return
         phase = self.phase_of(visit.component, visit.method)
-        self._last = Entry(visit.component, visit.method, phase, visit.recording, visit.base)
+        self._last = Entry(visit.component, visit.method, phase, visit.recording, visit.base, tiled=visit.tiled)
         self.entries.append(self._last)
         self.progress(f"{phase}: {visit.component}")
 
@@ -73,6 +75,11 @@ class Timeline:
         order = list(calls)
         steps = (Step(order.index(id(e.recording)), e.repeat) for e in self.entries)
         return tuple(calls.values()), tuple(steps)
+
+    def alternatives(self) -> tuple[Call, ...]:
+        """The calls that tiling changes, in tiles."""
+        others = (replace(e, recording=e.tiled, variant=VARIANT).call() for e in self.entries if _changed(e))
+        return tuple({(call.component, call.method): call for call in others}.values())
 
     def _own_code(self) -> None:
         """Close the recording of own code; keep the higher one of those between repeated visits."""
@@ -91,3 +98,7 @@ class Timeline:
         if last is None:
             return "preparing"
         return "post-processing" if last.method == "decode" or last.component == OWN_CODE else last.phase
+
+
+def _changed(entry: Entry) -> bool:
+    return entry.tiled is not None and entry.tiled.segments() != entry.recording.segments()

@@ -29,6 +29,9 @@ def dry_run(twin: Twin, arguments: Mapping[str, Any], device: str = "cuda", prog
     timeline = Timeline(ledger, lambda name, method: phase(components.get(name), name, method), progress or print_not)
     doors = Doors(ledger, twin.mode, device, timeline.visit)
     kernels = Kernels(ledger, device)
+    for module in components.values():
+        for weight in (*module.parameters(), *module.buffers()):
+            ledger.own(weight)
     with ExitStack() as stack:
         for context in (doors.open(components), postprocessing(twin.pipe, doors), kernels, Tracker(ledger, device)):
             stack.enter_context(context)
@@ -36,7 +39,7 @@ def dry_run(twin: Twin, arguments: Mapping[str, Any], device: str = "cuda", prog
         calls, steps = timeline.finish()
     del result
     shown = tuple((name, show(value)) for name, value in arguments.items())
-    return Trace(device, calls, steps, (), shown, tuple(kernels.assumptions))
+    return Trace(device, calls, steps, timeline.alternatives(), shown, tuple(kernels.assumptions))
 
 
 def phase(module: torch.nn.Module | None, component: str, method: str) -> str:
