@@ -1,0 +1,46 @@
+"""Predicts every published row and prints how far off it is: `python -m tests.accuracy [--markdown] [ROW …]`.
+
+`python -m tests.accuracy cpu [FAMILY …]` holds dry runs against real runs on this CPU instead.
+"""
+
+import argparse
+import logging
+import warnings
+from collections.abc import Iterable
+
+
+def main() -> None:
+    """Read the command line and print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.accuracy", description=__doc__)
+    parser.add_argument("--markdown", action="store_true", help="print the table for a document")
+    parser.add_argument("rows", nargs="*", help='ids of single rows, or "cpu" and families; all if none is given')
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    for line in lines(given.rows, given.markdown):
+        print(line, flush=True)
+
+
+def lines(words: list[str], as_markdown: bool) -> Iterable[str]:
+    """What to print for the words of the command line."""
+    if words[:1] == ["cpu"]:
+        from tests.accuracy import cpu
+
+        return cpu.lines(words[1:], as_markdown)
+    return published(words, as_markdown)
+
+
+def published(ids: list[str], as_markdown: bool) -> list[str]:
+    """The table and summary of these rows."""
+    from tests.accuracy.published import Predictor, rows
+    from tests.accuracy.summary import markdown, summary, table
+
+    chosen = [row for row in rows() if not ids or row.id in ids]
+    if not chosen:
+        raise SystemExit(f"published.csv has no row {', '.join(ids)}")
+    results = list(Predictor().results(chosen))
+    return [*(markdown(results) if as_markdown else table(results)), "", *summary(results)]
+
+
+if __name__ == "__main__":
+    main()

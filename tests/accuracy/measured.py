@@ -1,0 +1,53 @@
+"""What a real pipeline on this CPU allocates: the peak of each component call, measured with torch.profiler."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+METHODS = ("forward", "encode", "decode")
+
+
+def peak_of(function: Callable[[], Any]) -> tuple[Any, int]:
+    """What `function` returns, and the most bytes that its allocations held at once."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        result = function()
+    live = peak = 0
+    assert profiler.profiler is not None
+    assert profiler.profiler.kineto_results is not None
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            peak = max(peak, live)
+    return result, peak
+
+
+def component_peaks(pipe: Any, call: dict[str, Any]) -> dict[tuple[str, str], int]:
+    """Run `pipe(**call)`; the peak of the first call of each component's methods, in bytes above what was there."""
+    peaks: dict[tuple[str, str], int] = {}
+    modules = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    inside = False
+
+    def watch(name: str, module: torch.nn.Module, method: str) -> None:
+        original = getattr(module, method)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            nonlocal inside
+            if inside or (name, method) in peaks:
+                return original(*args, **kwargs)
+            inside = True
+            try:
+                result, peaks[name, method] = peak_of(lambda: original(*args, **kwargs))
+            finally:
+                inside = False
+            return result
+
+        module.__dict__[method] = watched
+
+    for name, module in modules.items():
+        for method in METHODS:
+            if hasattr(module, method):
+                watch(name, module, method)
+    pipe(**call)
+    return peaks

@@ -1,0 +1,158 @@
+"""The published measurements this project answers for, and its prediction of each.
+
+`published.csv` holds what the sources say and, in the columns from `model` on, what we are to predict; a setting the
+source does not state is the default of its pipeline. `excluded.csv` names every other row of the collection and why it
+is not here.
+"""
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from memplan.facts import GIB, Facts, Gpu, Host, Machine, Model, Trace
+from memplan.planner import Plan, seated
+from memplan.probe.ledger import rounded
+from memplan.probe.pipeline import measure
+from memplan.probe.trace import dry_run
+from memplan.registry import parse
+from memplan.run import Run
+from memplan.simulator.residency import outside
+from memplan.simulator.weights import sizes
+from tests.accuracy.eras import era
+from tests.accuracy.setups import twin_of
+
+HERE = Path(__file__).parent
+METRICS = ("allocated", "reserved", "unspecified")
+PROMPT = "A cat holding a sign that says hello world"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One published figure and how to predict it.
+
+    `call` are arguments of the pipeline, `setup` changes of it (see setups.py), `era` the older library code that was
+    measured (see eras.py), `plan` strategies as `memplan price --with` takes them. `scope` is "pipeline", "denoiser"
+    (its forward alone) or "load". `why` explains an error above 4 %.
+    """
+
+    id: str
+    source: str
+    url: str
+    technique: str
+    figure: str
+    unit: str
+    value: str
+    quality: str
+    gpu: str
+    model: str
+    dtype: str
+    call: str
+    setup: str
+    era: str
+    plan: str
+    capability: str
+    scope: str
+    metric: str
+    why: str
+
+    @property
+    def measured(self) -> float:
+        """The published figure in GiB; "~33" is read as 33."""
+        return float(self.value.lstrip("~"))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the pipeline call."""
+        pairs = (word.split("=") for word in self.call.split())
+        return {"prompt": PROMPT} | {name: int(v) if v.isdigit() else v for name, v in pairs}
+
+    @property
+    def machine(self) -> Machine:
+        """The machine it was measured on; sizes do not matter here, the compute capability does."""
+        major, minor = self.capability.split(".")
+        gpu = Gpu(self.gpu, total=80 * GIB, free=80 * GIB, capability=(int(major), int(minor)))
+        return Machine(gpu, Host(total=256 * GIB, available=256 * GIB))
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row with its prediction. `today` is the prediction with the installed library, where an era was emulated."""
+
+    row: Row
+    predicted: float
+    today: float
+
+    @cached_property
+    def error(self) -> float:
+        """Relative error of the prediction; 0.01 is one percent too high."""
+        return self.predicted / self.row.measured - 1
+
+
+def rows() -> list[Row]:
+    """All rows of published.csv."""
+    with (HERE / "published.csv").open(newline="") as file:
+        return [Row(**{f.name: line[f.name] for f in fields(Row)}) for line in csv.DictReader(file)]
+
+
+class Predictor:
+    """Predicts rows; the dry run of a call is shared by all rows that have it."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], tuple[Model, Trace]] = {}
+
+    def results(self, chosen: list[Row] | None = None) -> Iterator[Result]:
+        """One result after the other."""
+        for row in rows() if chosen is None else chosen:
+            predicted = self.predict(row)
+            yield Result(row, predicted, self.predict(replace(row, era="")) if row.era else predicted)
+
+    def predict(self, row: Row) -> float:
+        """The figure of `row`, in GiB."""
+        facts = Facts(row.machine, *self.measured(row))
+        if row.scope == "denoiser":
+            facts = alone(facts)
+        plan = plan_of(row, facts)
+        if row.scope == "load":
+            return loaded(plan.run) / GIB
+        memory = plan.bill.peak.memory
+        return (memory.reserved if row.metric == "reserved" else memory.allocated) / GIB
+
+    def measured(self, row: Row) -> tuple[Model, Trace]:
+        """Model and dry run of `row`; of a load there is nothing to run."""
+        called = (row.call, row.era) if row.scope != "load" else ()
+        key = (row.model, row.dtype, row.setup, *called)
+        if key not in self._known:
+            twin, more = twin_of(row.model, row.dtype, row.setup)
+            model = measure(twin.pipe, row.model)
+            with era(row.era):
+                trace = dry_run(twin, {**twin.call, **row.arguments, **more}) if called else Trace("cuda", (), ())
+            self._known[key] = model, trace
+        return self._known[key]
+
+
+def plan_of(row: Row, facts: Facts) -> Plan:
+    """The plan that the row was measured with."""
+    return seated(facts, [parse(text, facts) for text in row.plan.split()])
+
+
+def alone(facts: Facts) -> Facts:
+    """The same facts of a process that holds and calls nothing but the denoiser."""
+    calls = facts.trace.calls
+    denoising = [s for s in facts.trace.timeline if calls[s.call].phase == "denoising" and calls[s.call].component]
+    names: Mapping[str, None] = dict.fromkeys(calls[step.call].component for step in denoising)
+    model = replace(facts.model, components=tuple(c for c in facts.model.components if c.name in names))
+    return Facts(facts.machine, model, replace(facts.trace, timeline=tuple(denoising)))
+
+
+def loaded(run: Run) -> int:
+    """Bytes allocated on the device once the pipeline is there, before any call."""
+    total = 0
+    for component in run.facts.model.components:
+        placement, stored = run.placement(component.name), run.stored(component.name)
+        table = sizes(component, stored)
+        whole = outside(component, placement, stored) == sum(table)
+        total += sum(rounded(size) for size in table) if whole else outside(component, placement, stored)
+    return total

@@ -1,0 +1,115 @@
+import csv
+from statistics import median
+
+import pytest
+
+from memplan.facts import GIB, MIB, Facts
+from tests.accuracy.published import HERE, METRICS, Predictor, Result, Row, plan_of, rows
+from tests.accuracy.summary import LARGE, markdown, percentile, summary, table
+
+ROWS = {row.id: row for row in rows()}
+TRUSTED = [row for row in ROWS.values() if (row.quality, row.metric) == ("A", "allocated")]
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor()
+
+
+@pytest.fixture(scope="module")
+def results(predictor: Predictor) -> list[Result]:
+    return [Result(row, predicted, predicted) for row in TRUSTED if (predicted := predictor.predict(row))]
+
+
+# ---- the aims --------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
+def test_predictions_of_allocated_memory_keep_the_aims(results: list[Result]) -> None:
+    assert len(results) == len(TRUSTED) >= 18
+    errors = [abs(result.error) for result in results]
+    shown = "\n".join(table(results))
+    assert median(errors) <= 0.01, shown
+    assert percentile(results, 0.9) <= 0.04, shown
+    assert max(errors) <= 0.10, shown
+
+
+@pytest.mark.slow
+def test_each_large_error_is_explained_and_no_other(results: list[Result]) -> None:
+    for result in results:
+        assert (abs(result.error) > LARGE) == bool(result.row.why), result
+
+
+@pytest.mark.slow
+def test_batch_16_peaks_at_fifteen_half_precision_images_at_once(predictor: Predictor) -> None:
+    row = ROWS["S6-fx42-peak"]
+    assert predictor.predict(row) == pytest.approx(row.measured, rel=0.001)
+    image = 128 * MIB  # of one picture at the last upsampling: 256 channels, 512 x 512, bfloat16
+    plan = plan_of(row, Facts(row.machine, *predictor.measured(row)))
+    assert plan.bill.peak.phase == "decoding"
+    assert plan.bill.peak.activations == pytest.approx(15 * image * 16, rel=0.01)
+
+
+@pytest.mark.slow
+def test_the_code_of_its_date_is_what_parts_cogvideox_from_today(predictor: Predictor) -> None:
+    row, load = ROWS["S6-cx01-peak"], ROWS["S6-cx01-load"]
+    decode = row.measured - load.measured
+    predicted = predictor.predict(row) - predictor.predict(load)
+    assert predicted == pytest.approx(decode, rel=0.002)
+
+
+# ---- the tables ------------------------------------------------------------------------------------------------------
+def test_rows_are_complete_and_known_once() -> None:
+    with (HERE / "excluded.csv").open(newline="") as file:
+        excluded = list(csv.DictReader(file))
+    assert all(row["reason"] for row in excluded)
+    ids = [*(row["id"] for row in excluded), *(row.id for row in rows())]
+    assert len(ids) == len(set(ids)) == 265
+    for row in ROWS.values():
+        assert row.metric in METRICS
+        assert row.scope in ("pipeline", "denoiser", "load")
+        assert row.source, row.id
+        assert row.url, row.id
+        assert row.measured > 0
+
+
+@pytest.mark.parametrize("row", TRUSTED, ids=lambda row: row.id)
+def test_a_trusted_row_is_in_gib_of_torch_statistics(row: Row) -> None:
+    assert row.unit == "GiB"
+    assert "allocated" in row.figure
+
+
+# ---- how they are summed up ------------------------------------------------------------------------------------------
+def made_up(error: float, why: str = "", era: str = "") -> Result:
+    row = ROWS["S6-fx23-peak"]
+    row = Row(**{**vars(row), "value": "2.0", "why": why, "era": era})
+    return Result(row, 2.0 * (1 + error), 3.0)
+
+
+def test_percentile_is_the_smallest_that_enough_do_not_exceed() -> None:
+    ten = [made_up(n / 100) for n in range(10)]
+    assert percentile(ten, 0.9) == pytest.approx(0.08)
+    assert percentile(ten, 1.0) == pytest.approx(0.09)
+
+
+def test_summary_names_the_worst_with_its_sign() -> None:
+    assert list(summary([made_up(0.01), made_up(-0.05)])) == [
+        "quality A, allocated: n 2, median 3.00%, 90 % within 5.00%, worst -5.00% (S6-fx23-peak)"
+    ]
+
+
+def test_table_explains_what_is_far_off_and_what_is_emulated() -> None:
+    shown = list(table([made_up(0.05), made_up(0.05, "a cause"), made_up(0.01, era="float32_upsampling")]))
+    assert shown[2] == "    not explained"
+    assert shown[4] == "    a cause"
+    assert shown[6] == "    * with float32 upsampling; 3.000 GiB by the installed library"
+    assert len(shown) == 7
+
+
+def test_markdown_has_one_line_for_each_row() -> None:
+    shown = list(markdown([made_up(0.01), made_up(0.05, "a cause")]))
+    assert len({line.count("|") for line in shown[:4]}) == 1
+    assert shown[5:] == ["- S6-fx23-peak: a cause."]
+
+
+def test_measured_reads_an_approximate_figure() -> None:
+    assert ROWS["S17-1"].measured == 33
+    assert GIB == 2**30
