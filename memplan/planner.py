@@ -2,18 +2,23 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
+from math import log1p
 
 from memplan.errors import BadInput
 from memplan.facts import GIB, MIB, Facts
-from memplan.run import Run
+from memplan.run import Resident, Run
 from memplan.simulator import Bill, simulate
 from memplan.strategy import Decision, Seat, Strategy
 
 COMFORT = 0.8
 """The share of the device memory that a balanced plan may take, so that other work does not push it over."""
-GRAIN = 32 * MIB
-"""Differences of memory below this do not make a plan better than another."""
+SAFETY = 0.02
+"""The share of the device memory that a pick leaves free where it can: predictions err by about one percent."""
+COARSE, FINE = 256 * MIB, 4 * MIB
+"""Differences of memory below a grain do not make a plan better than another: at most COARSE, a 64th of the device
+memory on small cards, and FINE where a coarser search finds nothing that fits."""
 USUAL_LINK = 25e9
 USUAL_BANDWIDTH = 500e9
 """Bytes/s of a PCIe 4.0 x16 link and of a mid-range card, where the machine's own are not known."""
@@ -127,19 +132,29 @@ def shortage(plan: Plan) -> str:
 
 def recommend(facts: Facts, catalogue: Sequence[type[Strategy]]) -> Recommendation:
     """Weigh every combination of the catalogue's variants for these facts."""
+    coarse = max(min(COARSE, facts.machine.vram // 64), FINE)
+    found = _search(facts, catalogue, coarse)
+    return found if found.picks or coarse == FINE else _search(facts, catalogue, FINE)
+
+
+def _search(facts: Facts, catalogue: Sequence[type[Strategy]], grain: int) -> Recommendation:
     dropped: list[Dropped] = []
     variants = list(_willing(facts, catalogue, dropped))
     plans: list[Plan] = []
     for shared in ((), *((s,) for s in variants if _components(s) > 1)):
-        plans += _combinations(facts, variants, shared, dropped)
-    return judge(facts, plans, dropped)
+        plans += _combinations(facts, variants, shared, dropped, grain)
+    return judge(facts, plans, dropped, grain)
 
 
-def judge(facts: Facts, plans: Sequence[Plan], dropped: Sequence[Dropped] = ()) -> Recommendation:
-    """The front of `plans` and the picks from it."""
-    front = sorted(_front(plans, _price), key=lambda p: (p.effort, p.bill.loss.error, p.bill.peak.memory.required))
+def judge(facts: Facts, plans: Sequence[Plan], dropped: Sequence[Dropped] = (), grain: int = FINE) -> Recommendation:
+    """The front of `plans` and the picks from it; differences of memory below `grain` bytes do not count."""
+    front = sorted(
+        _front(plans, partial(_price, scale=Scale(grain))),
+        key=lambda p: (p.effort, p.bill.loss.error, p.bill.peak.memory.required),
+    )
     fitting = [p for p in front if p.fits]
-    picks = tuple((name, _pick(name, fitting)) for name in PREFERENCES) if fitting else ()
+    safe = [p for p in fitting if p.margin >= SAFETY * facts.machine.vram] or fitting
+    picks = tuple((name, _pick(name, safe)) for name in PREFERENCES) if fitting else ()
     if not fitting:
         front.sort(key=lambda p: -min(p.margin, p.host_margin))
     return Recommendation(facts, tuple(front), picks, tuple(dropped))
@@ -162,13 +177,13 @@ def _willing(facts: Facts, catalogue: Sequence[type[Strategy]], dropped: list[Dr
 
 
 def _combinations(
-    facts: Facts, variants: Sequence[Strategy], shared: tuple[Strategy, ...], dropped: list[Dropped]
+    facts: Facts, variants: Sequence[Strategy], shared: tuple[Strategy, ...], dropped: list[Dropped], grain: int
 ) -> Iterator[Plan]:
     """Plans that seat `shared`, and of each component one of its undominated options beside it."""
     taken = {seat for s in shared for seat in s.seats}
     names = [c.name for c in facts.model.components]
-    options = [_options(facts, [s for s in variants if _only(s, name)], shared, taken, dropped) for name in names]
-    for combination in product(*options):
+    free = [[s for s in variants if _only(s, name) and not s.seats & taken] for name in names]
+    for combination in product(*(_options(facts, own, shared, dropped, grain) for own in free)):
         chosen = tuple(sorted((*shared, *(s for option in combination for s in option)), key=_order))
         plan = _seat(facts, chosen)
         if isinstance(plan, Plan):
@@ -180,31 +195,32 @@ def _only(strategy: Strategy, component: str) -> bool:
 
 
 def _options(
-    facts: Facts,
-    variants: Sequence[Strategy],
-    shared: tuple[Strategy, ...],
-    taken: set[Seat],
-    dropped: list[Dropped],
+    facts: Facts, variants: Sequence[Strategy], shared: tuple[Strategy, ...], dropped: list[Dropped], grain: int
 ) -> list[tuple[Strategy, ...]]:
     """The ways to fill the free seats of one component that no other way beats in every respect.
 
     What a component costs adds to what the others cost, so that an option beaten here is beaten in every plan.
     """
-    placements = [s for s in variants if _decides(s, Decision.PLACEMENT) and not s.seats & taken]
-    others = [[(), *((s,) for s in variants if _decides(s, d))] for d in (Decision.FORMAT, Decision.CALLS)]
-    places: list[tuple[Strategy, ...]] = [(s,) for s in placements] or [()]
-    plans = []
-    for parts in product(*others, places):
+    seats = [[(s,) for s in variants if _decides(s, decision)] for decision in Decision]
+    choices = [
+        own if decision is Decision.PLACEMENT and own else [(), *own]
+        for decision, own in zip(Decision, seats, strict=True)
+    ]
+    plans: dict[tuple[Strategy, ...], Plan] = {}
+    for parts in product(*choices):
         own = tuple(s for part in parts for s in part)
         plan = _seat(facts, tuple(sorted((*shared, *own), key=_order)))
         if isinstance(plan, Plan):
-            plans.append((own, plan))
+            plans[own] = plan
         elif not shared:
             dropped.append(plan)
-    best = {id(p) for p in _front([p for _, p in plans], _vector)}
+    best = {id(p) for p in _front(plans.values(), partial(_vector, scale=Scale(grain)))}
     if not shared:
-        dropped += [Dropped(_name(own), "another variant needs less of everything") for own, p in plans if id(p) not in best]
-    return [own for own, p in plans if id(p) in best]
+        dropped += [Dropped(_name(own), BEATEN) for own, p in plans.items() if id(p) not in best]
+    return [own for own, p in plans.items() if id(p) in best]
+
+
+BEATEN = "another way of running this component needs no more of anything"
 
 
 def _decides(strategy: Strategy, decision: Decision) -> bool:
@@ -232,30 +248,51 @@ def _seat(facts: Facts, strategies: tuple[Strategy, ...]) -> Plan | Dropped:
 
 
 # ---- judgement ------------------------------------------------------------------------------------------------------
-def _price(plan: Plan) -> tuple[float, ...]:
-    """What the front weighs: device memory, host memory, effort, loss, and how many techniques are needed."""
+@dataclass(frozen=True)
+class Scale:
+    """How much less of something counts as less: bytes of memory, a share of the effort, an error of weights."""
+
+    memory: int
+    effort: float = 0.05
+    loss: float = 0.002
+
+
+def _price(plan: Plan, scale: Scale) -> tuple[float, ...]:
+    """What the front weighs, each in units of its scale: device memory, host memory, effort and loss."""
     bill = plan.bill
-    memory = (bill.peak.memory.required // GRAIN, bill.host.peak // GRAIN)
-    return (*memory, round(plan.effort, 3), bill.loss.error, len(plan.strategies))
+    memory = (bill.peak.memory.required / scale.memory, bill.host.peak / scale.memory)
+    return (*memory, log1p(plan.effort) / scale.effort, bill.loss.error / scale.loss)
 
 
-def _vector(plan: Plan) -> tuple[float, ...]:
+def _vector(plan: Plan, scale: Scale) -> tuple[float, ...]:
     """All that an option of one component adds to a plan: memory in each phase, and the rest of its price."""
-    bill = plan.bill
-    phases = tuple(peak.memory.required // GRAIN for peak in bill.peaks)
-    return (*phases, bill.host.peak // GRAIN, bill.host.steady // GRAIN, round(plan.effort, 3), bill.loss.error)
+    phases = tuple(peak.memory.required / scale.memory for peak in plan.bill.peaks)
+    return (*phases, plan.bill.host.steady / scale.memory, *_price(plan, scale))
 
 
-def _front(plans: Sequence[Plan], price: Callable[[Plan], tuple[float, ...]]) -> list[Plan]:
-    """The plans that no other beats: of equal prices the first stays."""
+def _front(plans: Iterable[Plan], price: Callable[[Plan], tuple[float, ...]]) -> list[Plan]:
+    """The plans that no other beats. A plan of more techniques must be better by a unit in some respect to count."""
     front: list[tuple[tuple[float, ...], Plan]] = []
-    for plan in plans:
+    for plan in sorted(plans, key=_effect):
         own = price(plan)
-        if any(all(a <= b for a, b in zip(other, own, strict=True)) for other, _ in front):
+        if any(all(a <= b + 1 for a, b in zip(other, own, strict=True)) for other, _ in front):
             continue
         front = [(o, p) for o, p in front if not all(a <= b for a, b in zip(own, o, strict=True))]
         front.append((own, plan))
     return [plan for _, plan in front]
+
+
+def _effect(plan: Plan) -> tuple[int, float]:
+    """How many components a plan touches, and how hard: simpler plans come first."""
+    touched = sum(_components(s) for s in plan.strategies if not _leaves(plan, s))
+    return touched, plan.effort
+
+
+def _leaves(plan: Plan, strategy: Strategy) -> bool:
+    """Whether a strategy leaves the run as it is by default."""
+    run = Run(plan.run.facts)
+    drawn = strategy.redraw(run)
+    return all(isinstance(p, Resident) for p in drawn.placements.values()) and not drawn.storage and not drawn.variants
 
 
 def _pick(preference: str, fitting: Sequence[Plan]) -> Plan:

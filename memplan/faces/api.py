@@ -66,6 +66,7 @@ def facts(
     Only named and saved models are cached: a live pipeline may change between two calls.
     """
     here = machine(target)
+    _need_gpu(here)
     name = _key(source, call, dtype) if cache else None
     known = store.load(name) if name else None
     if known is None:
@@ -132,7 +133,6 @@ def recommend(
     argument or a machine that does not exist.
     """
     measured = facts(source, call, target=target, dtype=dtype, cache=cache, progress=progress)
-    _need_gpu(measured.machine)
     return planner.recommend(measured, strategies())
 
 

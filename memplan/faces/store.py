@@ -15,8 +15,6 @@ from platformdirs import user_cache_path
 
 from memplan.facts import Model, Trace
 
-VERSION = 1
-"""Version of the file's schema; a file of another version is made anew."""
 VARIABLE = "MEMPLAN_CACHE"
 """Environment variable that names another cache directory."""
 
@@ -28,8 +26,15 @@ def directory() -> Path:
 
 def key(parts: Mapping[str, Any]) -> str:
     """The name of the file for facts that depend on `parts`: model, call, device and versions."""
-    text = json.dumps([VERSION, parts], sort_keys=True, default=str)
+    text = json.dumps([schema(Model), schema(Trace), parts], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def schema(kind: Any) -> Any:
+    """The names of the fields of a dataclass and of those inside it: the version of the file's format."""
+    if is_dataclass(kind):
+        return [[f.name, schema(hint)] for f, hint in zip(fields(kind), _hints(kind), strict=True)]
+    return [schema(inner) for inner in get_args(kind)] or str(kind)
 
 
 def load(name: str) -> tuple[Model, Trace] | None:
@@ -48,7 +53,7 @@ def load(name: str) -> tuple[Model, Trace] | None:
 def save(name: str, model: Model, trace: Trace) -> None:
     """Keep facts under `name`. Without permission to write there is no cache, and a warning."""
     path = directory() / f"{name}.json.gz"
-    data = json.dumps({"version": VERSION, "model": encode(model), "trace": encode(trace)}, separators=(",", ":"))
+    data = json.dumps({"model": encode(model), "trace": encode(trace)}, separators=(",", ":"))
     scratch = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ A call that was made before with the same shapes is replayed from memory.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +49,7 @@ class Doors:
     inside: bool = False
 
     @contextmanager
-    def open(self, components: dict[str, nn.Module]) -> Iterator[None]:
+    def open(self, components: dict[str, nn.Module]) -> Generator[None]:
         """Stand at the doors of `components` for the length of the context."""
         undo: list[Callable[[], None]] = []
         try:
@@ -204,7 +204,7 @@ def _fill_leaf(value: Any) -> Any:
 
 
 @contextmanager
-def boundaries(root: nn.Module, ledger: Ledger) -> Iterator[None]:
+def boundaries(root: nn.Module, ledger: Ledger) -> Generator[None]:
     """Tell the ledger when a submodule of `root` that holds weights begins and returns."""
     paths = {id(m): name for name, m in root.named_modules() if name and next(_weights(m), None) is not None}
 

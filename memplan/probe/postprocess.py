@@ -1,7 +1,7 @@
 """Post-processing without the pixels: the device part is traced, the host part gives arrays nobody has touched."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ METHOD = "postprocess_video"
 
 
 @contextmanager
-def postprocessing(pipe: Any, doors: Doors) -> Iterator[None]:
+def postprocessing(pipe: Any, doors: Doors) -> Generator[None]:
     """Replace the image and video processors of `pipe` by traced copies for the length of the context."""
     found = {name: value for name, value in vars(pipe).items() if isinstance(value, VaeImageProcessor)}
     try:

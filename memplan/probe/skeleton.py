@@ -3,7 +3,7 @@
 import copy
 import importlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,7 +58,7 @@ def _instance(cls: Any, config: dict[str, Any], dtype: torch.dtype) -> Any:
 
 
 @contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Generator[None]:
     """New tensors get `dtype`, as both libraries' loaders arrange it while a model is built."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

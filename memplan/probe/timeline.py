@@ -61,7 +61,7 @@ class Timeline:
         phase = self.phase_of(visit.component, visit.method)
         self._last = Entry(visit.component, visit.method, phase, visit.recording, visit.base, tiled=visit.tiled)
         self.entries.append(self._last)
-        self.progress(f"{phase}: {visit.component}")
+        self.progress(f"dry run, {phase}")
 
     def finish(self) -> tuple[tuple[Call, ...], tuple[Step, ...]]:
         """The calls and the order of their steps."""

@@ -1,14 +1,16 @@
 """The dry run: the user's real call on fake weights, written down as a timeline of segments."""
 
+import inspect
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from memplan.errors import BadInput
 from memplan.facts import Trace
-from memplan.probe.doors import Doors
+from memplan.probe.doors import Doors, Shape
 from memplan.probe.kernels import Kernels
 from memplan.probe.ledger import ALLOCATION_UNIT, Ledger
 from memplan.probe.postprocess import METHOD as POSTPROCESS
@@ -16,6 +18,14 @@ from memplan.probe.postprocess import postprocessing
 from memplan.probe.timeline import OWN_CODE, Progress, Timeline
 from memplan.probe.tracker import Tracker
 from memplan.probe.twin import Twin
+
+
+IMAGE = 4
+"""Dimensions of a batch of images; videos have one more."""
+SHOWN = 60
+"""Characters of an argument that are shown."""
+SIZES = ("height", "width", "num_frames", "num_images_per_prompt", "num_videos_per_prompt", "num_inference_steps")
+"""Arguments that decide how much a call holds and how long it takes."""
 
 
 def dry_run(twin: Twin, arguments: Mapping[str, Any], device: str = "cuda", progress: Progress | None = None) -> Trace:
@@ -38,7 +48,7 @@ def dry_run(twin: Twin, arguments: Mapping[str, Any], device: str = "cuda", prog
         result = _call(twin.pipe, arguments)
         calls, steps = timeline.finish()
     del result
-    shown = tuple((name, show(value)) for name, value in arguments.items())
+    shown = tuple((name, show(value)) for name, value in effective(twin.pipe, arguments, doors).items())
     return Trace(device, calls, steps, timeline.alternatives(), shown, tuple(kernels.assumptions))
 
 
@@ -57,12 +67,27 @@ def phase(module: torch.nn.Module | None, component: str, method: str) -> str:
     return "denoising"
 
 
+def effective(pipe: Any, arguments: Mapping[str, Any], doors: Doors) -> dict[str, Any]:
+    """The call's arguments and what the pipeline chose itself for those that decide its size."""
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    chosen = {name: parameters[name].default for name in SIZES if name in parameters and name not in arguments}
+    decoded = next((v.result for v in doors.seen.values() if v.method == "decode"), None)
+    image = next((leaf for leaf in tree_leaves(decoded) if isinstance(leaf, Shape) and len(leaf.size) >= IMAGE), None)
+    if image is not None:
+        chosen |= {name: image.size[axis] for name, axis in (("height", -2), ("width", -1)) if name in chosen}
+    return {**arguments, **{name: value for name, value in chosen.items() if value is not None}}
+
+
 def show(value: Any) -> str:
     """An argument as people read it."""
     if isinstance(value, torch.Tensor):
         return f"tensor{tuple(value.shape)}"
-    text = repr(value) if isinstance(value, str | int | float | bool | list | tuple | dict | None) else type(value).__name__
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    text = (
+        repr(value)
+        if isinstance(value, str | int | float | bool | list | tuple | dict | None)
+        else type(value).__name__
+    )
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 
 def print_not(message: str) -> None:

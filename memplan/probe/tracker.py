@@ -62,4 +62,3 @@ class Tracker(TorchDispatchMode):
         flops = int(count(*args, **kwargs, out_val=out)) if count else 0
         traffic = sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
         ledger.note(str(func._overloadpacket), workspace(func, args, outputs, self.device), flops, traffic)
-

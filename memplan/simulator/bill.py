@@ -65,7 +65,7 @@ class Loss:
 
     @property
     def word(self) -> str:
-        """"exact", "near-lossless", "slight" or "visible"."""
+        """ "exact", "near-lossless", "slight" or "visible"."""
         limits = (("exact", 0.0), ("near-lossless", 0.012), ("slight", 0.06))
         return next((word for word, limit in limits if self.error <= limit), "visible")
 

@@ -29,7 +29,7 @@ class Chain:
         if name not in self.managed:
             return
         previous = self.before.get(name)
-        if previous in self.here and previous is not None:
+        if previous is not None and previous in self.here:
             self.here.remove(previous)
             self.departures.append(previous)
         if name not in self.here:

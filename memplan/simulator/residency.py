@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from memplan.facts import Call, Component, Group
 from memplan.run import InGroups, Placement, Resident, Stored
@@ -83,8 +84,7 @@ class Copies:
         grown = sum(large - small for small, large in self._open)
         moments = [(grown, peak)]
         if self._open:
-            small, large = self._open[-1]
-            moments.append((grown + small, live))
+            moments.append((grown + self._open[-1][0], live))
         return moments
 
 
@@ -108,7 +108,7 @@ class Groups:
         """The group that each hooked module prefetches: the next one in the order of the first forward."""
         order = [call.modules[m] for s in call.segments for m in s.enters if call.modules[m] in self.by_onload]
         order = ["", *(path for path in order if path)]
-        return {path: self.by_onload[after] for path, after in zip(order, order[1:], strict=False)}
+        return {path: self.by_onload[after] for path, after in pairwise(order)}
 
     def enter(self, path: str) -> None:
         """A module is entered: its group comes in, and with streams the next one as well."""
@@ -127,7 +127,7 @@ class Groups:
     def leave(self, path: str) -> None:
         """A module returns: its group goes; without streams, or if never pinned, it is copied back."""
         group = self.by_offload.get(path)
-        if group in self.here and group is not None:
+        if group is not None and group in self.here:
             self.here.remove(group)
             self.resident -= self.bytes[group]
             if not (self.stream and group.streamed):
