@@ -49,7 +49,7 @@ def pairs(family: str, dtype: torch.dtype = torch.float32, size: str = "medium")
     return [Pair(family, dtype, *key, traced.get(key, 0), peak) for key, peak in measured.items()]
 
 
-def lines(families: Iterable[str] = (), as_markdown: bool = False) -> Iterator[str]:
+def lines(families: Iterable[str] = (), as_markdown: bool = False, size: str = "medium") -> Iterator[str]:
     """The table of all families, one line after the other."""
     row = "| {} |".format(" | ".join(["{}"] * 6)) if as_markdown else "{:<10} {:<9} {:<24} {:>12} {:>12} {:>8}"
     yield row.format("pipeline", "dtype", "call", "measured MiB", "traced MiB", "error")
@@ -57,6 +57,6 @@ def lines(families: Iterable[str] = (), as_markdown: bool = False) -> Iterator[s
         yield row.format(*["---"] * 6)
     for family in families or FAMILIES:
         for dtype in (torch.float32, torch.bfloat16):
-            for p in pairs(family, dtype):
+            for p in pairs(family, dtype, size):
                 figures = (f"{p.measured / MIB:.3f}", f"{p.traced / MIB:.3f}", f"{p.error:+.2%}")
                 yield row.format(p.family, str(p.dtype).removeprefix("torch."), f"{p.component}.{p.method}", *figures)

@@ -1,7 +1,10 @@
 """What a real pipeline on this CPU allocates: the peak of each component call, measured with torch.profiler."""
 
+import os
 from collections.abc import Callable
 from typing import Any
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # before torch is imported: the profiler announces each start and stop
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -14,9 +17,8 @@ def peak_of(function: Callable[[], Any]) -> tuple[Any, int]:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = function()
     live = peak = 0
-    assert profiler.profiler is not None
-    assert profiler.profiler.kineto_results is not None
-    for event in profiler.profiler.kineto_results.events():
+    events: Any = profiler.profiler
+    for event in events.kineto_results.events():
         if event.name() == "[memory]":
             live += event.nbytes()
             peak = max(peak, live)

@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from tests.accuracy.cpu import Pair, lines, pairs
+from tests.accuracy.measured import peak_of
+from tests.pipelines import FAMILIES
+
+SCALARS = 64
+"""Bytes that scalars may take beside the tensors."""
+
+IN_BFLOAT16 = ("unet", "transformer")
+"""In bfloat16 oneDNN's matrix products hold float32 sums, by thread and processor; no plan depends on them, so that T5
+and the 1 x 1 shortcuts of an AutoencoderKL are held to their measured peaks in float32 alone."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_dry_run_peaks_where_the_real_run_does(family: str) -> None:
+    found = pairs(family)
+    assert len(found) >= 3
+    for pair in found:
+        assert abs(pair.error) <= pair.tolerance, pair
+
+
+@pytest.mark.slow
+def test_half_precision_as_well() -> None:
+    found = [pair for pair in pairs("sdxl", torch.bfloat16) if pair.component in IN_BFLOAT16]
+    assert found
+    for pair in found:
+        assert abs(pair.error) <= pair.tolerance, pair
+
+
+def test_peak_of_counts_what_is_freed_meanwhile() -> None:
+    def work() -> torch.Tensor:
+        first = torch.zeros(1024)
+        second = first + 1
+        del first
+        return second + 1
+
+    result, peak = peak_of(work)
+    assert 2 * 4096 <= peak < 2 * 4096 + SCALARS
+    assert result.sum() == 2048
+
+
+def test_a_call_that_was_not_traced_is_far_off() -> None:
+    assert Pair("flux", torch.float32, "vae", "encode", traced=0, measured=100).error == -1
+
+
+def test_the_table_names_each_call() -> None:
+    head, *rest = lines(["sd15"], size="tiny")
+    assert head.split() == ["pipeline", "dtype", "call", "measured", "MiB", "traced", "MiB", "error"]
+    assert [line.split()[2] for line in rest[:3]] == ["text_encoder.forward", "unet.forward", "vae.decode"]
