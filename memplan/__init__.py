@@ -34,10 +34,25 @@ _HOMES = {
     "memplan.strategy": ("Strategy",),
 }
 
-__all__ = [  # noqa: PLE0604 - the names of the table above, written once more for readers and type checkers
-    "ApplyFailed", "Applied", "BadInput", "Facts", "Machine", "MemplanError", "Model", "NothingFits", "Plan",
-    "Recommendation", "Strategy", "Target", "Unsupported", "auto_optimize", "price", "probe", "recommend",
-]  # fmt: skip
+__all__ = [
+    "Applied",
+    "ApplyFailed",
+    "BadInput",
+    "Facts",
+    "Machine",
+    "MemplanError",
+    "Model",
+    "NothingFits",
+    "Plan",
+    "Recommendation",
+    "Strategy",
+    "Target",
+    "Unsupported",
+    "auto_optimize",
+    "price",
+    "probe",
+    "recommend",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,10 @@
-"""The command line: python -m memplan, or memplan."""
+"""python -m memplan."""
 
 import sys
 
-from memplan.faces.cli import main as main
+from memplan.faces.cli import main
+
+__all__ = ["main"]
 
 if __name__ == "__main__":
     sys.exit(main())

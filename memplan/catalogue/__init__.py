@@ -1,0 +1,1 @@
+"""Data: GPUs and bundled models, each with its sources."""

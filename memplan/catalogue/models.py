@@ -106,8 +106,8 @@ def _model(data: dict[str, Any], shared: Mapping[str, Any]) -> BundledModel:
 
 def _part(data: dict[str, Any], shared: Mapping[str, Any]) -> Part:
     """A component; one that names a shared component takes everything from it, with its own config on top."""
-    base = shared[data["shared"]] if "shared" in data else {}
-    merged = {**base, **data, "config": {**base.get("config", {}), **data.get("config", {})}}
+    base: dict[str, Any] = shared[data["shared"]] if "shared" in data else {}
+    merged: dict[str, Any] = {**base, **data, "config": {**base.get("config", {}), **data.get("config", {})}}
     return Part(
         library=merged["library"],
         class_name=merged["class"],

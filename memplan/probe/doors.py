@@ -5,7 +5,7 @@ A call that was made before with the same shapes is replayed from memory.
 
 import copy
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,9 +37,19 @@ class Visit:
     tiled: Recording | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Door:
+    """A method of a component, and the original that stands behind it."""
+
+    component: str
+    module: nn.Module
+    method: str
+    original: Callable[..., Any]
+
+
 @dataclass
 class Doors:
-    """All doors of one pipeline. `log` is the sequence of visits; a visit that was repeated appears again."""
+    """All doors of one pipeline. `seen` are the visits made so far, by what makes two calls the same."""
 
     ledger: Ledger
     mode: FakeTensorMode
@@ -51,72 +61,65 @@ class Doors:
     @contextmanager
     def open(self, components: dict[str, nn.Module]) -> Generator[None]:
         """Stand at the doors of `components` for the length of the context."""
-        undo: list[Callable[[], None]] = []
-        try:
+        with ExitStack() as stack:
             for name, module in components.items():
                 for method in METHODS:
                     if callable(getattr(type(module), method, None)):
-                        undo.append(self._guard(name, module, method))
+                        stack.callback(self._guard(Door(name, module, method, getattr(module, method))))
             yield
-        finally:
-            for step in reversed(undo):
-                step()
 
-    def _guard(self, name: str, module: nn.Module, method: str) -> Callable[[], None]:
-        original = getattr(module, method)
-        had = module.__dict__.get(method)
+    def _guard(self, door: Door) -> Callable[[], None]:
+        attributes = vars(door.module)
+        had = attributes.get(door.method)
 
-        def door(*args: Any, **kwargs: Any) -> Any:
-            if self.inside:
-                return original(*args, **kwargs)
-            return self.visit(name, module, method, original, args, kwargs)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            return door.original(*args, **kwargs) if self.inside else self.visit(door, args, kwargs)
 
         def restore() -> None:
-            module.__dict__.pop(method, None)
+            attributes.pop(door.method, None)
             if had is not None:
-                module.__dict__[method] = had
+                attributes[door.method] = had
 
-        module.__dict__[method] = door
+        attributes[door.method] = guarded
         return restore
 
-    def visit(
-        self, name: str, module: nn.Module, method: str, original: Callable[..., Any], args: Any, kwargs: Any
-    ) -> Any:
+    def visit(self, door: Door, args: Any, kwargs: Any) -> Any:
         """Trace or replay one call; returns real zeros shaped like its result."""
-        key = (name, method, signature((args, kwargs)))
+        key = (door.component, door.method, signature((args, kwargs)))
         visit = self.seen.get(key)
         if visit is None:
-            visit = self.seen[key] = self.trace(name, module, method, original, (args, kwargs))
-            self._trace_tiled(visit, module, original, (args, kwargs))
+            visit = self.seen[key] = self._trace(door, (args, kwargs))
+            self._trace_tiled(visit, door, (args, kwargs))
         visit.base = self.ledger.live
         self.on_visit(visit)
         return self._zeros(visit.result)
 
-    def _trace_tiled(self, visit: Visit, module: nn.Module, original: Callable[..., Any], inputs: Any) -> None:
+    def _trace_tiled(self, visit: Visit, door: Door, inputs: Any) -> None:
         """The same call in tiles, if the component has tiling and it is off."""
         if visit.method in METHODS_IN_TILES:
-            with tiling(module) as on:
+            with tiling(door.module) as on:
                 if on:
-                    visit.tiled = self.trace(visit.component, module, visit.method, original, inputs).recording
+                    visit.tiled = self._trace(door, inputs).recording
 
-    def trace(self, name: str, module: nn.Module, method: str, original: Callable[..., Any], inputs: Any) -> Visit:
+    def _trace(self, door: Door, inputs: Any) -> Visit:
         """Run one call on fake tensors and record it."""
-        interrupted = self.ledger.begin()
+        ledger = self.ledger
+        interrupted = ledger.begin()
         self.inside = True
         try:
-            with boundaries(module, self.ledger), replaying(module, self.ledger), self.mode, self._tracker():
+            with boundaries(door.module, ledger), replaying(door.module, ledger), self.mode, self._tracker():
                 args, kwargs = tree_map(self._fake, inputs)
-                if method == "forward":
-                    self.ledger.enter("")
-                result = original(*args, **kwargs)
-                if method == "forward":
-                    self.ledger.leave("")
+                if door.method == "forward":
+                    ledger.enter("")
+                result = door.original(*args, **kwargs)
+                if door.method == "forward":
+                    ledger.leave("")
             shape = shapes(result)
             del result, args, kwargs
         finally:
             self.inside = False
-            recording, self.ledger.recording = self.ledger.recording, interrupted
-        return Visit(name, method, recording, shape, recording.base)
+            recording, ledger.recording = ledger.recording, interrupted
+        return Visit(door.component, door.method, recording, shape, recording.base)
 
     def _tracker(self) -> Tracker:
         return Tracker(self.ledger, self.device)

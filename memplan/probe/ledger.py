@@ -10,7 +10,7 @@ import torch
 from memplan.facts import Segment
 
 ALLOCATION_UNIT = 512
-"""Bytes to which PyTorch's CUDA caching allocator rounds each tensor (`kMinBlockSize` of c10's CUDACachingAllocator)."""
+"""Bytes to which PyTorch's CUDA allocator rounds each tensor (`kMinBlockSize` of c10's CUDACachingAllocator)."""
 
 
 def rounded(nbytes: int, unit: int = ALLOCATION_UNIT) -> int:

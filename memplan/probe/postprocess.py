@@ -10,7 +10,8 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 from torch import nn
 
-from memplan.probe.doors import Doors
+from memplan.probe.doors import Door, Doors
+from memplan.probe.timeline import OWN_CODE
 
 METHOD = "postprocess_video"
 
@@ -31,10 +32,11 @@ def _traced(processor: VaeImageProcessor, doors: Doors) -> VaeImageProcessor:
     twin.pt_to_numpy = _host_images
     original = getattr(twin, METHOD, None)
     if original is not None:
+        inner = Door(OWN_CODE, nn.Module(), METHOD, original)
 
         def door(video: torch.Tensor, output_type: str = "np", **kwargs: Any) -> Any:
             twin.numpy_to_pil = lambda images: []
-            return doors.visit("", nn.Module(), METHOD, original, (), {"video": video, "output_type": output_type})
+            return doors.visit(inner, (), {"video": video, "output_type": output_type})
 
         setattr(twin, METHOD, door)
     return twin  # type: ignore[no-any-return]

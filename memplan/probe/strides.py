@@ -10,6 +10,9 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map
 
+IMAGE_ROWS = 3
+"""Dimensions from which a tensor can be an image, if only as rows of pixels."""
+
 
 def corrected(func: Any, args: Any, kwargs: Any, out: Any, inputs: list[torch.Tensor]) -> Any:
     """`out`, re-strided where the op's own meta kernel gives other strides; `inputs` are the tensors among `args`."""
@@ -26,7 +29,7 @@ def corrected(func: Any, args: Any, kwargs: Any, out: Any, inputs: list[torch.Te
 
 
 def _unusual(tensor: torch.Tensor) -> bool:
-    return tensor.dim() > 2 and not tensor.is_contiguous()
+    return tensor.dim() >= IMAGE_ROWS and not tensor.is_contiguous()
 
 
 def _meta(value: Any) -> Any:

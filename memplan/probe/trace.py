@@ -19,7 +19,6 @@ from memplan.probe.timeline import OWN_CODE, Progress, Timeline
 from memplan.probe.tracker import Tracker
 from memplan.probe.twin import Twin
 
-
 IMAGE = 4
 """Dimensions of a batch of images; videos have one more."""
 SHOWN = 60
