@@ -246,7 +246,10 @@ class Call:
     """One traced call of a component, e.g. `transformer.forward` or `vae.decode`.
 
     `component` is "" for the pipeline's own code between calls. `variant` is "" or the name of another way to run
-    the same call, e.g. "tiled". `base` is what the pipeline's own tensors hold while it runs.
+    the same call, e.g. "tiled". `base` is what the pipeline's own tensors hold while it runs. `reserved_alone` is what
+    the caching allocator reserves for this call when it starts empty, `occupied_alone` the most of it in segments in
+    use; `reserved` what it holds after this call when nothing was given back since the pipeline began, `occupied` the
+    most in use during the call. All of it without weights.
     """
 
     component: str
@@ -257,6 +260,10 @@ class Call:
     ops: tuple[str, ...]
     segments: tuple[Segment, ...]
     variant: str = ""
+    reserved_alone: int = 0
+    occupied_alone: int = 0
+    reserved: int = 0
+    occupied: int = 0
 
     @cached_property
     def peak_segment(self) -> Segment:

@@ -18,7 +18,7 @@ def bare(module: torch.nn.Module) -> torch.nn.Module:
 
 def _module(module: torch.nn.Module, made: dict[int, Any]) -> torch.nn.Module:
     if id(module) in made:
-        return made[id(module)]  # type: ignore[no-any-return]
+        return made[id(module)]
     copy: torch.nn.Module = object.__new__(type(module))
     made[id(module)] = copy
     state = {name: value for name, value in vars(module).items() if name not in INSTALLED}
@@ -36,4 +36,4 @@ def _tensor(tensor: torch.Tensor | None, made: dict[int, Any]) -> torch.Tensor |
         empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
         parameter = isinstance(tensor, torch.nn.Parameter)
         made[id(tensor)] = torch.nn.Parameter(empty, requires_grad=False) if parameter else empty
-    return made[id(tensor)]  # type: ignore[no-any-return]
+    return made[id(tensor)]

@@ -54,6 +54,7 @@ class Doors:
     ledger: Ledger
     mode: FakeTensorMode
     device: str
+    on_arrival: Callable[[], None]
     on_visit: Callable[[Visit], None]
     seen: dict[Any, Visit] = field(default_factory=dict)
     inside: bool = False
@@ -85,21 +86,23 @@ class Doors:
 
     def visit(self, door: Door, args: Any, kwargs: Any) -> Any:
         """Trace or replay one call; returns real zeros shaped like its result."""
+        self.on_arrival()
         key = (door.component, door.method, signature((args, kwargs)))
         visit = self.seen.get(key)
         if visit is None:
+            tiled = self._trace_tiled(door, (args, kwargs))
             visit = self.seen[key] = self._trace(door, (args, kwargs))
-            self._trace_tiled(visit, door, (args, kwargs))
+            visit.tiled = tiled
         visit.base = self.ledger.live
         self.on_visit(visit)
         return self._zeros(visit.result)
 
-    def _trace_tiled(self, visit: Visit, door: Door, inputs: Any) -> None:
+    def _trace_tiled(self, door: Door, inputs: Any) -> Recording | None:
         """The same call in tiles, if the component has tiling and it is off."""
-        if visit.method in METHODS_IN_TILES:
-            with tiling(door.module) as on:
-                if on:
-                    visit.tiled = self._trace(door, inputs).recording
+        if door.method not in METHODS_IN_TILES:
+            return None
+        with tiling(door.module) as on, self.ledger.aside():
+            return self._trace(door, inputs).recording if on else None
 
     def _trace(self, door: Door, inputs: Any) -> Visit:
         """Run one call on fake tensors and record it."""
@@ -118,7 +121,7 @@ class Doors:
             del result, args, kwargs
         finally:
             self.inside = False
-            recording, ledger.recording = ledger.recording, interrupted
+            recording = ledger.end(interrupted)
         return Visit(door.component, door.method, recording, shape, recording.base)
 
     def _tracker(self) -> Tracker:

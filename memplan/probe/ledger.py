@@ -1,12 +1,14 @@
 """The account of a dry run: what is live now, the highest it was between two module boundaries, and in which op."""
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from memplan.allocator import Block, Pool
 from memplan.facts import Segment
 
 ALLOCATION_UNIT = 512
@@ -34,12 +36,19 @@ class Stretch:
 
 @dataclass
 class Recording:
-    """One call while it is being traced. Sizes are relative to `base`, what was live when it began."""
+    """One call while it is being traced. Sizes are relative to `base`, what was live when it began.
+
+    `pool` is an allocator that starts empty with the call. `reserved` is what the pipeline's allocator, which never
+    gives back, holds after it; `occupied` the most it had in use during the call.
+    """
 
     base: int
     stretches: list[Stretch] = field(default_factory=list)
     modules: dict[str, int] = field(default_factory=dict)
     ops: dict[str, int] = field(default_factory=dict)
+    pool: Pool = field(default_factory=Pool)
+    reserved: int = 0
+    occupied: int = 0
 
     def segments(self) -> tuple[Segment, ...]:
         """The finished segments."""
@@ -61,7 +70,9 @@ class Ledger:
         self.live = 0
         self.depth = 0
         self.recording = Recording(0, [Stretch([], 0, 0)])
+        self.pool = Pool()
         self._known: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._blocks: dict[int, list[tuple[Pool, Block]]] = {}
 
     # -- storages ------------------------------------------------------------------------------------------------
     def knows(self, tensor: torch.Tensor) -> bool:
@@ -77,6 +88,8 @@ class Ledger:
         size = rounded(int(storage.nbytes()), self.unit) if counted else 0
         self._known[key] = (weakref.ref(storage, lambda _: self._forget(key)), size)
         self.live += size
+        if size:
+            self._blocks[key] = [(pool, pool.take(size)) for pool in (self.pool, self.recording.pool)]
 
     def own(self, weight: torch.Tensor) -> None:
         """Enter a weight, which is priced elsewhere: only its death counts, when the pipeline casts a component."""
@@ -89,10 +102,29 @@ class Ledger:
     def _forget(self, key: int) -> None:
         _, size = self._known.pop(key, (None, 0))
         self.live -= size
+        for pool, block in self._blocks.pop(key, ()):
+            pool.give(block)
+
+    @contextmanager
+    def aside(self) -> Generator[None]:
+        """What happens inside leaves the pipeline's allocator as it was."""
+        kept = self.pool, self._blocks
+        self.pool, twins = self.pool.copy()
+        self._blocks = {
+            key: [(self.pool, twins[b]) if pool is kept[0] else (pool, b) for pool, b in blocks]
+            for key, blocks in kept[1].items()
+        }
+        try:
+            yield
+        finally:
+            self.pool, self._blocks = kept
 
     # -- peaks ---------------------------------------------------------------------------------------------------
     def note(self, op: str, workspace: int = 0, flops: int = 0, traffic: int = 0) -> None:
         """An op has run: its outputs are in `live`, `workspace` bytes lived beside them while it ran."""
+        if workspace:
+            for pool in (self.pool, self.recording.pool):
+                pool.give(pool.take(workspace))
         stretch = self.recording.stretches[-1]
         stretch.flops += flops
         stretch.traffic += traffic
@@ -132,7 +164,15 @@ class Ledger:
     def begin(self) -> Recording:
         """Start a recording; returns the one it interrupts."""
         interrupted, self.recording = self.recording, Recording(self.live, [Stretch([], 0, 0)])
+        self.pool.highest = self.pool.occupied
         return interrupted
+
+    def end(self, resumed: Recording) -> Recording:
+        """Finish the recording and go on with `resumed`; returns the finished one."""
+        finished, self.recording = self.recording, resumed
+        finished.reserved, finished.occupied = self.pool.reserved, self.pool.highest
+        self.pool.highest = self.pool.occupied
+        return finished
 
 
 def tensors_in(values: Iterable[Any]) -> list[torch.Tensor]:

@@ -39,7 +39,7 @@ def _traced(processor: VaeImageProcessor, doors: Doors) -> VaeImageProcessor:
             return doors.visit(inner, (), {"video": video, "output_type": output_type})
 
         setattr(twin, METHOD, door)
-    return twin  # type: ignore[no-any-return]
+    return twin
 
 
 def _host_images(images: torch.Tensor) -> np.ndarray[Any, Any]:

@@ -35,7 +35,9 @@ class Entry:
         """As a fact."""
         recording = self.recording
         names = (tuple(recording.modules), tuple(recording.ops) or ("",))
-        return Call(self.component, self.method, self.phase, self.base, *names, recording.segments(), self.variant)
+        place = (self.component, self.method, self.phase, self.base)
+        pools = (recording.pool.reserved, recording.pool.highest, recording.reserved, recording.occupied)
+        return Call(*place, *names, recording.segments(), self.variant, *pools)
 
 
 class Timeline:
@@ -52,7 +54,6 @@ class Timeline:
 
     def visit(self, visit: Visit) -> None:
         """A component was called, or the call replayed."""
-        self._own_code()
         last = self._last
         if last is not None and last.recording is visit.recording:
             last.repeat += 1
@@ -65,7 +66,7 @@ class Timeline:
 
     def finish(self) -> tuple[tuple[Call, ...], tuple[Step, ...]]:
         """The calls and the order of their steps."""
-        self._own_code()
+        self.own_code()
         calls: dict[int, Call] = {}
         for entry in self.entries:
             key = id(entry.recording)
@@ -78,13 +79,12 @@ class Timeline:
 
     def alternatives(self) -> tuple[Call, ...]:
         """The calls that tiling changes, in tiles."""
-        others = (replace(e, recording=e.tiled, variant=VARIANT).call() for e in self.entries if _changed(e))
-        return tuple({(call.component, call.method): call for call in others}.values())
+        others = (_in_tiles(entry) for entry in self.entries)
+        return tuple({(call.component, call.method): call for call in others if call}.values())
 
-    def _own_code(self) -> None:
+    def own_code(self) -> None:
         """Close the recording of own code; keep the higher one of those between repeated visits."""
-        recording = self.ledger.recording
-        self.ledger.recording = Recording(self.ledger.live, [Stretch([], 0, 0)])
+        recording = self.ledger.end(Recording(self.ledger.live, [Stretch([], 0, 0)]))
         phase = self._own_phase()
         entry = Entry(OWN_CODE, "", phase, recording, recording.base)
         tail = self.entries[-1] if self.entries else None
@@ -100,5 +100,7 @@ class Timeline:
         return "post-processing" if last.method == "decode" or last.component == OWN_CODE else last.phase
 
 
-def _changed(entry: Entry) -> bool:
-    return entry.tiled is not None and entry.tiled.segments() != entry.recording.segments()
+def _in_tiles(entry: Entry) -> Call | None:
+    if entry.tiled is None or entry.tiled.segments() == entry.recording.segments():
+        return None
+    return replace(entry, recording=entry.tiled, variant=VARIANT).call()

@@ -36,7 +36,7 @@ def dry_run(twin: Twin, arguments: Mapping[str, Any], device: str = "cuda", prog
     ledger = Ledger(ALLOCATION_UNIT if device == "cuda" else 1)
     components = twin.components()
     timeline = Timeline(ledger, lambda name, method: phase(components.get(name), name, method), progress or print_not)
-    doors = Doors(ledger, twin.mode, device, timeline.visit)
+    doors = Doors(ledger, twin.mode, device, timeline.own_code, timeline.visit)
     kernels = Kernels(ledger, device)
     for module in components.values():
         for weight in (*module.parameters(), *module.buffers()):

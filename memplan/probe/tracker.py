@@ -21,7 +21,7 @@ class Tracker(TorchDispatchMode):
 
     def __init__(self, ledger: Ledger, device: str) -> None:
         """Watch for `ledger`."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.ledger = ledger
         self.device = device
 
@@ -29,13 +29,13 @@ class Tracker(TorchDispatchMode):
         """Begin to watch; an outer tracker rests meanwhile."""
         self.ledger.depth += 1
         self._level = self.ledger.depth
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *exception: Any) -> None:
         """Stop watching."""
         self.ledger.depth -= 1
-        super().__exit__(*exception)
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the op and account for it."""

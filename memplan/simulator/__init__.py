@@ -10,6 +10,7 @@ from memplan.simulator.bill import Loss as Loss
 from memplan.simulator.bill import Memory as Memory
 from memplan.simulator.bill import Peak as Peak
 from memplan.simulator.bill import Traffic as Traffic
+from memplan.simulator.cache import Cache, Held
 from memplan.simulator.chain import Chain
 from memplan.simulator.device import blas_workspace, context
 from memplan.simulator.host import host_memory
@@ -23,7 +24,7 @@ OWN_CODE = ""
 
 def simulate(run: Run) -> Bill:
     """The bill of `run`: peak of each phase, host memory, bytes moved and loss. Pure."""
-    chain = Chain(run)
+    chain, cache = Chain(run), Cache(run)
     resident = _resident(run)
     everything = sum(resident.values())
     peaks: dict[tuple[str, str], Peak] = {}
@@ -33,9 +34,9 @@ def simulate(run: Run) -> Bill:
         others = everything - resident.get(call.component, 0)
         others += sum(_size(run, name) for name in chain.here if name != call.component)
         own = _height(run, call)
-        peak = _peak(run, call, own, others)
+        peak = _peak(run, call, own, others, cache.after(step, call))
         known = peaks.get((call.phase, call.component))
-        if known is None or known.memory.allocated < peak.memory.allocated:
+        if known is None or known.memory.required < peak.memory.required:
             peaks[call.phase, call.component] = peak
         to_device += own.to_device * step.repeat
         to_host += own.to_host * step.repeat
@@ -71,12 +72,15 @@ def _height(run: Run, call: Call) -> Height:
     return height(run.facts.model.component(name), run.placement(name), run.stored(name), call)
 
 
-def _peak(run: Run, call: Call, own: Height, others: int) -> Peak:
+def _peak(run: Run, call: Call, own: Height, others: int, held: Held) -> Peak:
     gpu = run.facts.machine.gpu
     weights = own.weights + others
     activations = own.activations + call.base
-    allocated = weights + own.copies + activations + blas_workspace(gpu)
-    memory = Memory(allocated, allocated, allocated + context(gpu))
+    blas = blas_workspace(gpu)
+    allocated = weights + own.copies + activations + blas
+    beside = weights + own.copies + blas
+    occupied = max(beside + held.occupied, allocated)
+    memory = Memory(allocated, max(beside + held.reserved, occupied), occupied + context(gpu))
     segment = call.segments[own.segment]
     module, op = call.module_of(segment), call.ops[segment.op]
     return Peak(call.phase, call.component, memory, weights, own.copies, activations, module, op)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 class Memory:
     """Device memory in bytes.
 
-    `allocated` is what `torch.cuda.max_memory_allocated` reports, `reserved` what `max_memory_reserved` reports, and
-    `required` what the card must have: reserved plus the device context.
+    `allocated` is what `torch.cuda.max_memory_allocated` reports and `reserved` what `max_memory_reserved` reports on
+    a card with room to spare. `required` is what the card must have: the segments that are in use at the peak, as the
+    allocator gives the others back under pressure, and the device context.
     """
 
     allocated: int

@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 
+from memplan.allocator import Pool
 from memplan.facts import ITEM_SIZE, Component, Group
 from memplan.run import Stored
 
@@ -18,6 +19,15 @@ def sizes(component: Component, stored: Stored) -> tuple[int, ...]:
 def total(component: Component, stored: Stored) -> int:
     """Bytes of all weights of `component` as `stored`."""
     return sum(sizes(component, stored))
+
+
+@lru_cache(maxsize=256)
+def reserved(component: Component, stored: Stored) -> int:
+    """Bytes that the caching allocator reserves for all weights of `component`, moved one after the other."""
+    pool = Pool()
+    for nbytes in sizes(component, stored):
+        pool.take(nbytes)
+    return pool.reserved
 
 
 def group_size(component: Component, stored: Stored, group: Group) -> int:

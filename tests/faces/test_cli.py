@@ -199,10 +199,10 @@ def test_a_config_with_a_wrong_type(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "transformer" in capsys.readouterr().err
 
 
-def test_no_gpu(given: Callable[[Facts], object], capsys: pytest.CaptureFixture[str]) -> None:
-    facts = small.facts()
-    given(replace(facts, machine=replace(facts.machine, gpu=None)))
-    assert main(["recommend", "small"]) == 2
+def test_no_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    bare = replace(small.facts().machine, gpu=None)
+    monkeypatch.setattr("memplan.faces.api.machine", lambda target: bare)
+    assert main(["recommend", "flux.1-dev"]) == 2
     assert "--gpu" in capsys.readouterr().err
 
 
