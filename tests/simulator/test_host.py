@@ -1,0 +1,80 @@
+import pytest
+
+from memplan.facts import GIB, Component, Facts, Model, Trace, Weight
+from memplan.probe.pipeline import measure
+from memplan.probe.sources import open_pipeline
+from memplan.run import InGroups, OnCall, Run, Stored
+from memplan.simulator.host import host_memory
+from memplan.simulator.weights import pinned
+from tests.measured_facts import facts_of
+from tests.pipelines import build
+
+STREAMED = InGroups("leaf_level", stream=True)
+
+
+@pytest.mark.parametrize(("nbytes", "taken"), [(0, 0), (1, 1), (2, 2), (3, 4), (4096, 4096), (4097, 8192)])
+def test_a_pinned_tensor_takes_the_next_power_of_two(nbytes: int, taken: int) -> None:
+    assert pinned(nbytes) == taken
+
+
+@pytest.fixture(scope="module")
+def flux() -> Model:
+    return measure(open_pipeline("flux.1-dev").pipe)
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return Run(facts_of(build("flux")))
+
+
+def in_memory(model: Model) -> Run:
+    return Run(Facts(facts_of(build("sd15")).machine, model, Trace("cuda", (), ())))
+
+
+def size(run: Run, name: str = "transformer") -> int:
+    return run.facts.model.component(name).size
+
+
+def test_the_streamed_flux_transformer_pins_as_much_as_was_measured(flux: Model) -> None:
+    memory = host_memory(in_memory(flux).place("transformer", STREAMED))
+    assert memory.pinned / GIB == pytest.approx(34.65, abs=0.01)  # 35.1 to 35.3 GiB measured of the whole process
+    assert flux.component("transformer").size / GIB == pytest.approx(22.17, abs=0.01)
+
+
+def test_what_stays_on_the_device_takes_no_host_memory(run: Run) -> None:
+    memory = host_memory(run)
+    assert (memory.steady, memory.peak, memory.pinned) == (0, 0, 0)
+
+
+def test_offloaded_weights_take_their_stored_size(run: Run) -> None:
+    memory = host_memory(run.place("transformer", OnCall()).place("vae", InGroups("leaf_level")))
+    assert memory.steady == memory.peak == size(run) + size(run, "vae")
+    assert memory.pinned == 0
+
+
+def test_casting_makes_them_smaller(run: Run) -> None:
+    cast = run.store("transformer", Stored("float8_e4m3fn")).place("transformer", OnCall())
+    assert host_memory(cast).steady == run.facts.model.component("transformer").cast_size < size(run)
+
+
+def test_streams_pin_every_tensor_by_itself(run: Run) -> None:
+    transformer: Component = run.facts.model.component("transformer")
+    memory = host_memory(run.place("transformer", STREAMED))
+    assert memory.pinned == sum(pinned(w.nbytes) for w in transformer.weights)
+    assert memory.pinned > size(run)
+
+
+def test_low_cpu_mem_pins_two_groups_at_a_time(run: Run) -> None:
+    streamed = host_memory(run.place("transformer", InGroups("block_level", 1, stream=True)))
+    lean = host_memory(run.place("transformer", InGroups("block_level", 1, stream=True, low_cpu_mem=True)))
+    assert 0 < lean.pinned < streamed.pinned
+    assert lean.steady == size(run) + lean.pinned
+
+
+def test_pinning_a_block_keeps_its_original_until_it_is_done(run: Run) -> None:
+    memory = host_memory(run.place("transformer", InGroups("block_level", 1, stream=True)))
+    assert memory.peak == memory.steady + size(run)
+
+
+def test_the_figures_of_a_weight_are_of_its_dtype() -> None:
+    assert Weight("w", 3, "bfloat16").nbytes == 6

@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from memplan.run import Run, Stored
+from memplan.simulator import simulate
+from memplan.simulator.loss import WEIGHT_ERROR
+from tests.measured_facts import facts_of
+from tests.pipelines import build
+
+
+@pytest.mark.parametrize("dtype", WEIGHT_ERROR)
+def test_weight_error_is_that_of_gaussian_weights(dtype: str) -> None:
+    weights = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
+    stored = weights.to(getattr(torch, dtype)).float()
+    error = ((stored - weights).square().mean() / weights.square().mean()).sqrt()
+    assert float(error) == pytest.approx(WEIGHT_ERROR[dtype], rel=0.01)
+
+
+def test_a_run_as_loaded_is_exact() -> None:
+    loss = simulate(Run(facts_of(build("flux")))).loss
+    assert (loss.error, loss.word) == (0.0, "exact")
+
+
+def test_loss_counts_the_weights_that_are_cast() -> None:
+    facts = facts_of(build("flux"))
+    run = Run(facts).store("transformer", Stored("float8_e4m3fn"))
+    transformer = facts.model.component("transformer")
+    cast = sum(transformer.weights[i].numel for i in transformer.cast)
+    everything = sum(w.numel for c in facts.model.components for w in c.weights)
+    assert 0 < cast < everything
+    assert simulate(run).loss.error == pytest.approx(WEIGHT_ERROR["float8_e4m3fn"] * cast / everything)
