@@ -44,10 +44,13 @@ class Scale:
 
 
 def price_of(plan: Plan, scale: Scale) -> tuple[float, ...]:
-    """What the front weighs, each in units of its scale: device memory, host memory, effort and loss."""
+    """What the front weighs, each in units of its scale: device memory, host memory, effort, loss, and other calls.
+
+    Calls made another way, such as in tiles, take time and change the picture a little; no figure of the bill shows it.
+    """
     bill = plan.bill
     memory = (bill.peak.memory.required / scale.memory, bill.host.peak / scale.memory)
-    return (*memory, log1p(plan.effort) / scale.effort, bill.loss.error / scale.loss)
+    return (*memory, log1p(plan.effort) / scale.effort, bill.loss.error / scale.loss, len(plan.run.variants))
 
 
 def share_of(plan: Plan, scale: Scale) -> tuple[float, ...]:
