@@ -83,13 +83,14 @@ class Recommendation:
 def shortage(plan: Plan) -> str:
     """What a plan that does not fit misses: how much, of which memory, in which phase."""
     peak, machine = plan.bill.peak, plan.run.facts.machine
-    if plan.margin < 0:
-        place = f"{peak.phase} ({peak.component})" if peak.component else peak.phase
-        return (
-            f"the nearest plan, {plan}, needs {peak.memory.required / GIB:.2f} GiB of device memory in {place}, "
-            f"{-plan.margin / MIB:.0f} MiB more than the {machine.vram / GIB:.2f} GiB there are"
-        )
-    return (
-        f"the nearest plan, {plan}, needs {plan.bill.host.peak / GIB:.2f} GiB of host memory for weights, "
-        f"{-plan.host_margin / MIB:.0f} MiB more than the {machine.ram / GIB:.2f} GiB there are"
+    place = f"{peak.phase} ({peak.component})" if peak.component else peak.phase
+    needs = (
+        (f"device memory in {place}", peak.memory.required, machine.vram),
+        ("host memory for weights", plan.bill.host.peak, machine.ram),
     )
+    missed = (
+        f"{need / GIB:.2f} GiB of {what}, {(need - have) / MIB:.0f} MiB more than the {have / GIB:.2f} GiB there are"
+        for what, need, have in needs
+        if need > have
+    )
+    return f"the nearest plan, {plan}, needs {', and '.join(missed)}"
