@@ -1,0 +1,234 @@
+"""The planner keeps its promises, held against brute force: every combination priced, none left out."""
+
+import re
+from dataclasses import replace
+from itertools import permutations, product
+from math import log1p
+
+import pytest
+
+from memplan import planner
+from memplan.errors import BadInput
+from memplan.faces import api
+from memplan.facts import GIB, MIB, Component, Facts, Machine
+from memplan.planner import PREFERENCES, Plan, Recommendation
+from memplan.registry import parse, strategies
+from memplan.run import Run
+from memplan.strategy import Decision, Strategy
+from tests.faces import small
+
+GRAIN = 256 * MIB
+SAFETY, COMFORT = 0.02, 0.8
+MACHINES = [(1.5, 32.0), (2.5, 32.0), (4.0, 32.0), (4.0, 6.0), (6.0, 8.0), (8.0, 32.0), (10.0, 32.0), (40.0, 2.0)]
+over_machines = pytest.mark.parametrize(("vram", "ram"), MACHINES)
+over_preferences = pytest.mark.parametrize("preference", PREFERENCES)
+
+
+# ---- what is compared ------------------------------------------------------------------------------------------------
+def weighed(plan: Plan) -> tuple[float, ...]:
+    """What a person weighs: device memory, host memory, effort and loss."""
+    bill = plan.bill
+    return bill.peak.memory.required, bill.host.peak, plan.effort, bill.loss.error
+
+
+def goal(preference: str, plan: Plan) -> tuple[float, ...]:
+    """What a pick is the least of, in units; below one unit a difference does not count. The last one breaks ties."""
+    required, _, effort, loss = weighed(plan)
+    effort, loss = log1p(effort) / 0.05, round(loss / 0.002)
+    tight = required > COMFORT * plan.run.facts.machine.vram
+    firsts = {"quality": (loss, effort), "speed": (effort,), "memory": (required / GRAIN,), "balanced": (tight, effort)}
+    return *firsts[preference], len(plan.run.variants)
+
+
+def safe(plan: Plan) -> bool:
+    """Whether it fits and leaves a little free."""
+    return plan.fits and plan.margin >= SAFETY * plan.run.facts.machine.vram
+
+
+def every_plan(facts: Facts) -> list[Plan]:
+    """Every combination of the catalogue's variants, each component placed."""
+    variants = [s for kind in strategies() for s in kind.variants(facts)]
+    shared = [(s,) for s in variants if len(s.seats) > 1]
+    names = [c.name for c in facts.model.components]
+    apart = product(*(ways(variants, name, placed=True) for name in names))
+    together = product(shared, *(ways(variants, name, placed=False) for name in names))
+    return [planner.seated(facts, sum(chosen, ())) for chosen in (*apart, *together)]
+
+
+def ways(variants: list[Strategy], component: str, placed: bool) -> list[tuple[Strategy, ...]]:
+    """Every way to fill the seats of one component."""
+    own = [s for s in variants if {seat.component for seat in s.seats} == {component}]
+    seats = {d: [(s,) for s in own if {seat.decision for seat in s.seats} == {d}] for d in Decision}
+    places = seats[Decision.PLACEMENT] if placed else [()]
+    return [sum(way, ()) for way in product([(), *seats[Decision.FORMAT]], [(), *seats[Decision.CALLS]], places)]
+
+
+def on(machine: Machine, plan: Plan) -> Plan:
+    """The same plan, held against another machine of the same kind."""
+    return replace(plan, run=replace(plan.run, facts=replace(plan.run.facts, machine=machine)))
+
+
+def with_part(facts: Facts, part: Component) -> Facts:
+    """The same facts with another component of that name."""
+    parts = tuple(part if c.name == part.name else c for c in facts.model.components)
+    return replace(facts, model=replace(facts.model, components=parts))
+
+
+def picked(found: Recommendation, preference: str) -> Plan:
+    """The pick, which there must be."""
+    plan = found.pick(preference)
+    assert plan is not None
+    return plan
+
+
+def written(found: Recommendation) -> tuple[object, ...]:
+    """All that a recommendation says."""
+    return [str(p) for p in found.front], [(name, str(p), p.reason) for name, p in found.picks], found.dropped
+
+
+@pytest.fixture(scope="session")
+def flux(tmp_path_factory: pytest.TempPathFactory) -> Facts:
+    """FLUX.1-dev at full size, measured once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEMPLAN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        return api.facts("flux.1-dev", {}, target=api.Target(vram=24, ram=64))
+
+
+# ---- against brute force ---------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def everything() -> list[Plan]:
+    """Every plan of the small pipeline."""
+    plans = every_plan(small.facts())
+    assert len({str(p) for p in plans}) == len(plans) > 400
+    return plans
+
+
+@over_preferences
+@over_machines
+def test_a_pick_is_what_brute_force_picks(everything: list[Plan], vram: float, ram: float, preference: str) -> None:
+    plans = [on(small.machine(vram, ram), p) for p in everything]
+    fitting = [p for p in plans if safe(p)] or [p for p in plans if p.fits]
+    pick = small.found(vram, ram).pick(preference)
+    assert (pick is None) == (not fitting)
+    if pick is not None:
+        assert safe(pick) or not any(map(safe, plans))
+        assert goal(preference, pick) == pytest.approx(min(goal(preference, p) for p in fitting), abs=0.99)
+
+
+def test_what_fits_by_less_than_the_coarse_grain_is_found() -> None:
+    vae = small.component("vae", "Autoencoder", "diffusers", [8])
+    facts = with_part(small.facts(), replace(vae, cast=()))
+    least = min(p.bill.peak.memory.required for p in every_plan(facts))
+    exact = planner.recommend(replace(facts, machine=small.machine(least / GIB, 32)), strategies())
+    assert {plan.margin for _, plan in exact.picks} == {0}
+    short = planner.recommend(replace(facts, machine=small.machine((least - 1) / GIB, 32)), strategies())
+    assert (short.picks, short.nearest.margin) == ((), -1)
+
+
+# ---- the front -------------------------------------------------------------------------------------------------------
+@over_machines
+def test_no_plan_of_the_front_beats_another(vram: float, ram: float) -> None:
+    front = small.found(vram, ram).front
+    figures = [(*weighed(plan), len(plan.run.variants)) for plan in front]
+    for one, other in permutations(figures, 2):
+        assert any(a > b for a, b in zip(one, other, strict=True)), (one, other)
+
+
+def test_a_difference_below_the_grain_does_not_count() -> None:
+    facts = small.facts()
+    parts = [parse(f"on_gpu:{c.name}", facts) for c in facts.model.components]
+    plain, tiled = planner.seated(facts, parts), planner.seated(facts, [*parts, parse("vae_tiling", facts)])
+    saved = plain.bill.peak.memory.required - tiled.bill.peak.memory.required
+    assert saved > 0
+    assert len(planner.judge(facts, [tiled, plain], grain=saved - 1).front) == 2
+    assert planner.judge(facts, [tiled, plain], grain=saved).front == (plain,)
+
+
+@over_machines
+def test_the_same_facts_get_the_same_answer(vram: float, ram: float) -> None:
+    first, second = small.found(vram, ram), small.found(vram, ram)
+    assert written(first) == written(second)
+    efforts = [plan.effort for plan in first.front]
+    assert efforts == sorted(efforts) or not first.picks
+
+
+@over_machines
+def test_what_was_left_out_has_a_reason(vram: float, ram: float) -> None:
+    dropped = small.found(vram, ram).dropped
+    assert dropped
+    assert all(d.what and d.reason for d in dropped)
+
+
+# ---- picks -----------------------------------------------------------------------------------------------------------
+@over_preferences
+@pytest.mark.parametrize("vram", [8, 12, 16, 24, 32, 40, 80])
+def test_never_worse_than_doing_less(flux: Facts, vram: int, preference: str) -> None:
+    facts = replace(flux, machine=small.machine(vram, 64))
+    pick = picked(planner.recommend(facts, strategies()), preference)
+    for strategy in (s for s in pick.strategies if s.name != "on_gpu"):
+        less = planner.seated(facts, [s for s in pick.strategies if s is not strategy])
+        if safe(less) or (less.fits and not safe(pick)):
+            assert goal(preference, less) > goal(preference, pick), strategy
+
+
+@over_preferences
+def test_a_card_with_room_for_everything_needs_nothing(preference: str) -> None:
+    pick = picked(small.found(vram=80), preference)
+    done = {s.name for s in pick.strategies}
+    assert done == {"on_gpu"} or preference == "memory"
+
+
+def test_a_reason_names_what_was_sought() -> None:
+    found = small.found(4)
+    words = {"quality": "least loss", "speed": "least copying", "memory": "smallest peak", "balanced": "80%"}
+    assert words.keys() == dict(found.picks).keys()
+    for preference, word in words.items():
+        assert word in picked(found, preference).reason
+    assert "No plan stays within 80%" in picked(small.found(2.5), "balanced").reason
+
+
+# ---- nothing fits ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("vram", "ram", "said"),
+    [
+        (1.5, 32.0, "GiB of device memory in text encoding (text_encoder), 520 MiB more than the 1.50 GiB there are"),
+        (2.5, 0.25, "GiB of host memory for weights, 1792 MiB more than the 0.25 GiB there are"),
+    ],
+)
+def test_nothing_fits(vram: float, ram: float, said: str) -> None:
+    found = small.found(vram, ram)
+    assert found.picks == ()
+    assert [found.pick(p) for p in PREFERENCES] == [None] * 4
+    assert found.nearest == found.front[0]
+    assert planner.shortage(found.nearest).endswith(said)
+    assert str(found.nearest) in planner.shortage(found.nearest)
+
+
+def test_both_memories_may_be_short() -> None:
+    plan = planner.seated(small.facts(1, 1), [parse("model_offload", small.facts())])
+    said = planner.shortage(plan)
+    assert f"{-plan.margin / MIB:.0f} MiB more than the 1.00 GiB there are, and " in said
+    assert f"host memory for weights, {-plan.host_margin / MIB:.0f} MiB more" in said
+
+
+# ---- a plan the caller names -----------------------------------------------------------------------------------------
+def test_one_seat_is_for_one() -> None:
+    facts = small.facts()
+    words = "on_gpu:vae and group_offload:vae both decide the placement of vae: keep one"
+    with pytest.raises(BadInput, match=f"^{words}$"):
+        planner.seated(facts, [parse("group_offload:vae", facts), parse("on_gpu:vae", facts)])
+
+
+def test_a_refusal_is_repeated_word_for_word() -> None:
+    facts = small.facts()
+    strategy = parse("vae_tiling:text_encoder", facts)
+    refusal = strategy.refuses(Run(facts))
+    assert refusal == "TextEncoder has no decode() to tile"
+    with pytest.raises(BadInput, match=f"cannot be: {re.escape(refusal)}$"):
+        planner.seated(facts, [strategy])
+
+
+def test_the_order_of_typing_does_not_matter() -> None:
+    facts = small.facts()
+    strategies = [parse(text, facts) for text in ("model_offload", "vae_tiling", "layerwise_casting")]
+    assert len({str(planner.seated(facts, order)) for order in permutations(strategies)}) == 1
