@@ -1,6 +1,6 @@
 """Makes the dry run choose the kernels of the planned device instead of the CPU's, where the two hold other memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -35,7 +35,7 @@ class Kernels(TorchFunctionMode):
         self._table: dict[Any, Callable[..., Any]] = {func: self._value(func) for func in _VALUES}
         if device == "cuda":
             self._table[F.scaled_dot_product_attention] = self._attention
-            self._table[F.rms_norm] = self._table[torch.rms_norm] = _rms_norm
+            self._table[F.rms_norm] = self._table[torch.rms_norm] = self._rms_norm
             self._table[F.group_norm] = _group_norm
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -84,6 +84,27 @@ class Kernels(TorchFunctionMode):
         del held
         return out
 
+    def _rms_norm(
+        self,
+        input: torch.Tensor,
+        normalized_shape: Sequence[int],
+        weight: torch.Tensor | None = None,
+        eps: float | None = None,
+    ) -> torch.Tensor:
+        """What `rms_norm` holds on a CUDA device: the result and one float32 per row, with a weight of the same dtype.
+
+        With another dtype it runs op by op, as on a CPU. Source: `rms_norm_symint` and `_fused_rms_norm_cuda` of
+        ATen/native/{layer_norm.cpp,cuda/layer_norm_kernel.cu}.
+        """
+        if weight is not None and weight.dtype != input.dtype:
+            return F.rms_norm(input, list(normalized_shape), weight, eps)
+        rows = input.contiguous()
+        held = rows.new_empty(rows.shape[: -len(normalized_shape)], dtype=torch.float32)
+        out = torch.empty_like(rows)
+        self.ledger.note("rms_norm", traffic=2 * out.numel() * out.element_size())
+        del rows, held
+        return out
+
 
 _VALUES = (torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.numpy)
 
@@ -100,14 +121,6 @@ def _efficient_buffers(query: torch.Tensor, value: torch.Tensor, mask: torch.Ten
     if value.shape[-1] > EFFICIENT_OUTPUT_DIM and query.dtype != torch.float32:
         held.append(query.new_empty((*query.shape[:-1], value.shape[-1]), dtype=torch.float32))
     return held
-
-
-def _rms_norm(
-    input: torch.Tensor, normalized_shape: Any, weight: torch.Tensor | None = None, eps: float | None = None
-) -> torch.Tensor:
-    """The fused kernel of CUDA devices: output and one float32 per row, no intermediate copies."""
-    out: torch.Tensor = torch.ops.aten._fused_rms_norm(input, list(normalized_shape), weight, eps)[0]
-    return out
 
 
 def _group_norm(input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -4,6 +4,7 @@ Fake tensors normalise the stride of a dimension of size one; kernels do not, an
 the attention of a VAE a batch of one stays channels-first where a batch of two becomes channels-last.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ def corrected(func: Any, args: Any, kwargs: Any, out: Any, inputs: list[torch.Te
         return out
     try:
         with _disable_current_modes():
-            truth = func(*tree_map(_meta, args), **tree_map(_meta, kwargs))
+            truth = func(*_operands(func, args), **tree_map(_meta, kwargs))
     except (RuntimeError, NotImplementedError):
         return out  # the op has no meta kernel of its own
     if truth.stride() == out.stride() or truth.shape != out.shape:
@@ -30,6 +31,13 @@ def corrected(func: Any, args: Any, kwargs: Any, out: Any, inputs: list[torch.Te
 
 def _unusual(tensor: torch.Tensor) -> bool:
     return tensor.dim() >= IMAGE_ROWS and not tensor.is_contiguous()
+
+
+def _operands(func: Any, args: Any) -> Iterator[Any]:
+    """`args` on the meta device. A number in a tensor's place would make meta kernels normalise strides as well."""
+    for value, argument in zip(args, func._schema.arguments, strict=False):
+        a_tensor = isinstance(argument.type, torch.TensorType) and isinstance(value, int | float)
+        yield torch.empty((), device="meta") if a_tensor else tree_map(_meta, value)
 
 
 def _meta(value: Any) -> Any:
