@@ -5,7 +5,9 @@ import hashlib
 import json
 import os
 import warnings
+import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -45,7 +47,7 @@ def load(name: str) -> tuple[Model, Trace] | None:
         return decode(Model, data["model"]), decode(Trace, data["trace"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zlib.error) as error:
         warnings.warn(f"the cache file {path} cannot be read ({error}); it is made anew", stacklevel=2)
         return None
 
@@ -60,6 +62,8 @@ def save(name: str, model: Model, trace: Trace) -> None:
         scratch.write_bytes(gzip.compress(data.encode(), compresslevel=3, mtime=0))
         scratch.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            scratch.unlink()
         warnings.warn(f"memplan goes on without its cache: {error}", stacklevel=2)
 
 
