@@ -178,6 +178,15 @@ def test_a_card_with_room_for_everything_needs_nothing(preference: str) -> None:
     assert done == {"on_gpu"} or preference == "memory"
 
 
+@over_preferences
+def test_a_little_is_left_free_where_it_can_be(preference: str) -> None:
+    plain = picked(small.found(80), "speed")
+    exactly = plain.bill.peak.memory.required / GIB
+    assert safe(picked(small.found(exactly), preference))
+    assert str(picked(small.found(exactly), "speed")) != str(plain)
+    assert str(picked(small.found(exactly / (1 - SAFETY) + 0.01), "speed")) == str(plain)
+
+
 def test_a_reason_names_what_was_sought() -> None:
     found = small.found(4)
     words = {"quality": "least loss", "speed": "least copying", "memory": "smallest peak", "balanced": "80%"}
