@@ -42,7 +42,8 @@ def goal(preference: str, plan: Plan) -> tuple[float, ...]:
 
 def safe(plan: Plan) -> bool:
     """Whether it fits and leaves a little free."""
-    return plan.fits and plan.margin >= SAFETY * plan.run.facts.machine.vram
+    machine = plan.run.facts.machine
+    return plan.fits and plan.margin >= SAFETY * machine.vram and plan.host_margin >= SAFETY * machine.ram
 
 
 def every_plan(facts: Facts) -> list[Plan]:
@@ -135,13 +136,22 @@ def test_no_plan_of_the_front_beats_another(vram: float, ram: float) -> None:
 
 
 def test_a_difference_below_the_grain_does_not_count() -> None:
-    facts = small.facts()
+    facts = replace(small.facts(), machine=small.machine(80, 64))
     parts = [parse(f"on_gpu:{c.name}", facts) for c in facts.model.components]
     plain, tiled = planner.seated(facts, parts), planner.seated(facts, [*parts, parse("vae_tiling", facts)])
     saved = plain.bill.peak.memory.required - tiled.bill.peak.memory.required
     assert saved > 0
     assert len(planner.judge(facts, [tiled, plain], grain=saved - 1).front) == 2
     assert planner.judge(facts, [tiled, plain], grain=saved).front == (plain,)
+
+
+def test_it_counts_where_it_decides_whether_a_plan_fits() -> None:
+    facts = small.facts()
+    parts = [parse(f"on_gpu:{c.name}", facts) for c in facts.model.components]
+    plain, tiled = planner.seated(facts, parts), planner.seated(facts, [*parts, parse("vae_tiling", facts)])
+    between = small.machine(tiled.bill.peak.memory.required / GIB, 32)
+    front = planner.judge(facts, [on(between, tiled), on(between, plain)], grain=GIB).front
+    assert [plan.fits for plan in front] == [True, False]
 
 
 @over_machines

@@ -13,25 +13,34 @@ from memplan.strategy import Strategy
 COMFORT = 0.8
 """The share of the device memory that a balanced plan may take, so that other work does not push it over."""
 SAFETY = 0.02
-"""The share of the device memory that a pick leaves free where it can: predictions err by about one percent."""
+"""The share of device and host memory that a pick leaves free where it can: predictions err by about one percent."""
 COARSE, FINE = 256 * MIB, 4 * MIB
 """Differences of memory below a grain do not make a plan better than another: at most COARSE, a 64th of the device
 memory on small cards, and FINE where a coarser search finds nothing that fits."""
+MISFIT = 2
+"""The rank of a plan that does not fit."""
 PREFERENCES = ("quality", "speed", "memory", "balanced")
 
 
 def judge(facts: Facts, plans: Sequence[Plan], dropped: Sequence[Dropped] = (), grain: int = FINE) -> Recommendation:
     """The front of `plans` and the picks from it; differences of memory below `grain` bytes do not count."""
-    front = sorted(
-        undominated(plans, partial(price_of, scale=Scale(grain))),
-        key=lambda p: (p.effort, p.bill.loss.error, p.bill.peak.memory.required),
-    )
-    fitting = [p for p in front if p.fits]
-    safe = [p for p in fitting if p.margin >= SAFETY * facts.machine.vram] or fitting
-    picks = tuple((name, _pick(name, safe)) for name in PREFERENCES) if fitting else ()
-    if not fitting:
+    front = sorted(undominated(plans, partial(price_of, scale=Scale(grain))), key=_speed)
+    best = min(map(_rank, front), default=MISFIT)
+    picks = tuple((name, _pick(name, [p for p in front if _rank(p) == best])) for name in PREFERENCES)
+    if best == MISFIT:
         front.sort(key=lambda p: -min(p.margin, p.host_margin))
-    return Recommendation(facts, tuple(front), picks, tuple(dropped))
+    return Recommendation(facts, tuple(front), picks if best < MISFIT else (), tuple(dropped))
+
+
+def _rank(plan: Plan) -> int:
+    """0 fits with something to spare, 1 fits, 2 does not fit."""
+    machine = plan.run.facts.machine
+    spare = plan.margin >= SAFETY * machine.vram and plan.host_margin >= SAFETY * machine.ram
+    return 0 if spare else 1 if plan.fits else MISFIT
+
+
+def _speed(plan: Plan) -> tuple[float, float, int]:
+    return plan.effort, plan.bill.loss.error, plan.bill.peak.memory.required
 
 
 @dataclass(frozen=True)
@@ -44,13 +53,20 @@ class Scale:
 
 
 def price_of(plan: Plan, scale: Scale) -> tuple[float, ...]:
-    """What the front weighs, each in units of its scale: device memory, host memory, effort, loss, and other calls.
+    """What the front weighs, each in units of its scale: device memory, host memory, effort, loss, other calls and fit.
 
     Calls made another way, such as in tiles, take time and change the picture a little; no figure of the bill shows it.
+    How well a plan fits counts double, so that a small difference of memory matters where it decides that.
     """
     bill = plan.bill
     memory = (bill.peak.memory.required / scale.memory, bill.host.peak / scale.memory)
-    return (*memory, log1p(plan.effort) / scale.effort, bill.loss.error / scale.loss, len(plan.run.variants))
+    return (
+        *memory,
+        log1p(plan.effort) / scale.effort,
+        bill.loss.error / scale.loss,
+        len(plan.run.variants),
+        2 * _rank(plan),
+    )
 
 
 def share_of(plan: Plan, scale: Scale) -> tuple[float, ...]:

@@ -1,0 +1,103 @@
+"""The README says what the code does: its output, its tables, its tree and its snippets."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from memplan.run import Run
+from memplan.simulator import simulate
+from memplan.strategy import Decision, Seat
+from tests.measured_facts import facts_of
+from tests.pipelines import build, inputs
+from tests.readme import README, SECTIONS, branches, opening, section
+
+REFILL = "run `python -m tests.readme {}` and read what changed"
+QUICK = ("strategies", "tree")
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_section_is_up_to_date(name: str) -> None:
+    assert section(name) == SECTIONS[name](), REFILL.format(name)
+
+
+@pytest.mark.slow
+def test_the_output_is_real() -> None:
+    assert section("recommend") == SECTIONS["recommend"](), REFILL.format("recommend")
+
+
+def test_the_accuracy_section_holds_the_worst_case() -> None:
+    lines = section("accuracy").splitlines()
+    assert any(line.startswith("- quality A, allocated: n ") and "worst" in line for line in lines)
+    assert sum(line.startswith("| S") for line in lines) > 30
+
+
+# ---- snippets --------------------------------------------------------------------------------------------------------
+def snippets(language: str = "python") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def plugin() -> Any:
+    """The strategy that the README shows."""
+    (code,) = (code for code in snippets() if "class " in code)
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(code, names)
+    return names["EncoderInLayers"]
+
+
+def test_the_strategy_is_drawn_and_priced(plugin: Any) -> None:
+    run = Run(facts_of(build("flux")))
+    found = list(plugin.variants(run.facts))
+    assert [strategy.component for strategy in found] == ["text_encoder", "text_encoder_2"]
+    for strategy in found:
+        assert strategy.refuses(run) is None
+        drawn = strategy.redraw(run)
+        assert drawn == strategy.redraw(run)
+        assert strategy.seats == {Seat(Decision.PLACEMENT, strategy.component)}
+        assert simulate(drawn).traffic.link > simulate(run).traffic.link == 0
+        assert simulate(drawn).host.steady > simulate(run).host.steady
+
+
+def test_the_strategy_is_applied_and_undone_and_its_code_does_the_same(plugin: Any) -> None:
+    pipe, typed = build("flux"), build("flux")
+    expected = pipe(**inputs("flux"))[0]
+    for strategy in plugin.variants(facts_of(pipe, kind="cpu")):
+        undo = strategy.apply(pipe, "cpu")
+        exec("\n".join(strategy.code("cpu")), {"pipe": typed})
+        assert torch.equal(pipe(**inputs("flux"))[0], expected)
+        assert torch.equal(typed(**inputs("flux"))[0], expected)
+        undo()
+        assert not any(hasattr(module, "_diffusers_hook") for module in getattr(pipe, strategy.component).modules())
+
+
+def test_the_python_use_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import memplan
+
+    plan, calls = type("Plan", (), {"__str__": lambda self: "a plan"})(), []
+    found = type("Found", (), {"pick": lambda self, preference: plan})()
+    applied = type("Applied", (), {"undo": lambda self: calls.append("undo")})()
+    for name, answer in (("recommend", found), ("auto_optimize", applied)):
+        monkeypatch.setattr(
+            memplan, name, lambda *args, a=answer, **kwargs: (calls.append(kwargs), a)[1], raising=False
+        )  # type: ignore[misc]
+    (code,) = (code for code in snippets() if "auto_optimize" in code)
+    exec(code, {"pipe": lambda **kwargs: calls.append(kwargs)})
+    assert "a plan" in capsys.readouterr().out
+    assert calls[-1] == "undo"
+
+
+# ---- the tool --------------------------------------------------------------------------------------------------------
+def test_branches_open_each_folder_once() -> None:
+    rows = [("a/b/c.py", "one"), ("a/b/d.py", "two"), ("a/e/", "three"), ("f/g", "")]
+    assert list(branches(rows)) == ["a/", "  b/", "    c.py  one", "    d.py  two", "  e/      three", "f/", "  g"]
+
+
+def test_opening_of_a_long_sentence_ends_at_a_colon(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text('"""Short: as it is. More."""\n', encoding="utf-8")
+    assert opening(module) == "Short: as it is"
+    module.write_text(f'"""Long: {"very " * 20}so.\n"""\n', encoding="utf-8")
+    assert opening(module) == "Long"
