@@ -3,10 +3,10 @@
 Importing it loads neither torch nor diffusers; the verbs load what they need.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+import typing as _typing
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from memplan.applier import Applied as Applied
     from memplan.errors import ApplyFailed as ApplyFailed
     from memplan.errors import BadInput as BadInput
@@ -55,11 +55,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     """A public name, from the module that defines it."""
     for home, names in _HOMES.items():
         if name in names:
-            return getattr(import_module(home), name)
+            return getattr(_importlib.import_module(home), name)
     raise AttributeError(f"module 'memplan' has no attribute {name!r}")
 
 
