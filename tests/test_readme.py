@@ -1,12 +1,17 @@
 """The README says what the code does: its output, its tables, its tree and its snippets."""
 
+import inspect
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 
+from memplan.probe.sources import open_pipeline
+from memplan.probe.trace import dry_run
 from memplan.run import Run
 from memplan.simulator import simulate
 from memplan.strategy import Decision, Seat
@@ -49,7 +54,8 @@ def plugin() -> Any:
 
 
 def test_the_strategy_is_drawn_and_priced(plugin: Any) -> None:
-    run = Run(facts_of(build("flux")))
+    pipe = build("flux")
+    run = Run(replace(facts_of(pipe), trace=dry_run(open_pipeline(pipe), inputs("flux"))))
     found = list(plugin.variants(run.facts))
     assert [strategy.component for strategy in found] == ["text_encoder", "text_encoder_2"]
     for strategy in found:
@@ -76,17 +82,17 @@ def test_the_strategy_is_applied_and_undone_and_its_code_does_the_same(plugin: A
 def test_the_python_use_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     import memplan
 
-    plan, calls = type("Plan", (), {"__str__": lambda self: "a plan"})(), []
-    found = type("Found", (), {"pick": lambda self, preference: plan})()
-    applied = type("Applied", (), {"undo": lambda self: calls.append("undo")})()
-    for name, answer in (("recommend", found), ("auto_optimize", applied)):
-        monkeypatch.setattr(
-            memplan, name, lambda *args, a=answer, **kwargs: (calls.append(kwargs), a)[1], raising=False
-        )  # type: ignore[misc]
+    doubles = {"recommend": Mock(), "auto_optimize": Mock()}
+    doubles["recommend"].return_value.pick.return_value = "a plan"
+    for name, double in doubles.items():
+        inspect.signature(getattr(memplan, name)).bind("a pipeline", target=memplan.Target())
+        monkeypatch.setattr(memplan, name, double, raising=False)
     (code,) = (code for code in snippets() if "auto_optimize" in code)
-    exec(code, {"pipe": lambda **kwargs: calls.append(kwargs)})
-    assert "a plan" in capsys.readouterr().out
-    assert calls[-1] == "undo"
+    pipe = Mock()
+    exec(code, {"pipe": pipe})
+    assert capsys.readouterr().out == "a plan\n"
+    assert pipe.call_args.kwargs.items() <= doubles["auto_optimize"].call_args.kwargs.items()
+    doubles["auto_optimize"].return_value.undo.assert_called_once_with()
 
 
 # ---- the tool --------------------------------------------------------------------------------------------------------
