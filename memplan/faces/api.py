@@ -1,7 +1,7 @@
 """The Python face: probe, recommend, price and auto_optimize take the arguments of the pipeline itself."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,18 +166,28 @@ def auto_optimize(
 ) -> "Applied":
     """Plan for a live pipeline and this call, and apply the pick of that preference to it.
 
-    `prefer` is "quality", "speed", "memory" or "balanced". The value undoes it. Raises NothingFits when no plan fits,
-    BadInput for an unknown preference.
+    `prefer` is "quality", "speed", "memory" or "balanced". The value undoes it. The plan is for the memory of `target`
+    and for what `device` can do: a rehearsal on "cpu" has no streams and no device context. Raises NothingFits when no
+    plan fits, BadInput for an unknown preference.
     """
     from memplan.applier import apply
 
     if prefer not in planner.PREFERENCES:
         raise BadInput(f"unknown preference {prefer!r}: use one of {', '.join(planner.PREFERENCES)}")
-    found = recommend(pipe, target=target, progress=progress, **call)
+    measured = facts(pipe, call, target=target, progress=progress)
+    found = planner.recommend(_of_kind(device, measured), strategies())
     plan = found.pick(prefer)
     if plan is None:
         raise NothingFits(planner.shortage(found.nearest))
     return apply(plan.strategies, pipe, device)
+
+
+def _of_kind(device: str, measured: Facts) -> Facts:
+    """The same facts on a device of the kind that torch names."""
+    kind, gpu = device.partition(":")[0], measured.machine.gpu
+    if gpu is None or kind in (gpu.kind, "cuda" if gpu.kind == "rocm" else ""):
+        return measured
+    return replace(measured, machine=replace(measured.machine, gpu=replace(gpu, kind=kind)))
 
 
 def nearest_call(
@@ -204,10 +214,12 @@ def smaller_calls(trace: Trace, call: Mapping[str, Any]) -> list[dict[str, Any]]
     images, frames = _number(known.get("num_images_per_prompt")), _number(known.get("num_frames"))
     if images and images > 1:
         changes.append({"num_images_per_prompt": 1})
-    changes += [{"num_frames": (frames * part // 4 - 1) // 4 * 4 + 1} for part in (3, 2, 1)] if frames else []
+    fewer = [(frames * part // 4 - 1) // 4 * 4 + 1 for part in (3, 2, 1)] if frames else []
+    changes += [{"num_frames": number} for number in dict.fromkeys(fewer) if number > 0]
     height, width = _number(known.get("height")), _number(known.get("width"))
     if height and width:
-        changes += [{"height": height * p // 8 // 32 * 32, "width": width * p // 8 // 32 * 32} for p in (6, 4, 3)]
+        sizes = [(height * part // 8 // 32 * 32, width * part // 8 // 32 * 32) for part in (6, 4, 3)]
+        changes += [{"height": high, "width": wide} for high, wide in dict.fromkeys(sizes) if high and wide]
     return changes
 
 
