@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from memplan.errors import BadInput
 from memplan.facts import Trace
@@ -41,7 +41,7 @@ def dry_run(twin: Twin, arguments: Mapping[str, Any], device: str = "cuda", prog
     for module in components.values():
         for weight in (*module.parameters(), *module.buffers()):
             ledger.own(weight)
-    with ExitStack() as stack:
+    with torch.random.fork_rng(devices=[]), ExitStack() as stack:
         for context in (doors.open(components), postprocessing(twin.pipe, doors), kernels, Tracker(ledger, device)):
             stack.enter_context(context)
         result = _call(twin.pipe, arguments)
@@ -94,8 +94,10 @@ def print_not(message: str) -> None:
 
 
 def _call(pipe: Any, arguments: Mapping[str, Any]) -> Any:
+    """Run the pipeline; the caller's generators stay where they are, and may be a GPU's."""
+    own = tree_map(lambda value: torch.Generator() if isinstance(value, torch.Generator) else value, dict(arguments))
     try:
         with torch.no_grad():
-            return pipe(**arguments)
+            return pipe(**own)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise BadInput(f"{type(pipe).__name__} refuses this call: {error}") from error
