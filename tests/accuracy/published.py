@@ -18,9 +18,9 @@ from memplan.probe.ledger import rounded
 from memplan.probe.pipeline import measure
 from memplan.probe.trace import dry_run
 from memplan.registry import parse
-from memplan.run import Run
+from memplan.run import Resident, Run
 from memplan.simulator.residency import outside
-from memplan.simulator.weights import sizes
+from memplan.simulator.weights import reserved, sizes
 from tests.accuracy.eras import era
 from tests.accuracy.setups import twin_of
 
@@ -116,9 +116,9 @@ class Predictor:
             facts = alone(facts)
         plan = plan_of(row, facts)
         if row.scope == "load":
-            return loaded(plan.run) / GIB
-        memory = plan.bill.peak.memory
-        return (memory.reserved if row.metric == "reserved" else memory.allocated) / GIB
+            return loaded(plan.run, row.metric) / GIB
+        figure = "reserved" if row.metric == "reserved" else "allocated"
+        return max(getattr(peak.memory, figure) for peak in plan.bill.peaks) / GIB
 
     def measured(self, row: Row) -> tuple[Model, Trace]:
         """Model and dry run of `row`; of a load there is nothing to run."""
@@ -147,12 +147,14 @@ def alone(facts: Facts) -> Facts:
     return Facts(facts.machine, model, replace(facts.trace, timeline=tuple(denoising)))
 
 
-def loaded(run: Run) -> int:
-    """Bytes allocated on the device once the pipeline is there, before any call."""
+def loaded(run: Run, metric: str) -> int:
+    """Bytes on the device once the pipeline is there, before any call."""
     total = 0
     for component in run.facts.model.components:
         placement, stored = run.placement(component.name), run.stored(component.name)
-        table = sizes(component, stored)
-        whole = outside(component, placement, stored) == sum(table)
-        total += sum(rounded(size) for size in table) if whole else outside(component, placement, stored)
+        if isinstance(placement, Resident):
+            table = sizes(component, stored)
+            total += reserved(component, stored) if metric == "reserved" else sum(rounded(size) for size in table)
+        else:
+            total += outside(component, placement, stored)
     return total
