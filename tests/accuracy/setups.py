@@ -42,6 +42,17 @@ def cast_to_float16(pipe: Any) -> Arguments:
     return {}
 
 
+def position_table(pipe: Any) -> Arguments:
+    """CogVideoX-5b before diffusers 0.31 (PR #9263): its transformer kept a table of positions that it did not use."""
+    sizes = pipe.transformer.config
+    frames = (sizes.sample_frames - 1) // sizes.temporal_compression_ratio + 1
+    patches = (sizes.sample_height // sizes.patch_size) * (sizes.sample_width // sizes.patch_size) * frames
+    width = sizes.num_attention_heads * sizes.attention_head_dim
+    table = torch.zeros(1, sizes.max_text_seq_length + patches, width, dtype=pipe.transformer.dtype)
+    pipe.transformer.register_buffer("pos_embedding", table, persistent=False)
+    return {}
+
+
 def ddim(pipe: Any) -> Arguments:
     """CogVideoX with its DDIM scheduler."""
     from diffusers import CogVideoXDDIMScheduler
@@ -62,5 +73,5 @@ def flux_embedded(pipe: Any) -> Arguments:
 
 
 SETUPS: dict[str, Callable[[Any], Arguments]] = {
-    f.__name__: f for f in (vae_not_upcast, eager_attention, cast_to_float16, ddim, flux_embedded)
+    f.__name__: f for f in (vae_not_upcast, eager_attention, position_table, cast_to_float16, ddim, flux_embedded)
 }
