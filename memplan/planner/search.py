@@ -104,9 +104,7 @@ def _options(
             plans[own] = plan
         elif not shared:
             dropped.append(plan)
-    best = {
-        id(p) for p in undominated(plans.values(), partial(share_of, scale=Scale(grain)))
-    }
+    best = {id(p) for p in undominated(plans.values(), partial(share_of, scale=Scale(grain)))}
     if not shared:
         dropped += [Dropped(_name(own), BEATEN) for own, p in plans.items() if id(p) not in best]
     return [own for own, p in plans.items() if id(p) in best]
