@@ -7,15 +7,18 @@ import copy
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_flatten, tree_map
 
-from memplan.probe.ledger import Ledger, Recording, tensors_in
+from memplan.probe.ledger import Ledger, Recording
 from memplan.probe.replay import replaying
 from memplan.probe.tiling import METHODS as METHODS_IN_TILES
 from memplan.probe.tiling import tiling
@@ -49,7 +52,10 @@ class Door:
 
 @dataclass
 class Doors:
-    """All doors of one pipeline. `seen` are the visits made so far, by what makes two calls the same."""
+    """All doors of one pipeline. `seen` are the visits made so far, by what makes two calls the same.
+
+    `untileable` components fail in tiles, though not without: their tiles are smaller than what a layer takes.
+    """
 
     ledger: Ledger
     mode: FakeTensorMode
@@ -57,6 +63,7 @@ class Doors:
     on_arrival: Callable[[], None]
     on_visit: Callable[[Visit], None]
     seen: dict[Any, Visit] = field(default_factory=dict)
+    untileable: set[str] = field(default_factory=set)
     inside: bool = False
 
     @contextmanager
@@ -101,8 +108,12 @@ class Doors:
         """The same call in tiles, if the component has tiling and it is off."""
         if door.method not in METHODS_IN_TILES:
             return None
-        with tiling(door.module) as on, self.ledger.aside():
-            return self._trace(door, inputs).recording if on else None
+        try:
+            with tiling(door.module) as on, self.ledger.aside():
+                return self._trace(door, inputs).recording if on else None
+        except (RuntimeError, ValueError):
+            self.untileable.add(door.component)
+            return None
 
     def _trace(self, door: Door, inputs: Any) -> Visit:
         """Run one call on fake tensors and record it."""
@@ -136,10 +147,7 @@ class Doors:
         return fake
 
     def _zeros(self, result: Any) -> Any:
-        real = fill(result)
-        for tensor in tensors_in(tree_leaves(real)):
-            self.ledger.admit(tensor)
-        return real
+        return fill(result, self.ledger.admit)
 
 
 @dataclass(frozen=True)
@@ -157,7 +165,9 @@ class Shape:
 
     def zeros(self) -> torch.Tensor:
         """A contiguous tensor of zeros; its pages are not touched."""
-        return torch.zeros(self.size, dtype=self.dtype)
+        with _disable_current_modes():
+            untouched = torch.from_numpy(np.zeros(prod(self.size) * self.dtype.itemsize, dtype=np.uint8))
+            return untouched.view(self.dtype).view(self.size)
 
 
 def signature(inputs: Any) -> Any:
@@ -194,19 +204,21 @@ class Holder:
     value: Any
 
 
-def fill(result: Any) -> Any:
-    """`shapes` undone with zeros."""
-    return tree_map(_fill_leaf, result)
+def fill(result: Any, admit: Callable[[torch.Tensor], None]) -> Any:
+    """`shapes` undone with zeros, each of them shown to `admit`."""
 
+    def leaf(value: Any) -> Any:
+        if isinstance(value, Shape):
+            zeros = value.zeros()
+            admit(zeros)
+            return zeros
+        if isinstance(value, Holder):
+            twin = copy.copy(value.value)
+            twin.__dict__.update({k: leaf(v) for k, v in vars(twin).items()})
+            return twin
+        return value
 
-def _fill_leaf(value: Any) -> Any:
-    if isinstance(value, Shape):
-        return value.zeros()
-    if isinstance(value, Holder):
-        twin = copy.copy(value.value)
-        twin.__dict__.update({k: _fill_leaf(v) for k, v in vars(twin).items()})
-        return twin
-    return value
+    return tree_map(leaf, result)
 
 
 @contextmanager

@@ -35,14 +35,20 @@ def _traced(processor: VaeImageProcessor, doors: Doors) -> VaeImageProcessor:
         inner = Door(OWN_CODE, nn.Module(), METHOD, original)
 
         def door(video: torch.Tensor, output_type: str = "np", **kwargs: Any) -> Any:
-            twin.numpy_to_pil = lambda images: []
-            return doors.visit(inner, (), {"video": video, "output_type": output_type})
+            twin.pt_to_numpy, twin.numpy_to_pil = _nothing, lambda images: []
+            frames = doors.visit(inner, (), {"video": video, "output_type": output_type})
+            return _host_images(video) if output_type == "np" else frames
 
         setattr(twin, METHOD, door)
     return twin
 
 
 def _host_images(images: torch.Tensor) -> np.ndarray[Any, Any]:
-    """A (B, H, W, C) float32 array of zeros in host memory for (B, C, H, W) images on the device."""
-    batch, channels, height, width = images.shape
-    return np.zeros((batch, height, width, channels), dtype=np.float32)
+    """A (B, …, H, W, C) float32 array of zeros in host memory for (B, C, …, H, W) images or videos on the device."""
+    batch, channels, *rest = images.shape
+    return np.zeros((batch, *rest, channels), dtype=np.float32)
+
+
+def _nothing(images: torch.Tensor) -> np.ndarray[Any, Any]:
+    """What stands for frames in host memory while their copies are made."""
+    return np.zeros(0, dtype=np.float32)

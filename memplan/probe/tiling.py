@@ -15,13 +15,19 @@ def tiling(module: Any) -> Generator[bool]:
     if getattr(module, "use_tiling", True):
         yield False
         return
-    before = {name: value for name, value in vars(module).items() if "tile" in name or "tiling" in name}
+    before = _settings(module)
     try:
         module.enable_tiling()
+        on = True
     except (AttributeError, NotImplementedError):
-        yield False
-        return
+        on = False
     try:
-        yield True
+        yield on
     finally:
+        for name in _settings(module).keys() - before.keys():
+            del vars(module)[name]
         vars(module).update(before)
+
+
+def _settings(module: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if "tile" in name or "tiling" in name}

@@ -48,7 +48,8 @@ def dry_run(twin: Twin, arguments: Mapping[str, Any], device: str = "cuda", prog
         calls, steps = timeline.finish()
     del result
     shown = tuple((name, show(value)) for name, value in effective(twin.pipe, arguments, doors).items())
-    return Trace(device, calls, steps, timeline.alternatives(), shown, tuple(kernels.assumptions))
+    tiled = tuple(call for call in timeline.alternatives() if call.component not in doors.untileable)
+    return Trace(device, calls, steps, tiled, shown, tuple(kernels.assumptions))
 
 
 def phase(module: torch.nn.Module | None, component: str, method: str) -> str:

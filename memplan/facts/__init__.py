@@ -1,0 +1,33 @@
+"""What was measured: the machine, the model and the dry run of one call. Frozen; nothing here is guessed.
+
+Every size is in bytes, every rate in units per second, every path is a dotted module path inside its component.
+The large facts compare by identity, so that prices computed from them can be remembered.
+"""
+
+from dataclasses import dataclass
+
+from memplan.facts.machine import Gpu as Gpu
+from memplan.facts.machine import Host as Host
+from memplan.facts.machine import Machine as Machine
+from memplan.facts.model import ITEM_SIZE as ITEM_SIZE
+from memplan.facts.model import Component as Component
+from memplan.facts.model import Group as Group
+from memplan.facts.model import Grouping as Grouping
+from memplan.facts.model import Model as Model
+from memplan.facts.model import Weight as Weight
+from memplan.facts.trace import Call as Call
+from memplan.facts.trace import Segment as Segment
+from memplan.facts.trace import Step as Step
+from memplan.facts.trace import Trace as Trace
+
+GIB = 1024**3
+MIB = 1024**2
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything measured before planning."""
+
+    machine: Machine
+    model: Model
+    trace: Trace

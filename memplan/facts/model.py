@@ -1,0 +1,152 @@
+"""A pipeline's components: their weights, how they split into groups, and what the libraries refuse for them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+ITEM_SIZE = {
+    "float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1,
+    "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1, "complex64": 8, "complex128": 16,
+}  # fmt: skip
+"""Bytes of one element, by the name of its torch dtype."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One stored tensor: a parameter or a buffer. Tied tensors appear once, under their first name."""
+
+    name: str
+    numel: int
+    dtype: str
+    buffer: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes as stored."""
+        return self.numel * ITEM_SIZE[self.dtype]
+
+    @property
+    def module(self) -> str:
+        """Path of the module that owns it."""
+        return self.name.rpartition(".")[0]
+
+
+@dataclass(frozen=True)
+class Group:
+    """An offload group as the installed library forms it.
+
+    It comes in when module `onload` is entered and leaves when module `offload` returns. `weights` index the
+    component's weights. A group that is not `streamed` is never pinned nor prefetched, even in stream mode.
+    """
+
+    onload: str
+    offload: str
+    weights: tuple[int, ...]
+    streamed: bool = True
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """All groups of a component for one setting: level "leaf_level", or "block_level" with blocks per group."""
+
+    level: str
+    blocks: int | None
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Component:
+    """One module of the pipeline as loaded.
+
+    `cast` indexes the weights that layerwise casting stores in fp8 by the library's own skip rules; `groupings` are
+    the offload groups it forms; `lacks` holds (technique, sentence) for what the library refuses for this class.
+    """
+
+    name: str
+    class_name: str
+    library: str
+    dtype: str
+    weights: tuple[Weight, ...]
+    groupings: tuple[Grouping, ...] = ()
+    cast: tuple[int, ...] = ()
+    cast_skip: tuple[str, ...] = ()
+    lacks: tuple[tuple[str, str], ...] = ()
+
+    @cached_property
+    def size(self) -> int:
+        """S_total of this component: bytes of parameters and buffers as stored."""
+        return sum(w.nbytes for w in self.weights)
+
+    @cached_property
+    def cast_size(self) -> int:
+        """Bytes after layerwise casting to an 8-bit storage type."""
+        return self.size - sum(self.weights[i].nbytes - self.weights[i].numel for i in self.cast)
+
+    @cached_property
+    def bytes_by_dtype(self) -> dict[str, int]:
+        """Stored bytes of each dtype."""
+        table: dict[str, int] = {}
+        for w in self.weights:
+            table[w.dtype] = table.get(w.dtype, 0) + w.nbytes
+        return table
+
+    def grouping(self, level: str, blocks: int | None = None) -> Grouping | None:
+        """The grouping of that setting, or None where the library forms none."""
+        return next((g for g in self.groupings if (g.level, g.blocks) == (level, blocks)), None)
+
+    def lack(self, technique: str) -> str | None:
+        """The sentence that says why the library does not offer `technique` here, or None when it does."""
+        return dict(self.lacks).get(technique)
+
+    def _group_sizes(self, grouping: Grouping | None) -> Iterator[tuple[Group, int]]:
+        for group in grouping.groups if grouping else ():
+            yield group, sum(self.weights[i].nbytes for i in group.weights)
+
+    @cached_property
+    def unmatched(self) -> int:
+        """Bytes that block-level offload keeps resident for the whole forward."""
+        return sum(size for g, size in self._group_sizes(self.grouping("block_level", 1)) if not g.streamed)
+
+    @cached_property
+    def blocks(self) -> tuple[int, ...]:
+        """Bytes of each block-level group of one block (S_block is the largest)."""
+        return tuple(size for g, size in self._group_sizes(self.grouping("block_level", 1)) if g.streamed)
+
+    @cached_property
+    def leaf(self) -> int:
+        """S_leaf: bytes of the largest leaf-level group."""
+        return max((size for _, size in self._group_sizes(self.grouping("leaf_level"))), default=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A pipeline: its components, in the pipeline's order, and what its class says about offloading.
+
+    `offload_order` is the eviction chain of model CPU offload; `never_offloaded` names what it keeps on the device.
+    `source` is the live pipeline, folder or bundled name it was read from; `versions` the libraries that read it.
+    """
+
+    name: str
+    class_name: str
+    components: tuple[Component, ...]
+    offload_order: tuple[str, ...] = ()
+    never_offloaded: tuple[str, ...] = ()
+    source: str = ""
+    versions: tuple[tuple[str, str], ...] = ()
+
+    def component(self, name: str) -> Component:
+        """The component of that name. Raises KeyError."""
+        found = next((c for c in self.components if c.name == name), None)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    @cached_property
+    def size(self) -> int:
+        """S_total: bytes of all components as stored."""
+        return sum(c.size for c in self.components)
+
+    @cached_property
+    def largest(self) -> int:
+        """S_max: bytes of the largest component."""
+        return max((c.size for c in self.components), default=0)

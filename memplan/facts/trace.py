@@ -1,0 +1,106 @@
+"""The dry run of one call: a timeline of segments."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of one call between two module boundaries.
+
+    Before it the modules `enters` are entered, after it the modules `leaves` return (indices into `Call.modules`).
+    `live` and `peak` are bytes of activations and op workspace above the call's `base`: at its start, and at most.
+    `op` indexes `Call.ops`, the operation at the peak. `flops` and `traffic` (bytes read and written) are those of one
+    occurrence; within a call there are `repeat` of them.
+    """
+
+    enters: tuple[int, ...]
+    leaves: tuple[int, ...]
+    live: int
+    peak: int
+    op: int
+    flops: int
+    traffic: int
+    repeat: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One traced call of a component, e.g. `transformer.forward` or `vae.decode`.
+
+    `component` is "" for the pipeline's own code between calls. `variant` is "" or the name of another way to run
+    the same call, e.g. "tiled". `base` is what the pipeline's own tensors hold while it runs. `reserved_alone` is what
+    the caching allocator reserves for this call when it starts empty, `occupied_alone` the most of it in segments in
+    use; `reserved` what it holds after this call when nothing was given back since the pipeline began, `occupied` the
+    most in use during the call. All of it without weights.
+    """
+
+    component: str
+    method: str
+    phase: str
+    base: int
+    modules: tuple[str, ...]
+    ops: tuple[str, ...]
+    segments: tuple[Segment, ...]
+    variant: str = ""
+    reserved_alone: int = 0
+    occupied_alone: int = 0
+    reserved: int = 0
+    occupied: int = 0
+
+    @cached_property
+    def peak_segment(self) -> Segment:
+        """The segment with the highest activations."""
+        return max(self.segments, key=lambda s: s.peak)
+
+    @property
+    def activations(self) -> int:
+        """A of this call: activation and workspace bytes at their peak, the pipeline's own tensors included."""
+        return self.base + self.peak_segment.peak
+
+    @cached_property
+    def flops(self) -> int:
+        """Floating-point operations of one such call."""
+        return sum(s.flops * s.repeat for s in self.segments)
+
+    def module_of(self, segment: Segment) -> str:
+        """Path of the innermost module open in `segment`; "" is the component itself."""
+        open_modules: list[int] = []
+        for s in self.segments:
+            open_modules.extend(s.enters)
+            if s is segment:
+                break
+            for m in s.leaves:
+                open_modules.remove(m)
+        return self.modules[open_modules[-1]] if open_modules else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`repeat` runs of `Trace.calls[call]`, one after the other."""
+
+    call: int
+    repeat: int
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """The dry run of one pipeline call, in order. `device` is the kind whose kernels it assumes: "cuda" or "cpu".
+
+    `alternatives` are other ways to run a call of `calls`: same component and method, with a `variant`.
+    `arguments` are the call's arguments as shown to people; `assumptions` what had to be bounded, in sentences.
+    """
+
+    device: str
+    calls: tuple[Call, ...]
+    timeline: tuple[Step, ...]
+    alternatives: tuple[Call, ...] = ()
+    arguments: tuple[tuple[str, str], ...] = ()
+    assumptions: tuple[str, ...] = ()
+
+    def alternative(self, call: Call, variant: str) -> Call:
+        """`call` run the `variant` way; `call` itself where there is no such way."""
+        for other in self.alternatives:
+            if (other.component, other.method, other.variant) == (call.component, call.method, variant):
+                return other
+        return call
