@@ -10,7 +10,7 @@ from tests.accuracy.summary import LARGE, markdown, percentile, summary, table
 ROWS = {row.id: row for row in rows()}
 TRUSTED = [row for row in ROWS.values() if row.quality == "A" and row.metric != "unspecified"]
 REPRESENTATIVE = [row for row in TRUSTED if "eager_attention" not in row.setup]
-"""What is predicted here, for time; each row left out has a twin here with the same figure. The command predicts all."""
+"""What is predicted here; each row left out for time has a twin here of the same figure. The command predicts all."""
 
 
 @pytest.fixture(scope="module")
