@@ -34,7 +34,7 @@ def simulate(run: Run) -> Bill:
         others = everything - resident.get(call.component, 0)
         others += sum(_size(run, name) for name in chain.here if name != call.component)
         own = _height(run, call)
-        peak = _peak(run, call, own, others, cache.after(step, call))
+        peak = _peak(run, call, own, others, cache.after(step, call, chain.here))
         known = peaks.get((call.phase, call.component))
         if known is None or known.memory.required < peak.memory.required:
             peaks[call.phase, call.component] = peak
@@ -77,7 +77,7 @@ def _peak(run: Run, call: Call, own: Height, others: int, held: Held) -> Peak:
     weights = own.weights + others
     activations = own.activations + call.base
     blas = blas_workspace(gpu)
-    allocated = weights + own.copies + activations + blas
+    allocated = weights + own.copies + activations + blas + held.padding
     beside = weights + own.copies + blas
     occupied = max(beside + held.occupied, allocated)
     memory = Memory(allocated, max(beside + held.reserved, occupied), occupied + context(gpu))

@@ -1,16 +1,22 @@
-"""What PyTorch's caching allocator holds beside resident weights: activations, and what it keeps of earlier ones."""
+"""What the caching allocator of PyTorch holds beside weights: activations, and what it keeps of earlier ones."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from memplan.facts import Call, Step
 from memplan.run import OnCall, Resident, Run
-from memplan.simulator.weights import reserved, total
+from memplan.simulator.weights import blocks, total
 
 
 @dataclass(frozen=True)
 class Held:
-    """Bytes of the allocator's segments during a call: all, and those in use, which it can't give back."""
+    """Bytes during a call, weights and activations aside.
 
+    `padding` is what blocks of whole components are larger than their weights; `reserved` is in segments that are not
+    for weights, `occupied` in those of them that are in use, which the allocator can't give back.
+    """
+
+    padding: int
     reserved: int
     occupied: int
 
@@ -24,21 +30,29 @@ class Cache:
 
     def __init__(self, run: Run) -> None:
         """Before the pipeline's call only weights are reserved."""
-        components = run.facts.model.components
-        self.calls = run.facts.trace.calls
-        self.emptied = any(isinstance(run.placement(c.name), OnCall) for c in components)
+        self.run = run
+        names = [c.name for c in run.facts.model.components]
+        self.resident = [name for name in names if isinstance(run.placement(name), Resident)]
+        self.emptied = any(isinstance(run.placement(name), OnCall) for name in names)
         self.held = self.known = 0
-        self.slack = sum(
-            reserved(c, run.stored(c.name)) - total(c, run.stored(c.name))
-            for c in components
-            if isinstance(run.placement(c.name), Resident)
-        )
 
-    def after(self, step: Step, call: Call) -> Held:
-        """What is held once `call` has run for `step`, resident weights aside."""
+    def after(self, step: Step, call: Call, here: Iterable[str]) -> Held:
+        """What is held once `call` has run for `step`, with the components `here` on the device besides residents."""
+        trace = self.run.facts.trace
+        padding, slack = self._slack((*self.resident, *here)) if trace.device == "cuda" else (0, 0)
         if self.emptied:
-            fixed = self.slack + call.base
-            return Held(fixed + call.reserved_alone, fixed + call.occupied_alone)
+            fixed = slack + call.base
+            return Held(padding, fixed + call.reserved_alone, fixed + call.occupied_alone)
         self.held += max(call.reserved - self.known, 0)
-        self.known = max(self.known, self.calls[step.call].reserved)
-        return Held(self.slack + self.held, self.slack + call.occupied)
+        self.known = max(self.known, trace.calls[step.call].reserved)
+        return Held(padding, slack + self.held, slack + call.occupied)
+
+    def _slack(self, whole: Iterable[str]) -> tuple[int, int]:
+        """By how much blocks, and segments, exceed the bytes of these components' weights."""
+        padding = slack = 0
+        for name in whole:
+            component, stored = self.run.facts.model.component(name), self.run.stored(name)
+            allocated, reserved = blocks(component, stored)
+            padding += allocated - total(component, stored)
+            slack += reserved - total(component, stored)
+        return padding, slack

@@ -22,12 +22,15 @@ def total(component: Component, stored: Stored) -> int:
 
 
 @lru_cache(maxsize=256)
-def reserved(component: Component, stored: Stored) -> int:
-    """Bytes that the caching allocator reserves for all weights of `component`, moved one after the other."""
+def blocks(component: Component, stored: Stored) -> tuple[int, int]:
+    """Bytes that all weights of `component`, moved one after the other, hold in the caching allocator.
+
+    First in blocks, which is what it reports as allocated: it never splits off a remainder of 1 MiB or less. Then in
+    the segments that it reserves for them.
+    """
     pool = Pool()
-    for nbytes in sizes(component, stored):
-        pool.take(nbytes)
-    return pool.reserved
+    allocated = sum(pool.take(nbytes).size for nbytes in sizes(component, stored))
+    return allocated, pool.reserved
 
 
 def group_size(component: Component, stored: Stored, group: Group) -> int:

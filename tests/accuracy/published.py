@@ -14,13 +14,12 @@ from typing import Any
 
 from memplan.facts import GIB, Facts, Gpu, Host, Machine, Model, Trace
 from memplan.planner import Plan, seated
-from memplan.probe.ledger import rounded
 from memplan.probe.pipeline import measure
 from memplan.probe.trace import dry_run
 from memplan.registry import parse
 from memplan.run import Resident, Run
 from memplan.simulator.residency import outside
-from memplan.simulator.weights import reserved, sizes
+from memplan.simulator.weights import blocks
 from tests.accuracy.eras import era
 from tests.accuracy.setups import twin_of
 
@@ -153,8 +152,7 @@ def loaded(run: Run, metric: str) -> int:
     for component in run.facts.model.components:
         placement, stored = run.placement(component.name), run.stored(component.name)
         if isinstance(placement, Resident):
-            table = sizes(component, stored)
-            total += reserved(component, stored) if metric == "reserved" else sum(rounded(size) for size in table)
+            total += blocks(component, stored)[metric == "reserved"]
         else:
             total += outside(component, placement, stored)
     return total
