@@ -3,6 +3,7 @@
 from typing import Any
 from unittest.mock import Mock
 
+import diffusers
 import pytest
 import torch
 from torch import nn
@@ -124,17 +125,18 @@ def test_tiles_that_fail_are_no_way_to_decode() -> None:
     assert "use_tiling" not in vars(inside.part)
 
 
-@pytest.mark.parametrize(("error", "ways"), [(None, 1), (RuntimeError("a kernel is larger than its input"), 0)])
-def test_a_plan_may_tile_what_runs_in_tiles(
-    error: Exception | None, ways: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("broken", "ways"), [((), {"encode", "decode"}), (("_tiled_encode", "tiled_encode"), set())])
+def test_a_component_that_fails_once_in_tiles_has_no_tiles(
+    broken: tuple[str, ...], ways: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipe = build("flux")
-    if error:
-        monkeypatch.setattr(type(pipe.vae), "_tiled_decode", Mock(side_effect=error), raising=False)
-        monkeypatch.setattr(type(pipe.vae), "tiled_decode", Mock(side_effect=error))
-    trace = dry_run(live_twin(pipe), inputs("flux") | {"height": 64, "width": 64})
-    assert len(trace.alternatives) == ways
-    assert "decode" in {call.method for call in trace.calls}
+    pipe = diffusers.FluxImg2ImgPipeline(**build("flux").components)
+    for name in broken:
+        failure = Mock(side_effect=RuntimeError("a kernel is larger than its input"))
+        monkeypatch.setattr(type(pipe.vae), name, failure, raising=False)
+    call = inputs("flux") | {"height": 64, "width": 64, "image": torch.zeros(1, 3, 64, 64)}
+    trace = dry_run(live_twin(pipe), call)
+    assert {call.method for call in trace.calls} >= {"encode", "decode"}
+    assert {call.method for call in trace.alternatives} == ways
 
 
 def test_only_pictures_come_in_tiles() -> None:
