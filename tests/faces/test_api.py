@@ -22,9 +22,9 @@ from memplan.strategies import GroupOffload
 from tests.pipelines import build, inputs
 
 ROOM = api.Target(vram=4, ram=8)
-SCARCE = api.Target(vram=40 / 1024, ram=8)
-"""Less than the medium pipelines weigh."""
-STREAMED = api.Target(vram=(512 + 40) / 1024, ram=8)
+SCARCE = api.Target(vram=80 / 1024, ram=8)
+"""Less than a medium FLUX weighs."""
+STREAMED = api.Target(vram=(512 + 80) / 1024, ram=8)
 """As little on a card, whose context takes 512 MiB."""
 
 
@@ -111,12 +111,9 @@ def test_a_call_without_a_prompt_gets_a_usual_one() -> None:
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
-def test_an_unknown_argument_is_refused_in_the_pipelines_words() -> None:
-    pipe = build("flux")
-    with pytest.raises(TypeError) as words:
-        pipe(**inputs("flux"), heigth=32)
-    with pytest.raises(BadInput, match=f"^FluxPipeline refuses this call: {re.escape(str(words.value))}$"):
-        api.recommend(pipe, target=ROOM, **inputs("flux"), heigth=32)
+def test_an_unknown_argument_is_refused() -> None:
+    with pytest.raises(BadInput, match="^FluxPipeline .*'heigth'"):
+        api.recommend(build("flux"), target=ROOM, **inputs("flux"), heigth=32)
 
 
 def test_a_size_is_refused_in_the_pipelines_words() -> None:
@@ -176,17 +173,17 @@ def test_a_refused_call_changes_nothing() -> None:
 
 # ---- what is done ----------------------------------------------------------------------------------------------------
 def test_auto_optimize_applies_the_pick_and_undoes_it() -> None:
-    pipe = build("wan", "medium")
-    expected, before = picture(pipe, "wan"), footprint(pipe)
-    with memplan.auto_optimize(pipe, prefer="quality", target=SCARCE, device="cpu", **inputs("wan")) as applied:
+    pipe = build("flux", "medium")
+    expected, before = picture(pipe, "flux"), footprint(pipe)
+    with memplan.auto_optimize(pipe, prefer="quality", target=SCARCE, device="cpu", **inputs("flux")) as applied:
         offloaded = [s for s in applied.strategies if isinstance(s, GroupOffload)]
         assert [s.stream for s in offloaded] == [False], "a rehearsal on the CPU has no streams"
         assert not applied.irreversible
         assert footprint(pipe) != before
-        assert torch.equal(picture(pipe, "wan"), expected)
+        assert torch.equal(picture(pipe, "flux"), expected)
     assert footprint(pipe) == before
-    assert torch.equal(picture(pipe, "wan"), expected)
-    assert "stream=True" in str(api.recommend(pipe, target=STREAMED, **inputs("wan")).pick("quality"))
+    assert torch.equal(picture(pipe, "flux"), expected)
+    assert "stream=True" in str(api.recommend(pipe, target=STREAMED, **inputs("flux")).pick("quality"))
 
 
 def test_nothing_fits_says_what_is_missing() -> None:
