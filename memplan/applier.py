@@ -48,6 +48,7 @@ def apply(strategies: Iterable[Strategy], pipe: Any, device: str = "cuda") -> Ap
     ordered = in_order(strategies)
     if pipe in _applied:
         raise BadInput("this pipeline carries a plan already: call undo() on what apply() returned, then apply again")
+    _check_ready(pipe, device)
     with ExitStack() as undos:
         for number, strategy in enumerate(ordered):
             try:
@@ -58,6 +59,24 @@ def apply(strategies: Iterable[Strategy], pipe: Any, device: str = "cuda") -> Ap
         _applied.add(pipe)
         undos.callback(_applied.discard, pipe)
         return Applied(ordered, undos.pop_all())
+
+
+def _check_ready(pipe: Any, device: str) -> None:
+    """Raises BadInput, before anything is changed, for an absent device and for components offloaded by others."""
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise BadInput(f'there is no {device} device here: apply the plan where there is one, or give device="cpu"')
+    for name, part in pipe.components.items():
+        hooked = [m for m in part.modules() if _offloaded(m)] if isinstance(part, torch.nn.Module) else []
+        if hooked:
+            raise BadInput(f"{name} is offloaded already: remove that first, or load the pipeline anew, then apply")
+
+
+def _offloaded(module: Any) -> bool:
+    registry = vars(module).get("_diffusers_hook")
+    grouped = registry is not None and registry.get_hook("group_offloading") is not None
+    return grouped or hasattr(module, "_hf_hook")
 
 
 def in_order(strategies: Iterable[Strategy]) -> tuple[Strategy, ...]:

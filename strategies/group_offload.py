@@ -86,7 +86,7 @@ class GroupOffload(Strategy):
         if self.blocks not in (None, 1):
             return f"the library streams one block at a time, not {self.blocks}; set blocks=1"
         methods = {call.method for call in run.facts.trace.calls if call.component == self.component}
-        if self.level == "leaf_level" and methods and "forward" not in methods:
+        if methods and "forward" not in methods:
             return f"{self.component} is never called as forward(), from which the library learns what to copy ahead"
         return None
 

@@ -191,7 +191,14 @@ def _of_kind(device: str, measured: Facts) -> Facts:
 
 
 def nearest_call(
-    source: Any, found: Recommendation, *, target: Target = HERE, dtype: str | None = None, **call: Any
+    source: Any,
+    found: Recommendation,
+    *,
+    target: Target = HERE,
+    dtype: str | None = None,
+    cache: bool = True,
+    progress: Progress | None = None,
+    **call: Any,
 ) -> tuple[dict[str, Any], Plan] | None:
     """The nearest smaller call that fits where `found` does not: fewer images, fewer frames, or fewer pixels.
 
@@ -199,7 +206,7 @@ def nearest_call(
     """
     for change in smaller_calls(found.facts.trace, call):
         try:
-            other = recommend(source, target=target, dtype=dtype, **{**call, **change})
+            other = recommend(source, target=target, dtype=dtype, cache=cache, progress=progress, **{**call, **change})
         except BadInput:
             continue
         if other.picks:

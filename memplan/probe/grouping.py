@@ -101,9 +101,12 @@ def _read(copy: torch.nn.Module, index: Mapping[str, int]) -> Iterator[Group]:
         tensors = [*group.parameters, *group.buffers]
         for part in group.modules:
             tensors += [*part.parameters(), *part.buffers()]
+        # A leader without weights is not seen in a dry run; the first and last member that has some stand for it.
+        members = [part for part in group.modules if any(True for _ in (*part.parameters(), *part.buffers()))]
+        whole = group.onload_leader not in group.modules or not members
         yield Group(
-            onload=paths[id(group.onload_leader)],
-            offload=paths[id(group.offload_leader)],
+            onload=paths[id(group.onload_leader if whole else members[0])],
+            offload=paths[id(group.offload_leader if whole else members[-1])],
             weights=tuple(sorted({numbers[id(t)] for t in tensors if id(t) in numbers})),
             # Asked for non-blocking copies, the library still denies them to the groups it gives no stream.
             streamed=group.non_blocking,

@@ -26,12 +26,14 @@ def measure(pipe: Any, name: str = "", source: str = "") -> Model:
     owner: dict[int, str] = {}
     with unset_fake_temporarily():  # the copies that are hooked must be plain, even where fakes are being made
         components = tuple(_component(key, module, owner) for key, module in modules.items())
+    # The library asks for its exclusions only about components that its sequence does not name.
+    order, excluded = _offload_order(pipe, modules), getattr(pipe, "_exclude_from_cpu_offload", ())
     return Model(
         name=name or type(pipe).__name__,
         class_name=type(pipe).__name__,
         components=components,
-        offload_order=_offload_order(pipe, modules),
-        never_offloaded=tuple(key for key in modules if key in getattr(pipe, "_exclude_from_cpu_offload", ())),
+        offload_order=order,
+        never_offloaded=tuple(key for key in excluded if key in modules and key not in order),
         source=source,
         versions=tuple(_versions()),
     )

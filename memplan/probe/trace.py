@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from contextlib import ExitStack
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ def dry_run(twin: Twin, arguments: Mapping[str, Any], device: str = "cuda", prog
     `device` is the kind whose kernels are assumed, "cuda" or "cpu". Raises BadInput when the pipeline refuses the
     arguments, with the pipeline's own words.
     """
+    check(twin.pipe, arguments)
     ledger = Ledger(ALLOCATION_UNIT if device == "cuda" else 1)
     components = twin.components()
     timeline = Timeline(ledger, lambda name, method: phase(components.get(name), name, method), progress or print_not)
@@ -94,11 +96,24 @@ def print_not(message: str) -> None:
     """Say nothing."""
 
 
+def check(pipe: Any, arguments: Mapping[str, Any]) -> None:
+    """Raises BadInput for an argument that the pipeline does not name, and for a size below one."""
+    parameters = inspect.signature(type(pipe).__call__).parameters.values()
+    known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "self"]
+    for name, value in arguments.items():
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            meant = f" Did you mean {close[0]}?" if close else ""
+            raise BadInput(f"{type(pipe).__name__} has no argument {name!r}.{meant} It takes: {', '.join(known)}")
+        if name in SIZES and isinstance(value, int) and value < 1:
+            raise BadInput(f"{name} is {value}; it must be at least 1")
+
+
 def _call(pipe: Any, arguments: Mapping[str, Any]) -> Any:
     """Run the pipeline; the caller's generators stay where they are, and may be a GPU's."""
     own = tree_map(lambda value: torch.Generator() if isinstance(value, torch.Generator) else value, dict(arguments))
     try:
         with torch.no_grad():
             return pipe(**own)
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except (TypeError, ValueError, NotImplementedError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise BadInput(f"{type(pipe).__name__} refuses this call: {error}") from error

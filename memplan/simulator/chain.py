@@ -1,6 +1,5 @@
 """Model CPU offload, call by call: which components are on the device while each is called."""
 
-from memplan.facts import Model
 from memplan.run import OnCall, Run
 
 
@@ -13,14 +12,13 @@ class Chain:
     """
 
     def __init__(self, run: Run) -> None:
-        """Before the call everything is in host memory but what is never offloaded."""
+        """Before the call everything is in host memory."""
         model = run.facts.model
         managed = [c.name for c in model.components if isinstance(run.placement(c.name), OnCall)]
         order = [name for name in dict.fromkeys(model.offload_order) if name in managed]
-        self.fixed = frozenset(name for name in model.never_offloaded if name in managed and name not in order)
-        self.managed = frozenset(managed) - self.fixed
+        self.managed = frozenset(managed)
         self.before = dict(zip(order[1:], order, strict=False))
-        self.here: set[str] = set(self.fixed)
+        self.here: set[str] = set()
         self.arrivals: list[str] = []
         self.departures: list[str] = []
 
@@ -38,10 +36,5 @@ class Chain:
 
     def finish(self) -> None:
         """The pipeline call is over: what came goes back."""
-        self.departures.extend(sorted(self.here - self.fixed))
-        self.here = set(self.fixed)
-
-
-def host_components(model: Model, run: Run) -> list[str]:
-    """The components whose weights model offload keeps in host memory between calls."""
-    return sorted(Chain(run).managed & {c.name for c in model.components})
+        self.departures.extend(sorted(self.here))
+        self.here = set()

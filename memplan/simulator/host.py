@@ -3,8 +3,7 @@
 from memplan.facts import Component
 from memplan.run import InGroups, OnCall, Run
 from memplan.simulator.bill import HostMemory
-from memplan.simulator.chain import Chain
-from memplan.simulator.weights import group_size, pinned, sizes, total
+from memplan.simulator.weights import pinned, sizes, total
 
 
 def host_memory(run: Run) -> HostMemory:
@@ -13,11 +12,8 @@ def host_memory(run: Run) -> HostMemory:
     Resident weights take none: safetensors are mapped from their files and not kept. Offloaded ones are ordinary
     memory after the first round trip.
     """
-    fixed = Chain(run).fixed
     steady = peak = held = 0
     for component in run.facts.model.components:
-        if isinstance(run.placement(component.name), OnCall) and component.name in fixed:
-            continue
         own = _component(component, run)
         steady, held = steady + own.steady, held + own.pinned
         peak = max(peak + own.steady, steady - own.steady + own.peak)
@@ -46,7 +42,7 @@ def _streamed(component: Component, run: Run, placement: InGroups, size: int) ->
     if placement.low_cpu_mem:
         pool = max((a + b for a, b in zip(pins, [*pins[1:], 0], strict=True)), default=0)
         return HostMemory(size + pool, size + pool, pool)
-    kept = size - sum(group_size(component, stored, g) for g in groups)
+    kept = size - sum(table[i] for i in {i for g in groups for i in g.weights})
     steady = kept + sum(pins)
-    originals = size if placement.level == "block_level" else max(pins, default=0)
+    originals = size - kept if placement.level == "block_level" else max(pins, default=0)
     return HostMemory(steady, steady + originals, sum(pins))

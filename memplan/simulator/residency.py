@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from memplan.facts import Call, Component, Group
+from memplan.facts import Call, Component, Group, Segment
 from memplan.run import InGroups, Placement, Resident, Stored
 from memplan.simulator.weights import casts, group_size, sizes, total
 
@@ -38,20 +38,21 @@ def height(component: Component, placement: Placement, stored: Stored, call: Cal
     whole = total(component, stored)
     best, where = (-1, 0, 0, 0), 0
     for index, segment in enumerate(call.segments):
+        times, end = segment.repeat, (*call.segments, segment)[index + 1].live
         for module in segment.enters:
             path = call.modules[module]
             if groups:
-                groups.enter(path)
-            copies.enter(path)
+                groups.enter(path, times)
+            copies.enter(path, times)
         resident = groups.resident if groups else whole
-        for copied, activations in copies.moments(segment.live, segment.peak):
+        for copied, activations in copies.moments(segment, end):
             if resident + copied + activations > best[0]:
                 best, where = (resident + copied + activations, resident, copied, activations), index
         for module in segment.leaves:
             path = call.modules[module]
             copies.leave(path)
             if groups:
-                groups.leave(path)
+                groups.leave(path, times)
     moved = (groups.to_device, groups.to_host) if groups else (0, 0)
     return Height(*best[1:], where, *moved, copies.traffic)
 
@@ -64,28 +65,29 @@ class Copies:
         self.table = casts(component, stored)
         self.traffic = 0
         self._open: list[tuple[int, int]] = []
-        self._entering = False
 
-    def enter(self, path: str) -> None:
+    def enter(self, path: str, times: int) -> None:
         """A module is entered: a cast leaf is copied to its compute dtype."""
         if path in self.table:
             small, large = self.table[path]
             self._open.append((small, large))
-            self._entering = True
-            self.traffic += 2 * (small + large)
+            self.traffic += 2 * (small + large) * times
 
     def leave(self, path: str) -> None:
         """A module returns."""
         if path in self.table:
             self._open.pop()
 
-    def moments(self, live: int, peak: int) -> list[tuple[int, int]]:
-        """(bytes of copies beside the stored weights, activations) at the moments of a segment."""
+    def moments(self, segment: Segment, end: int) -> list[tuple[int, int]]:
+        """(bytes of copies beside the stored weights, activations) at the moments of a segment.
+
+        While a leaf is cast both copies are there: before it with its input, after it with its output, when `end`
+        bytes are live.
+        """
         grown = sum(large - small for small, large in self._open)
-        moments = [(grown, peak)]
-        if self._open:
-            moments.append((grown + self._open[-1][0], live))
-        return moments
+        if not self._open:
+            return [(grown, segment.peak)]
+        return [(grown, segment.peak), (grown + self._open[-1][0], max(segment.live, end))]
 
 
 class Groups:
@@ -110,28 +112,28 @@ class Groups:
         order = ["", *(path for path in order if path)]
         return {path: self.by_onload[after] for path, after in pairwise(order)}
 
-    def enter(self, path: str) -> None:
+    def enter(self, path: str, times: int) -> None:
         """A module is entered: its group comes in, and with streams the next one as well."""
         group = self.by_onload.get(path)
         if group:
-            self._bring(group)
+            self._bring(group, times)
         if path in self.next and self.next[path].streamed:
-            self._bring(self.next[path])
+            self._bring(self.next[path], times)
 
-    def _bring(self, group: Group) -> None:
+    def _bring(self, group: Group, times: int) -> None:
         if group not in self.here:
             self.here.add(group)
             self.resident += self.bytes[group]
-            self.to_device += self.bytes[group]
+            self.to_device += self.bytes[group] * times
 
-    def leave(self, path: str) -> None:
+    def leave(self, path: str, times: int) -> None:
         """A module returns: its group goes; without streams, or if never pinned, it is copied back."""
         group = self.by_offload.get(path)
         if group is not None and group in self.here:
             self.here.remove(group)
             self.resident -= self.bytes[group]
             if not (self.stream and group.streamed):
-                self.to_host += self.bytes[group]
+                self.to_host += self.bytes[group] * times
 
 
 def outside(component: Component, placement: Placement, stored: Stored) -> int:

@@ -148,15 +148,6 @@ def test_what_is_outside_the_chain_stays_until_the_end() -> None:
     assert sorted(c.departures) == ["a", "b", "d"]
 
 
-def test_what_is_never_offloaded_is_there_from_the_start() -> None:
-    c = chain(("a", "b"), never=("d",))
-    assert c.here == {"d"}
-    c.call("d")
-    c.finish()
-    assert c.here == {"d"}
-    assert c.arrivals == c.departures == []
-
-
 def test_a_second_call_moves_nothing() -> None:
     c = chain(("a", "b"))
     for name in "aab":

@@ -12,7 +12,7 @@ from diffusers.hooks.group_offloading import ModuleGroup
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from memplan.facts import Call, Component, Segment, Weight
+from memplan.facts import Call, Component, Group, Grouping, Segment, Weight
 from memplan.probe.pipeline import measure
 from memplan.probe.sources import open_pipeline
 from memplan.probe.trace import dry_run
@@ -110,9 +110,9 @@ def drawn_moments(component: Component, call: Call, placement: InGroups) -> list
     groups = Groups(component, placement, Stored(), call)
     moments: list[Moment] = []
 
-    def cross(sign: str, module: int, move: Callable[[str], None]) -> None:
+    def cross(sign: str, module: int, move: Callable[[str, int], None]) -> None:
         path = call.modules[module]
-        move(path)
+        move(path, 1)
         if path:
             moments.append((sign + path, {groups.resident}))
         else:
@@ -190,14 +190,27 @@ def test_a_cast_leaf_is_held_twice_only_while_it_is_cast(denoiser: tuple[str, Co
 
 
 def test_both_moments_of_a_cast_leaf_are_weighed() -> None:
-    """While the copy is made: both copies, and what was live before. While it runs: the copy, and all it makes."""
+    """While a leaf is cast: both copies, and its input or its output. While it runs: one copy, and all it makes."""
     component = Component("net", "Net", "diffusers", "float32", (Weight("leaf.w", 100, "float32"),), cast=(0,))
 
-    def run(live: int, peak: int) -> tuple[int, int]:
+    def run(live: int, peak: int, end: int) -> tuple[int, int]:
         segment = Segment(enters=(0,), leaves=(0,), live=live, peak=peak, op=0, flops=1, traffic=1)
-        call = Call("net", "forward", "", 0, ("leaf",), ("op",), (segment,))
+        after = Segment(enters=(), leaves=(), live=end, peak=end, op=0, flops=0, traffic=0)
+        call = Call("net", "forward", "", 0, ("leaf",), ("op",), (segment, after))
         moment = height(component, Resident(), Stored("float8_e4m3fn"), call)
         return moment.copies, moment.activations
 
-    assert run(live=10, peak=50) == (400, 10)
-    assert run(live=10, peak=500) == (300, 500)
+    assert run(live=10, peak=50, end=5) == (400, 10)
+    assert run(live=10, peak=50, end=30) == (400, 30)
+    assert run(live=10, peak=500, end=30) == (300, 500)
+
+
+def test_what_repeats_moves_again() -> None:
+    """A segment that stands for three tiles brings its group in three times."""
+    group = Group("leaf", "leaf", (0,))
+    grouping = Grouping("leaf_level", None, (group,))
+    component = Component("net", "Net", "diffusers", "float32", (Weight("leaf.w", 100, "float32"),), (grouping,))
+    segment = Segment(enters=(0,), leaves=(0,), live=0, peak=1, op=0, flops=1, traffic=1, repeat=3)
+    call = Call("net", "decode", "", 0, ("leaf",), ("op",), (segment,))
+    moved = height(component, InGroups("leaf_level"), Stored(), call)
+    assert (moved.to_device, moved.to_host, moved.weights) == (1200, 1200, 400)

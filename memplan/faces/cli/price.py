@@ -30,4 +30,4 @@ def run(args: argparse.Namespace) -> int:
     with Progress() as progress:
         plan = api.price(args.model, args.strategies, progress=progress, **options.reading(args), **options.call(args))
     print(json.bill(plan) if args.json else bill.bill(plan))
-    return 0
+    return 0 if plan.fits else 3

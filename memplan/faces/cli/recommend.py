@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         found = api.recommend(args.model, progress=progress, **options.reading(args), **call)
         if not found.picks:
             progress("looking for a smaller call that fits")
-            nearest = api.nearest_call(args.model, found, target=options.target(args), dtype=args.dtype, **call)
+            nearest = api.nearest_call(args.model, found, progress=progress, **options.reading(args), **call)
     print(_answer(args, found, call, nearest))
     return FITS if found.picks else NOTHING_FITS
 

@@ -11,8 +11,9 @@ from memplan.planner import Plan
 from memplan.simulator import Peak
 
 LEGEND = (
-    "VRAM is what the card must have: what PyTorch reserves and the device context. RAM holds the weights that are "
-    f"not on the card. link: bytes that cross it per call. {UNITS}."
+    "VRAM is what the card must have: the allocator's segments in use at the peak and the device context; with room "
+    "to spare PyTorch reserves more. RAM holds the weights that are not on the card. "
+    f"link: bytes that cross it per call. {UNITS}."
 )
 
 
