@@ -112,7 +112,7 @@ def test_a_call_without_a_prompt_gets_a_usual_one() -> None:
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
 def test_an_unknown_argument_is_refused() -> None:
-    with pytest.raises(BadInput, match="^FluxPipeline .*'heigth'"):
+    with pytest.raises(BadInput, match=r"^FluxPipeline .*'heigth'"):
         api.recommend(build("flux"), target=ROOM, **inputs("flux"), heigth=32)
 
 
