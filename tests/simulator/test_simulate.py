@@ -37,7 +37,7 @@ def run() -> Run:
     parts = (component("text", TEXT), component("net", NET), component("vae", VAE))
     model = Model("m", "M", parts, offload_order=("text", "net", "vae"))
     machine = Machine(None, Host(GIB, GIB))
-    return Run(Facts(machine, model, Trace("cuda", calls, timeline, tiled)))
+    return Run(Facts(machine, model, Trace("cpu", calls, timeline, tiled)))
 
 
 def on_call(run: Run) -> Run:
