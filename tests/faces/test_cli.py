@@ -246,7 +246,7 @@ def test_our_warnings_are_one_line_and_others_are_kept_back(
 # ---- speed -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "line",
-    ["recommend flux.1-dev --vram 12 --ram 32", "explain vae_tiling", "probe --vram 12", "price flux.1-dev --vram 12"],
+    ["recommend flux.1-dev --vram 12 --ram 32", "explain vae_tiling", "probe --vram 12", "price flux.1-dev --vram 48"],
 )
 def test_what_is_known_needs_no_torch(line: str) -> None:
     if "flux" in line:
