@@ -46,7 +46,7 @@ def main() -> None:
     """Plan, apply, generate, undo."""
     logging.disable(logging.WARNING)  # what diffusers says of missing extras
     here = torch.cuda.is_available()
-    target = memplan.Target() if here else memplan.Target(vram=0.65, ram=8)  # no GPU: a card too small is made up
+    target = memplan.Target() if here else memplan.Target(vram=0.2, ram=8)  # no GPU: a card too small is made up
     pipe = small_stable_diffusion()
     call: dict[str, Any] = {"prompt": "a small dog", "height": 32, "width": 32, "num_inference_steps": 2}
 
