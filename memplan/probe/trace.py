@@ -104,7 +104,9 @@ def check(pipe: Any, arguments: Mapping[str, Any]) -> None:
         if name not in known:
             close = get_close_matches(name, known, n=1)
             meant = f" Did you mean {close[0]}?" if close else ""
-            raise BadInput(f"{type(pipe).__name__} has no argument {name!r}.{meant} It takes: {', '.join(known)}")
+            raise BadInput(
+                f"{type(pipe).__name__} refuses this call: no argument {name!r}.{meant} It takes: {', '.join(known)}"
+            )
         if name in SIZES and isinstance(value, int) and value < 1:
             raise BadInput(f"{name} is {value}; it must be at least 1")
 
