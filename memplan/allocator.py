@@ -5,7 +5,8 @@ if what remains is worth keeping; a freed block joins its free neighbours; nothi
 """
 
 from bisect import bisect_left, insort
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 
 UNIT = 512
 SMALL = 2**20
@@ -42,6 +43,7 @@ class Block:
     free: bool = False
     before: "Block | None" = None
     after: "Block | None" = None
+    number: int = field(default_factory=count().__next__)
 
 
 class Pool:
@@ -125,8 +127,8 @@ class Pool:
 
     def _keep(self, block: Block) -> None:
         block.free = True
-        insort(self._free[block.small], (block.size, id(block), block))
+        insort(self._free[block.small], (block.size, block.number, block))
 
     def _forget(self, block: Block) -> None:
         free = self._free[block.small]
-        free.pop(bisect_left(free, (block.size, id(block))))
+        free.pop(bisect_left(free, (block.size, block.number)))
