@@ -3,8 +3,8 @@
 MemplanError
 ├── BadInput                 the caller's mistake: unknown model, wrong argument, missing file …  (exit code 2)
 │   └── Unsupported          understood, but not something memplan can do
-├── NothingFits              no plan fits the machine; holds the nearest one                       (exit code 3)
-└── ApplyFailed              a plan could not be made real; the pipeline is as it was before
+├── NothingFits              no plan fits the machine; names the nearest one                       (exit code 3)
+└── ApplyFailed              a plan could not be made real; what can be undone was undone
 """
 
 

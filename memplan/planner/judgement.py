@@ -121,7 +121,7 @@ def _reason(preference: str, plan: Plan) -> str:
     bill = plan.bill
     moved = f"{bill.traffic.link / GIB:.1f} GiB cross the link per call" if bill.traffic.link else "nothing is copied"
     used = f"{100 * bill.peak.memory.required / max(plan.run.facts.machine.vram, 1):.0f} % of the device memory"
-    fits = f"fits with {SAFETY:.0%} to spare"
+    fits = "fits" if _rank(plan) else f"fits with {SAFETY:.0%} to spare"
     return {
         "quality": f"The least loss that {fits} ({bill.loss.word}), and of those the fastest: {moved}.",
         "speed": f"The least copying and casting that {fits}: {moved}, precision {bill.loss.word}.",
