@@ -1,14 +1,11 @@
 """Plans FLUX.1-dev for a card that is not in this machine: nothing is downloaded, nothing runs on a GPU."""
 
-import logging
-
 import memplan
 from memplan.facts import GIB
 
 
 def main() -> None:
     """Print the four picks, and the code of one."""
-    logging.disable(logging.WARNING)  # what diffusers says of missing extras
     found = memplan.recommend("flux.1-dev", target=memplan.Target(gpu="RTX 4090", ram=64), height=768, width=1360)
     for preference, plan in found.picks:
         print(f"{preference}: {plan}")

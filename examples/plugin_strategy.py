@@ -8,7 +8,6 @@ To install it, name it in the pyproject.toml of your package; `memplan recommend
 
 # ruff: noqa: D102 - memplan/strategy.py says what each method is
 
-import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -61,7 +60,6 @@ class EverythingInGroups(Strategy):
 
 def main() -> None:
     """Price SD 1.5 with it and without."""
-    logging.disable(logging.WARNING)  # what diffusers says of missing extras
     target = memplan.Target(gpu="RTX 4070", ram=32)
     everything = memplan.price("sd1.5", [], target=target)
     (strategy,) = EverythingInGroups.variants(everything.run.facts)

@@ -141,7 +141,7 @@ def picture(pipe: Any) -> torch.Tensor:
 # ---- plans -----------------------------------------------------------------------------------------------------------
 def plans(pipe: Any, trace: Trace) -> list[Plan]:
     """Everything on the device, and the plans to prove. The device is made up and of kind "cpu": they run here."""
-    from memplan.probe.pipeline import measure
+    from memplan.probes.pipeline import measure
 
     machine = Machine(Gpu("a device", total=GIB, free=GIB, kind="cpu"), Host(total=GIB, available=GIB))
     facts = Facts(machine, measure(pipe), trace)
@@ -186,8 +186,8 @@ def same(equal: bool) -> str:
 def main() -> int:
     """Prove it and say so; the value is the exit code."""
     logging.disable(logging.WARNING)  # the probe loads what diffusers would load only when needed, and some of it warns
-    from memplan.probe.sources import open_pipeline
-    from memplan.probe.trace import dry_run
+    from memplan.probes.sources import open_pipeline
+    from memplan.probes.trace import dry_run
 
     pipe = small_flux()
     trace = dry_run(open_pipeline(pipe), call(), device="cpu")

@@ -2,6 +2,7 @@
 
 MemplanError
 ├── BadInput                 the caller's mistake: unknown model, wrong argument, missing file …  (exit code 2)
+│   ├── NoGpu                there is no card to plan for
 │   └── Unsupported          understood, but not something memplan can do
 ├── NothingFits              no plan fits the machine; names the nearest one                       (exit code 3)
 └── ApplyFailed              a plan could not be made real; what can be undone was undone
@@ -14,6 +15,18 @@ class MemplanError(Exception):
 
 class BadInput(MemplanError, ValueError):
     """The caller asked for something that does not exist or cannot be read."""
+
+
+class NoGpu(BadInput):
+    """There is no card to plan for: none is here, or none has the name that was given. `why` says so in a sentence.
+
+    The text adds how to name one in Python; the command line adds its options instead.
+    """
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        cure = 'target=memplan.Target(gpu="RTX 4070") names a card, target=memplan.Target(vram=12) any other by its GiB'
+        super().__init__(f"{why} {cure}.")
 
 
 class Unsupported(BadInput):

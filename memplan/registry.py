@@ -12,6 +12,10 @@ from memplan.strategy import Strategy
 DOOR = "memplan.strategies"
 """The entry-point group. An entry point loads a strategy class, or a tuple of them."""
 
+JOIN = " + "
+"""Stands between the techniques of a plan."""
+EVERYTHING = "everything on the GPU"
+"""The plan of no strategy, as reports write it and people may type it."""
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -69,6 +73,33 @@ def parse(text: str, facts: Facts) -> Strategy:
         if component is not None:
             _check(component, [c.name for c in facts.model.components], "component", facts.model.name)
     return cls(**settings)
+
+
+def parse_plan(text: str, facts: Facts) -> tuple[Strategy, ...]:
+    """The strategies of a plan as people type it: parts as for `parse`, joined by " + ".
+
+    A part that names several components, as "name:one,two,setting=value", is a strategy for each. "everything on the
+    GPU" is the plan of none. Raises BadInput.
+    """
+    return tuple(parse(part, facts) for whole in _parts(text) for part in _by_component(whole))
+
+
+def _parts(text: str) -> list[str]:
+    return [] if text.strip() == EVERYTHING else text.split(JOIN)
+
+
+def _by_component(text: str) -> list[str]:
+    name, colon, rest = text.partition(":")
+    words = [word for word in rest.split(",") if word.strip()]
+    settings = [word for word in words if "=" in word]
+    components = [word for word in words if "=" not in word]
+    return [f"{name}:{','.join((component, *settings))}" for component in components] or [f"{name}{colon}{rest}"]
+
+
+def check_names(text: str) -> None:
+    """Raises BadInput for a plan that names a strategy which is not installed. It needs no facts."""
+    for part in _parts(text):
+        _named(part.partition(":")[0].strip())
 
 
 def _named(name: str) -> type[Strategy]:

@@ -22,6 +22,7 @@ class OnCall:
 class InGroups:
     """In host memory; each offload group is on the device only around its own modules.
 
+    `level` and `blocks` name the component's grouping. At level "sequential" the copy is dropped, not sent back.
     With `stream` the next group is copied while this one computes, from pinned memory; with `low_cpu_mem` the pinned
     copy is made anew for each transfer.
     """
@@ -49,7 +50,7 @@ class Run:
     facts: Facts
     placements: Mapping[str, Placement] = field(default_factory=lambda: MappingProxyType({}))
     storage: Mapping[str, Stored] = field(default_factory=lambda: MappingProxyType({}))
-    variants: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    variants: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
 
     def placement(self, component: str) -> Placement:
         """Where the weights of `component` live."""
@@ -59,9 +60,9 @@ class Run:
         """How the weights of `component` are stored."""
         return self.storage.get(component, Stored())
 
-    def variant(self, component: str) -> str:
-        """Which way the calls of `component` run: "" as written, or e.g. "tiled"."""
-        return self.variants.get(component, "")
+    def variant(self, component: str) -> frozenset[str]:
+        """The ways in which `component` is called otherwise than the pipeline does, e.g. "tiled"."""
+        return self.variants.get(component, frozenset())
 
     def place(self, component: str, placement: Placement) -> Self:
         """The same run with the weights of `component` elsewhere."""
@@ -71,6 +72,6 @@ class Run:
         """The same run with the weights of `component` stored otherwise."""
         return replace(self, storage=MappingProxyType({**self.storage, component: stored}))
 
-    def vary(self, component: str, variant: str) -> Self:
-        """The same run with the calls of `component` made another way."""
-        return replace(self, variants=MappingProxyType({**self.variants, component: variant}))
+    def vary(self, component: str, way: str) -> Self:
+        """The same run with the calls of `component` made this way too."""
+        return replace(self, variants=MappingProxyType({**self.variants, component: self.variant(component) | {way}}))

@@ -1,11 +1,12 @@
 """The contract of a strategy, on one screen. A strategy says what changes, never what it costs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
+from memplan.errors import BadInput
 from memplan.facts import Facts
 from memplan.run import Run
 
@@ -16,7 +17,9 @@ class Decision(StrEnum):
     """What a strategy decides about a component. The order is the order in which plans are applied."""
 
     FORMAT = "format"
-    CALLS = "calls"
+    TILES = "tiles"
+    SLICES = "slices"
+    ATTENTION = "attention"
     PLACEMENT = "placement"
 
 
@@ -53,7 +56,8 @@ class Strategy(ABC):
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}  # type: ignore[arg-type]
         component = given.pop("component", None)
         settings = [str(component)] if component else []
-        settings += [f"{key}={value}" for key, value in given.items() if isinstance(value, str | int | float)]
+        plain = {key: value for key, value in given.items() if isinstance(value, str | int | float)}
+        settings += [f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in plain.items()]
         return ":".join(filter(None, (self.name, ",".join(settings))))
 
     def refuses(self, run: Run) -> str | None:
@@ -71,3 +75,18 @@ class Strategy(ABC):
     @abstractmethod
     def code(self, device: str = "cuda") -> tuple[str, ...]:
         """The lines a user would write to the same effect, imports first, the pipeline being `pipe`."""
+
+
+def in_order(strategies: Iterable[Strategy]) -> tuple[Strategy, ...]:
+    """The strategies in the order in which they are drawn and applied. Raises BadInput where two want one seat."""
+    ordered = sorted(strategies, key=lambda s: (min(_ORDER.index(seat.decision) for seat in s.seats), str(s)))
+    taken: dict[Seat, Strategy] = {}
+    for strategy in ordered:
+        for seat in sorted(strategy.seats):
+            other = taken.setdefault(seat, strategy)
+            if other is not strategy:
+                raise BadInput(f"{other} and {strategy} both decide the {seat.decision} of {seat.component}: keep one")
+    return tuple(ordered)
+
+
+_ORDER = tuple(Decision)

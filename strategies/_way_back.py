@@ -1,5 +1,7 @@
-"""The ways back that placements share: weights to the devices they came from, modules to the forward they had."""
+"""The ways back that strategies share: weights to the devices they came from, modules to what they had."""
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from memplan.strategy import Undo
@@ -27,3 +29,28 @@ def attributes(thing: Any, *names: str) -> Undo:
         vars(thing).update(found)
 
     return restore
+
+
+def switched(things: Iterable[Any], switch: Callable[[], None]) -> Undo:
+    """Calls `switch`; the value gives each instance attribute of `things` that it changed its former value.
+
+    Where `switch` fails, that is done at once.
+    """
+    before = [(vars(thing), dict(vars(thing))) for thing in things]
+
+    def changes() -> list[tuple[dict[str, Any], dict[str, Any], list[str]]]:
+        differ = [[name for name in now if name not in then or then[name] is not now[name]] for now, then in before]
+        return [(now, then, names) for (now, then), names in zip(before, differ, strict=True)]
+
+    def restore(changed: Iterable[tuple[dict[str, Any], dict[str, Any], list[str]]]) -> None:
+        for now, then, names in changed:
+            for name in names:
+                del now[name]
+            now.update({name: then[name] for name in names if name in then})
+
+    try:
+        switch()
+    except BaseException:
+        restore(changes())
+        raise
+    return partial(restore, changes())

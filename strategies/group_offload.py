@@ -13,6 +13,7 @@ from ._way_back import attributes, homes
 
 HAVE_STREAMS = ("cuda", "rocm", "xpu")
 """Kinds of device on which torch can copy beside the computation."""
+LEVELS = ("leaf_level", "block_level")
 HOOKS = ("lazy_prefetch_group_offloading", "layer_execution_tracker", "group_offloading")
 """What diffusers installs; it has no call that takes them away."""
 
@@ -22,7 +23,7 @@ class GroupOffload(Strategy):
     """A component is in host memory, and each group of its layers is on the device only while that group runs.
 
     Exact. `level` "block_level" moves `blocks` transformer blocks at a time and keeps everything outside the block
-    lists on the device for the whole forward; "leaf_level" moves single layers and needs the least memory of all.
+    lists on the device for the whole forward; "leaf_level" moves single layers and needs the least memory.
     With `stream` the next group is copied while this one computes: about two groups on the device, near native speed
     where computing a group takes longer than copying it, and half the traffic.
 
@@ -50,7 +51,7 @@ class GroupOffload(Strategy):
     def variants(cls, facts: Facts) -> Iterator[Self]:
         """Every grouping of every component; at leaf level and for single blocks also streamed."""
         for component in facts.model.components:
-            for grouping in component.groupings:
+            for grouping in (g for g in component.groupings if g.level in LEVELS):
                 for stream, low_cpu_mem in ((False, False), (True, False), (True, True)):
                     strategy = cls(component.name, grouping.level, grouping.blocks, stream, low_cpu_mem)
                     if not strategy.refuses(Run(facts)):
@@ -64,7 +65,7 @@ class GroupOffload(Strategy):
         lack = component.lack("group_offload") or component.lack(self.level) or self._breaks(run)
         if lack:
             return lack
-        if component.grouping(self.level, self.blocks) is None:
+        if self.level not in LEVELS or component.grouping(self.level, self.blocks) is None:
             return f"{component.class_name} does not split that way: {_choices(component)}"
         if not component.weights:
             return f"{component.name} has no weights of its own to offload"

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from memplan.facts import Facts
+from memplan.facts import TILED, Facts
 from memplan.run import Run
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
-TILED = "tiled"
+from ._way_back import switched
 
 
 @dataclass(frozen=True)
@@ -17,57 +17,75 @@ class VaeTiling(Strategy):
 
     It lowers the peak of the decode to about that of one tile and the finished picture, where the decode is the
     highest peak: large pictures and videos. It costs time for the overlaps, and exactness: each tile is normalised by
-    itself, so colours may drift a little from tile to tile.
+    itself, so colours may drift a little from tile to tile. `tile` is its side in pixels, 0 the library's own.
 
-    Traps: nothing changes while the picture is no larger than one tile, which for many image VAEs is 1024 x 1024.
+    Traps: nothing changes while the picture is no larger than one tile, which for many image VAEs is 1024 x 1024; a
+    smaller `tile` does it then, with more seams.
     """
 
     component: str = "vae"
+    tile: int = 0
 
     name: ClassVar[str] = "vae_tiling"
 
     @property
     def seats(self) -> frozenset[Seat]:
-        """How this component is called."""
-        return frozenset({Seat(Decision.CALLS, self.component)})
+        """Into which tiles this component cuts its pictures."""
+        return frozenset({Seat(Decision.TILES, self.component)})
+
+    @property
+    def way(self) -> str:
+        """How the dry run names calls in such tiles."""
+        return f"{TILED}:{self.tile}" if self.tile else TILED
 
     @classmethod
     def variants(cls, facts: Facts) -> Iterator[Self]:
-        """One for each VAE that it would change."""
+        """One for each size of tile that changes what a VAE holds."""
         for component in facts.model.components:
-            strategy = cls(component.name)
-            if not strategy.refuses(Run(facts)):
-                yield strategy
+            for way in sorted(facts.trace.ways(component.name)):
+                name, _, tile = way.partition(":")
+                if name == TILED:
+                    yield cls(component.name, int(tile or 0))
 
     def refuses(self, run: Run) -> str | None:
-        """Refuses components without tiles, and pictures of a single one."""
-        lack = run.facts.model.component(self.component).lack("tiling")
+        """Refuses components without tiles, tiles that fail, and those that change nothing or were not dry-run."""
+        facts = run.facts
+        lack = facts.model.component(self.component).lack("tiling")
         if lack:
             return lack
-        trace = run.facts.trace
-        calls = [call for call in trace.calls if call.component == self.component]
-        if all(trace.alternative(call, TILED) is call for call in calls):
-            return f"tiling changes nothing at this size: {self.component} is given no more than one tile at a time"
-        return None
+        failure = facts.trace.failure(self.component, *run.variant(self.component), self.way)
+        if failure:
+            return f"{self.component} fails in tiles of this size: {failure}"
+        if self.way in facts.trace.ways(self.component):
+            return None
+        found = [str(other) for other in self.variants(facts) if other.component == self.component]
+        if found:
+            return f"these tiles change nothing at this size, or were not tried: {' and '.join(found)} would do"
+        return f"tiles change nothing at this size: {self.component} is given no more than one at a time"
 
     def redraw(self, run: Run) -> Run:
         """Its calls run in tiles."""
-        return run.vary(self.component, TILED)
+        return run.vary(self.component, self.way)
 
     def apply(self, pipe: Any, device: str) -> Undo:
         """Turns tiling on; the way back gives every setting that this changed its former value."""
         part = getattr(pipe, self.component)
-        before = dict(vars(part))
-        part.enable_tiling()
-        changed = [name for name, value in vars(part).items() if name not in before or before[name] is not value]
 
-        def undo() -> None:
-            for name in changed:
-                del vars(part)[name]
-            vars(part).update({name: before[name] for name in changed if name in before})
+        def switch() -> None:
+            part.enable_tiling()
+            if self.tile:
+                part.tile_latent_min_size = part.tile_latent_min_size * self.tile // part.tile_sample_min_size
+                part.tile_sample_min_size = self.tile
 
-        return undo
+        return switched([part], switch)
 
     def code(self, device: str = "cuda") -> tuple[str, ...]:
-        """One line."""
-        return (f"pipe.{self.component}.enable_tiling()",)
+        """One line, or four for tiles of another size than the library's."""
+        if not self.tile:
+            return (f"pipe.{self.component}.enable_tiling()",)
+        return (
+            f"vae = pipe.{self.component}",
+            "vae.enable_tiling()",
+            f"vae.tile_latent_min_size = vae.tile_latent_min_size * {self.tile} // vae.tile_sample_min_size",
+            f"vae.tile_sample_min_size = {self.tile}",
+        )

@@ -1,24 +1,40 @@
 """Facts of a small pipeline on a made-up machine, with a trace that says only who is called how."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from memplan.facts import GIB, Call, Facts, Gpu, Host, Machine, Segment, Step, Trace
-from memplan.probe.pipeline import measure
+from memplan.probes.pipeline import measure
 
 NOTHING = Segment(enters=(), leaves=(), live=0, peak=0, op=0, flops=0, traffic=0)
 
 
-def call(component: str, method: str, variant: str = "") -> Call:
-    """One call of a component, without figures."""
-    return Call(component, method, "", 0, ("",), ("",), (NOTHING,), variant)
+SOMETHING = replace(NOTHING, peak=1)
 
 
-def facts_of(pipe: Any, kind: str = "cuda", tiles: bool = True, unified: bool = False) -> Facts:
-    """Facts of `pipe` on a device of `kind`; with `tiles` the VAE's picture is larger than one tile."""
+def call(component: str, method: str, variant: tuple[str, ...] = ()) -> Call:
+    """One call of a component; made another way it holds nothing."""
+    return Call(component, method, "", 0, ("",), ("",), (NOTHING if variant else SOMETHING,), variant)
+
+
+Ways = Mapping[str, Sequence[tuple[str, ...]]]
+
+
+def ways_of(pipe: Any) -> Ways:
+    """Every way that memplan knows to call the components of `pipe`, as if each changed something."""
+    square = hasattr(pipe.vae, "tile_sample_min_size")
+    tiles = (("tiled",), ("tiled:16",)) if square else (("tiled",),)
+    return {"vae": [("sliced",), *tiles, *(("sliced", *tile) for tile in tiles)], "unet": [("attention in slices",)]}
+
+
+def facts_of(pipe: Any, kind: str = "cuda", ways: Ways | None = None, unified: bool = False) -> Facts:
+    """Facts of `pipe` on a device of `kind`; `ways` to call its components change something, None for all there are."""
     model = measure(pipe)
     calls = tuple(call(c.name, "decode" if c.name == "vae" else "forward") for c in model.components)
-    tiled = tuple(call(c.component, c.method, "tiled") for c in calls if tiles and c.component == "vae")
+    made = ways_of(pipe) if ways is None else ways
+    others = tuple(call(c.component, c.method, way) for c in calls for way in made.get(c.component, ()))
     timeline = tuple(Step(i, 1) for i in range(len(calls)))
     gpu = Gpu("a GPU", total=24 * GIB, free=24 * GIB, kind=kind, unified=unified)
     machine = Machine(gpu, Host(total=64 * GIB, available=64 * GIB))
-    return Facts(machine, model, Trace("cuda", calls, timeline, tiled))
+    return Facts(machine, model, Trace("cuda", calls, timeline, others))

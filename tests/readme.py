@@ -26,11 +26,12 @@ LONG = 70
 FOLDERS = {
     "tests/accuracy": "predictions held against published figures and against real runs on this CPU",
     "tests/catalogue": "the GPUs and the bundled models",
+    "tests/conformance": "the picture, held against the libraries' real hooks on a pretend device",
     "tests/faces": "the command line, the reports, the cache",
     "tests/performance": "benchmarks",
     "tests/pipelines": "builds small real pipelines with random weights",
     "tests/planner": "the search, held against brute force",
-    "tests/probe": "machines, pipelines and dry runs",
+    "tests/probes": "machines, pipelines and dry runs",
     "tests/simulator": "prices, worked out by hand",
     "tests/strategies": "each technique; tests/test_strategy_laws.py holds what all of them keep to",
 }

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from memplan.applier import apply, in_order
+from memplan.applier import apply
 from memplan.errors import ApplyFailed, BadInput
+from memplan.probes.modules import as_pipeline
 from memplan.strategies import GroupOffload, LayerwiseCasting, ModelOffload, OnGpu, VaeTiling
-from memplan.strategy import Strategy, Undo
+from memplan.strategy import Strategy, Undo, in_order
 from tests.pipelines import build
 from tests.test_strategy_laws import attributes, picture
 
@@ -30,12 +31,14 @@ class Breaks(OnGpu):
 
 def test_order_is_format_then_calls_then_placement() -> None:
     casting = LayerwiseCasting("transformer")
-    assert in_order((*PLAN, casting)) == (casting, VaeTiling(), *PLAN[:2])
+    ordered = in_order((*PLAN, casting))
+    assert ordered[:2] == (casting, VaeTiling())
+    assert set(ordered[2:]) == set(PLAN[:2])
 
 
 def test_two_strategies_on_one_seat_are_refused() -> None:
     pipe = build("flux")
-    with pytest.raises(BadInput, match="model_offload and on_gpu both decide the placement of vae: keep one"):
+    with pytest.raises(BadInput, match="model_offload and on_gpu:vae both decide the placement of vae: keep one"):
         apply((ModelOffload(("vae", "transformer")), OnGpu("vae")), pipe, "cpu")
 
 
@@ -48,6 +51,15 @@ def test_undo_takes_everything_back_and_once() -> None:
     applied.undo()
     assert attributes(pipe) == before
     assert torch.equal(picture(pipe, "flux"), expected)
+
+
+def test_what_is_applied_says_what_stays() -> None:
+    pipe = build("flux")
+    with apply((LayerwiseCasting("transformer"), OnGpu("vae")), pipe, "cpu") as applied:
+        assert str(applied) == repr(applied)
+        assert "<Applied: layerwise_casting:transformer + on_gpu:vae. layerwise_casting can't be" in str(applied)
+        assert applied.irreversible[0] in str(applied)
+    assert str(apply((OnGpu("vae"),), build("flux"), "cpu")) == "<Applied: on_gpu:vae>"
 
 
 def test_as_a_context_manager_it_undoes_itself_after_an_error_too() -> None:
@@ -87,6 +99,15 @@ def test_a_second_plan_is_refused_until_the_first_is_undone() -> None:
     with apply(PLAN, pipe, "cpu"), pytest.raises(BadInput, match="call undo"):
         apply((OnGpu("text_encoder"),), pipe, "cpu")
     apply((OnGpu("text_encoder"),), pipe, "cpu").undo()
+
+
+def test_a_second_plan_for_a_shared_component_is_refused() -> None:
+    part = build("flux").vae
+    with apply((OnGpu("model"),), as_pipeline(part), "cpu"):
+        for again in (as_pipeline(part), as_pipeline({"decoder": part, "other": torch.nn.Linear(1, 1)})):
+            with pytest.raises(BadInput, match=f"{next(iter(again.components))} carries a plan already: call undo"):
+                apply((), again, "cpu")
+    apply((OnGpu("model"),), as_pipeline(part), "cpu").undo()
 
 
 def test_a_pipeline_is_not_kept_alive() -> None:

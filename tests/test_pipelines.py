@@ -1,12 +1,12 @@
-"""Every family runs when tiny, is the same twice, and builds when medium."""
+"""Every family runs when tiny, is the same twice, and runs when medium."""
 
 import pytest
 import torch
 
-from tests.pipelines import FAMILIES, build, inputs
+from tests.pipelines import EVERY_FAMILY, build, inputs
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_tiny_runs_and_repeats(family: str) -> None:
     first, again = (build(family)(**inputs(family))[0] for _ in range(2))
     assert torch.isfinite(first).all()
@@ -14,7 +14,8 @@ def test_tiny_runs_and_repeats(family: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.wide  # tests/accuracy/test_cpu.py runs those that stand for them
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_medium_runs(family: str) -> None:
     assert torch.isfinite(build(family, "medium")(**inputs(family, "medium"))[0]).all()
 

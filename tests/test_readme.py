@@ -10,8 +10,8 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from memplan.probe.sources import open_pipeline
-from memplan.probe.trace import dry_run
+from memplan.probes.sources import open_pipeline
+from memplan.probes.trace import dry_run
 from memplan.run import Run
 from memplan.simulator import simulate
 from memplan.strategy import Decision, Seat

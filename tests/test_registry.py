@@ -8,8 +8,9 @@ import pytest
 
 from memplan import registry
 from memplan.errors import BadInput, MemplanError
+from memplan.faces.report.label import label
 from memplan.facts import Facts
-from memplan.registry import parse
+from memplan.registry import check_names, parse, parse_plan
 from memplan.strategies import STRATEGIES, GroupOffload, LayerwiseCasting, ModelOffload, OnGpu, VaeTiling
 from tests.measured_facts import facts_of
 from tests.pipelines import build
@@ -81,6 +82,27 @@ def test_a_text_encoder_is_cast_as_it_was_measured(flux: Facts) -> None:
     skip = flux.model.component("text_encoder_2").cast_skip
     assert skip
     assert strategy == LayerwiseCasting("text_encoder_2", "float8_e5m2", skip)
+
+
+def test_a_plan_is_typed_as_one_text(flux: Facts) -> None:
+    text = "layerwise_casting:transformer + group_offload:text_encoder,transformer,stream=true + vae_tiling"
+    encoders = GroupOffload("text_encoder", stream=True), GroupOffload("transformer", stream=True)
+    assert parse_plan(text, flux) == (LayerwiseCasting("transformer"), *encoders, VaeTiling("vae"))
+    assert parse_plan("model_offload", flux) == (parse("model_offload", flux),)
+    with pytest.raises(BadInput, match="no component 'unet'"):
+        parse_plan("group_offload:transformer,unet", flux)
+
+
+def test_the_plan_that_does_nothing_can_be_typed(flux: Facts) -> None:
+    shown = label(())
+    check_names(shown)
+    assert parse_plan(shown, flux) == ()
+
+
+def test_what_is_shown_can_be_typed(flux: Facts) -> None:
+    strategy = GroupOffload("transformer", "block_level", 1, stream=True)
+    assert str(strategy) == "group_offload:transformer,level=block_level,blocks=1,stream=true"
+    assert parse(str(strategy), flux) == strategy
 
 
 @pytest.mark.parametrize(

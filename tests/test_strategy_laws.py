@@ -60,7 +60,9 @@ def effect(pipe: Any) -> dict[str, Any]:
         weights = {k: (w.dtype, w.device) for k, w in (*module.named_parameters(), *module.named_buffers())}
         registry: Any = getattr(module, "_diffusers_hook", None)
         hooks = [(name, settings(registry.hooks[name])) for name in registry._hook_order] if registry else []
-        found[path] = (plain, weights, hooks, type(getattr(module, "_hf_hook", None)))
+        processor: Any = getattr(module, "processor", None)
+        attention = (type(processor), dict(vars(processor)) if processor else {})
+        found[path] = (plain, weights, hooks, type(getattr(module, "_hf_hook", None)), attention)
     return found
 
 
@@ -98,7 +100,7 @@ def test_every_file_is_in_the_catalogue() -> None:
 
 @over_catalogue
 def test_variants_are_frozen_distinct_and_seated(cls: type[Strategy]) -> None:
-    found = variants(cls, facts_of(build("flux")))
+    found = max((variants(cls, facts_of(build(family))) for family in FAMILIES), key=len)
     assert found
     assert len(set(found)) == len(found)
     for strategy in found:

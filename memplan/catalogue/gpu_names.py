@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 from memplan.catalogue.gpus import Card, cards
-from memplan.errors import BadInput
+from memplan.errors import BadInput, NoGpu
 from memplan.facts import GIB
 
 _SAYS_NOTHING = re.compile(
@@ -24,11 +24,11 @@ def find_card(name: str, vram: float | None = None, ram: float | None = None) ->
     """The card called `name`: "RTX 4070", "rtx4070ti", "4070 laptop", "NVIDIA H100 80GB HBM3".
 
     Where the name fits several memory sizes, `vram` (GiB; for unified memory also `ram`) decides, then the one that
-    is the common one. Raises BadInput with the nearest names, or with the choices.
+    is the common one. Raises NoGpu with the nearest names, and BadInput with the choices.
     """
     found = _called(name)
     if not found:
-        raise BadInput(_unknown(name))
+        raise NoGpu(_unknown(name))
     found = [c for c in found if c.memory in _bytes(vram, ram if c.unified else None)] or found
     common = [c for c in found if c.default] or found
     if len(common) > 1:
@@ -78,8 +78,8 @@ def _listed(found: Iterable[Card]) -> str:
 
 def _unknown(name: str) -> str:
     near = _near(name)
-    cure = f"Do you mean {_listed(near)}? " if near else ""
-    return f'No card of the catalogue is called "{name}". {cure}For any other card give its memory: --vram 12 (GiB).'
+    meant = f" Do you mean {_listed(near)}?" if near else ""
+    return f'No card of the catalogue is called "{name}".{meant}'
 
 
 def _near(name: str) -> list[Card]:

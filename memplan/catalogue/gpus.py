@@ -26,8 +26,8 @@ class Card:
 
     `memory` is its nominal size in bytes, `total` what the driver reports where that is known, and `free` what one
     process may use of it. `bandwidth` is in bytes/s; `rates` are dense FLOP/s by dtype, on tensor cores with float32
-    accumulation where it has them; `pcie` is generation and lanes. A `default` card is meant when a name fits several.
-    `sources` are the pages with its own figures and with its architecture's.
+    accumulation where it has them; `pcie` is generation and lanes; `arch` and `lacks` are as in `Gpu`. A `default` card
+    is meant when a name fits several. `sources` are the pages with its own figures and with its architecture's.
     """
 
     name: str
@@ -41,6 +41,8 @@ class Card:
     capability: tuple[int, int] | None = None
     pcie: tuple[int, int] | None = None
     unified: bool = False
+    arch: str = ""
+    lacks: tuple[str, ...] = ()
     default: bool = False
 
     def gpu(self) -> Gpu:
@@ -57,6 +59,8 @@ class Card:
             link_name=pcie_name(*self.pcie) if self.pcie else "",
             source="catalogue",
             unified=self.unified,
+            arch=self.arch,
+            lacks=self.lacks,
         )
 
 
@@ -102,6 +106,8 @@ def _card(family: Mapping[str, Any], entry: Mapping[str, Any], size: int, *, sev
         capability=_pair(facts.get("capability")),
         pcie=_pair(facts.get("pcie")),
         unified=facts.get("unified", False),
+        arch=facts.get("arch", ""),
+        lacks=tuple(facts.get("lacks", ())),
         default=facts.get("default", False),
     )
 

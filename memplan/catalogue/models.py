@@ -16,7 +16,8 @@ class Part:
     """One component: its class, its published config and, for one with weights, what its publisher ships.
 
     `dtype` is set where the published example loads this component in another dtype than the rest.
-    `published_parameters` counts tied tensors once; `source` says where that figure is from.
+    `published_parameters` counts tied tensors once. Where only the rounded sizes of the files are known they are in
+    `published_files`, e.g. "9.99 GB + 6.31 GB in bfloat16", with stored buffers. `source` says where that is from.
     """
 
     library: str
@@ -24,6 +25,7 @@ class Part:
     config: Mapping[str, Any]
     dtype: str | None = None
     published_parameters: int | None = None
+    published_files: str = ""
     source: str = ""
 
 
@@ -32,7 +34,8 @@ class BundledModel:
     """A published pipeline. `dtype` is the one that its published example loads it in.
 
     `arguments` go to the pipeline's constructor beside the components; `call` are arguments of the published example
-    that the pipeline does not choose by itself.
+    that the pipeline does not choose by itself. `published_files` is the size of all components together, for a model
+    of which some are not known one by one; `source` says where it is from.
     """
 
     name: str
@@ -44,6 +47,8 @@ class BundledModel:
     components: Mapping[str, Part]
     arguments: Mapping[str, Any]
     call: Mapping[str, Any]
+    published_files: str = ""
+    source: str = ""
 
     @property
     def known_as(self) -> tuple[str, ...]:
@@ -101,6 +106,8 @@ def _model(data: dict[str, Any], shared: Mapping[str, Any]) -> BundledModel:
         components={name: _part(part, shared) for name, part in data["components"].items()},
         arguments=data.get("arguments", {}),
         call=data.get("call", {}),
+        published_files=data.get("published_files", ""),
+        source=data.get("source", ""),
     )
 
 
@@ -114,5 +121,6 @@ def _part(data: dict[str, Any], shared: Mapping[str, Any]) -> Part:
         config=merged["config"],
         dtype=merged.get("dtype"),
         published_parameters=merged.get("published_parameters"),
+        published_files=merged.get("published_files", ""),
         source=merged.get("source", ""),
     )

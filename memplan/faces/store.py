@@ -84,17 +84,25 @@ def decode(kind: Any, data: Any) -> Any:
         return kind(*(decode(hint, item) for hint, item in zip(hints, data, strict=True)))  # type: ignore[operator]
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is tuple:
-        kinds = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else arguments
-        return tuple(data) if _plain(kinds) else tuple(decode(k, d) for k, d in zip(kinds, data, strict=True))
+        return _tuple(arguments, data)
     if origin in (Union, UnionType):
         return None if data is None else decode(next(a for a in arguments if a is not type(None)), data)
-    if not isinstance(data, kind):
+    if type(data) is not kind:
         raise ValueError(f"{data!r} is not {kind!r}")
     return data
 
 
-def _plain(kinds: Any) -> bool:
-    return all(k in (int, str) for k in kinds)
+def _tuple(kinds: tuple[Any, ...], data: Any) -> tuple[Any, ...]:
+    """A tuple of one kind, or of one kind for each place. Plain values are checked all at once: there are many."""
+    if type(data) is not list:
+        raise ValueError(f"{data!r} is not a list")
+    if kinds[-1] is not Ellipsis:
+        return tuple(decode(k, d) for k, d in zip(kinds, data, strict=True))
+    if kinds[0] not in (int, str):
+        return tuple(decode(kinds[0], d) for d in data)
+    if not set(map(type, data)) <= {kinds[0]}:
+        raise ValueError(f"{data!r} is not all {kinds[0]!r}")
+    return tuple(data)
 
 
 _CACHE: dict[Any, list[Any]] = {}

@@ -6,15 +6,20 @@ The large facts compare by identity, so that prices computed from them can be re
 
 from dataclasses import dataclass
 
+from memplan.facts.caveats import caveats
 from memplan.facts.machine import Gpu as Gpu
 from memplan.facts.machine import Host as Host
 from memplan.facts.machine import Machine as Machine
 from memplan.facts.model import ITEM_SIZE as ITEM_SIZE
+from memplan.facts.model import SEQUENTIAL as SEQUENTIAL
 from memplan.facts.model import Component as Component
 from memplan.facts.model import Group as Group
 from memplan.facts.model import Grouping as Grouping
 from memplan.facts.model import Model as Model
 from memplan.facts.model import Weight as Weight
+from memplan.facts.trace import IN_SLICES as IN_SLICES
+from memplan.facts.trace import SLICED as SLICED
+from memplan.facts.trace import TILED as TILED
 from memplan.facts.trace import Call as Call
 from memplan.facts.trace import Segment as Segment
 from memplan.facts.trace import Step as Step
@@ -31,3 +36,8 @@ class Facts:
     machine: Machine
     model: Model
     trace: Trace
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What had to be assumed, in sentences: in the dry run, and of this machine."""
+        return (*self.trace.assumptions, *caveats(self.machine, self.model, self.trace))

@@ -9,8 +9,9 @@ class Gpu:
 
     `free` is what a new process could allocate before any reserve of the user's: total less what others hold.
     `rates` are dense datasheet FLOP/s by dtype, `link` the host link's bytes/s in one direction. `source` says where
-    the figures come from: "nvml", "torch", "catalogue" or "user". `kind` is "cuda", "rocm", "xpu" or "mps". `unified`
-    memory is the host's own: one pool for both.
+    the figures come from: "nvml", "torch", "catalogue" or "user". `kind` is "cuda", "rocm", "xpu" or "mps", `arch` the
+    target of AMD's compiler, e.g. "gfx942". `unified` memory is the host's own: one pool for both. `lacks` names dtypes
+    that the device cannot compute in.
     """
 
     name: str
@@ -25,6 +26,8 @@ class Gpu:
     driver: str = ""
     source: str = "user"
     unified: bool = False
+    arch: str = ""
+    lacks: tuple[str, ...] = ()
 
     @property
     def held_by_others(self) -> int:
@@ -34,13 +37,21 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Host:
-    """Host memory and disk. `limit` is the lowest cgroup limit above this process, or None."""
+    """Host memory and disk.
+
+    `limit` is the lowest cgroup limit above this process, or None. `pinnable` is how much a device may have pinned, or
+    None where nothing but the memory itself limits it. `swap` is shown, and no plan counts on it. `system` is "Linux",
+    "WSL", "Windows" or "Darwin", and "" for a host that the user describes.
+    """
 
     total: int
     available: int
     limit: int | None = None
     disk_free: int | None = None
     source: str = "user"
+    swap: int = 0
+    pinnable: int | None = None
+    system: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,11 +63,24 @@ class Machine:
     reserve: int = 0
 
     @property
+    def unified(self) -> bool:
+        """Whether device and host draw on one pool, `ram`."""
+        return self.gpu is not None and self.gpu.unified
+
+    @property
     def vram(self) -> int:
-        """Device memory a plan may use."""
-        return max(self.gpu.free - self.reserve, 0) if self.gpu else 0
+        """Device memory a plan may use; of a unified one no more than the host has available."""
+        if self.gpu is None:
+            return 0
+        free = min(self.gpu.free, self.host.available) if self.unified else self.gpu.free
+        return max(free - self.reserve, 0)
 
     @property
     def ram(self) -> int:
         """Host memory a plan may use."""
         return self.host.available
+
+    @property
+    def pinnable(self) -> int:
+        """Host memory a plan may pin."""
+        return self.ram if self.host.pinnable is None else min(self.ram, self.host.pinnable)

@@ -36,7 +36,8 @@ class Group:
     """An offload group as the installed library forms it.
 
     It comes in when module `onload` is entered and leaves when module `offload` returns. `weights` index the
-    component's weights. A group that is not `streamed` is never pinned nor prefetched, even in stream mode.
+    component's weights; one that comes twice is held twice from the group's second turn on. A group that is not
+    `streamed` is never pinned nor prefetched, even in stream mode.
     """
 
     onload: str
@@ -45,9 +46,13 @@ class Group:
     streamed: bool = True
 
 
+SEQUENTIAL = "sequential"
+"""The level at which every module that owns weights is a group: accelerate's."""
+
+
 @dataclass(frozen=True)
 class Grouping:
-    """All groups of a component for one setting: level "leaf_level", or "block_level" with blocks per group."""
+    """All groups of a component for one setting: "leaf_level", "sequential", or "block_level" with blocks per group."""
 
     level: str
     blocks: int | None
@@ -76,6 +81,16 @@ class Component:
     def size(self) -> int:
         """S_total of this component: bytes of parameters and buffers as stored."""
         return sum(w.nbytes for w in self.weights)
+
+    @cached_property
+    def numel(self) -> int:
+        """Elements of all parameters and buffers."""
+        return sum(w.numel for w in self.weights)
+
+    @cached_property
+    def cast_numel(self) -> int:
+        """Elements of those that layerwise casting stores in 8 bits."""
+        return sum(self.weights[i].numel for i in self.cast)
 
     @cached_property
     def cast_size(self) -> int:
@@ -122,7 +137,8 @@ class Component:
 class Model:
     """A pipeline: its components, in the pipeline's order, and what its class says about offloading.
 
-    `offload_order` is the eviction chain of model CPU offload; `never_offloaded` names what it keeps on the device.
+    `offload_order` is the eviction chain of model CPU offload; `never_offloaded` names what it keeps on the device, and
+    `never_sequential` what sequential offload keeps there, which does not go by the chain.
     `source` is the live pipeline, folder or bundled name it was read from; `versions` the libraries that read it.
     """
 
@@ -131,6 +147,7 @@ class Model:
     components: tuple[Component, ...]
     offload_order: tuple[str, ...] = ()
     never_offloaded: tuple[str, ...] = ()
+    never_sequential: tuple[str, ...] = ()
     source: str = ""
     versions: tuple[tuple[str, str], ...] = ()
 

@@ -3,6 +3,12 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+TILED, SLICED, IN_SLICES = "tiled", "sliced", "attention in slices"
+"""Ways to make a call otherwise than the pipeline does; tiles of another size than the library's are "tiled:512"."""
+
+TOGETHER = " + "
+"""Joins ways that fail together, though not alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -28,11 +34,11 @@ class Segment:
 class Call:
     """One traced call of a component, e.g. `transformer.forward` or `vae.decode`.
 
-    `component` is "" for the pipeline's own code between calls. `variant` is "" or the name of another way to run
-    the same call, e.g. "tiled". `base` is what the pipeline's own tensors hold while it runs. `reserved_alone` is what
-    the caching allocator reserves for this call when it starts empty, `occupied_alone` the most of it in segments in
-    use; `reserved` what it holds after this call when nothing was given back since the pipeline began, `occupied` the
-    most in use during the call. All of it without weights.
+    `component` is "" for the pipeline's own code between calls. `variant` names the ways in which it is made otherwise
+    than the pipeline does, e.g. ("sliced", "tiled"). `base` is what the pipeline's own tensors hold while it runs.
+    `reserved_alone` is what the caching allocator reserves for this call when it starts empty, `occupied_alone` the
+    most of it in segments in use; `reserved` what it holds after this call when nothing was given back since the
+    pipeline began, `occupied` the most in use during the call. All of it without weights.
     """
 
     component: str
@@ -42,7 +48,7 @@ class Call:
     modules: tuple[str, ...]
     ops: tuple[str, ...]
     segments: tuple[Segment, ...]
-    variant: str = ""
+    variant: tuple[str, ...] = ()
     reserved_alone: int = 0
     occupied_alone: int = 0
     reserved: int = 0
@@ -87,8 +93,9 @@ class Step:
 class Trace:
     """The dry run of one pipeline call, in order. `device` is the kind whose kernels it assumes: "cuda" or "cpu".
 
-    `alternatives` are other ways to run a call of `calls`: same component and method, with a `variant`.
-    `arguments` are the call's arguments as shown to people; `assumptions` what had to be bounded, in sentences.
+    `alternatives` are calls of `calls` made in other ways: same component and method, with a `variant`. A way that
+    changes nothing is in none. `failed` are the ways that fail: component, way or ways TOGETHER, and the words of the
+    error. `arguments` are the call's arguments as shown to people; `assumptions` what had to be bounded, in sentences.
     """
 
     device: str
@@ -97,10 +104,18 @@ class Trace:
     alternatives: tuple[Call, ...] = ()
     arguments: tuple[tuple[str, str], ...] = ()
     assumptions: tuple[str, ...] = ()
+    failed: tuple[tuple[str, str, str], ...] = ()
 
-    def alternative(self, call: Call, variant: str) -> Call:
-        """`call` run the `variant` way; `call` itself where there is no such way."""
-        for other in self.alternatives:
-            if (other.component, other.method, other.variant) == (call.component, call.method, variant):
-                return other
-        return call
+    def alternative(self, call: Call, ways: frozenset[str]) -> Call:
+        """`call` made in as many of these ways as change it; `call` itself where none does."""
+        same = (c for c in self.alternatives if (c.component, c.method) == (call.component, call.method))
+        return max((call, *(c for c in same if ways.issuperset(c.variant))), key=lambda c: len(c.variant))
+
+    def ways(self, component: str) -> frozenset[str]:
+        """The ways to call `component` that change what it holds."""
+        return frozenset(way for call in self.alternatives if call.component == component for way in call.variant)
+
+    def failure(self, component: str, *ways: str) -> str | None:
+        """The words with which `component` fails when called in these ways together, or None where it does not."""
+        own = ((failed, words) for name, failed, words in self.failed if name == component)
+        return next((words for failed, words in own if set(failed.split(TOGETHER)) <= set(ways)), None)

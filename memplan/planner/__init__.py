@@ -1,11 +1,12 @@
 """Finds the plans for a machine: pure and deterministic, without torch."""
 
-from memplan.planner.judgement import PREFERENCES as PREFERENCES
 from memplan.planner.judgement import judge as judge
+from memplan.planner.plan import PREFERENCES as PREFERENCES
 from memplan.planner.plan import Dropped as Dropped
 from memplan.planner.plan import Plan as Plan
 from memplan.planner.plan import Recommendation as Recommendation
-from memplan.planner.plan import shortage as shortage
+from memplan.planner.plan import Shortage as Shortage
+from memplan.planner.plan import check_preference as check_preference
 from memplan.planner.search import draw as draw
 from memplan.planner.search import recommend as recommend
 from memplan.planner.search import seated as seated

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from math import log1p
 
 from memplan.facts import GIB, MIB, Facts
-from memplan.planner.plan import Dropped, Plan, Recommendation
+from memplan.planner.plan import PREFERENCES, Dropped, Plan, Recommendation
 from memplan.run import Resident, Run
 from memplan.strategy import Strategy
 
@@ -17,9 +17,10 @@ SAFETY = 0.02
 COARSE, FINE = 256 * MIB, 4 * MIB
 """Differences of memory below a grain do not make a plan better than another: at most COARSE, a 64th of the device
 memory on small cards, and FINE where a coarser search finds nothing that fits."""
+NEGLIGIBLE = 0.05
+"""The share by which a pick may miss the least memory or effort for the sake of precision."""
 MISFIT = 2
 """The rank of a plan that does not fit."""
-PREFERENCES = ("quality", "speed", "memory", "balanced")
 
 
 def judge(facts: Facts, plans: Sequence[Plan], dropped: Sequence[Dropped] = (), grain: int = FINE) -> Recommendation:
@@ -28,19 +29,20 @@ def judge(facts: Facts, plans: Sequence[Plan], dropped: Sequence[Dropped] = (), 
     best = min(map(_rank, front), default=MISFIT)
     picks = tuple((name, _pick(name, [p for p in front if _rank(p) == best])) for name in PREFERENCES)
     if best == MISFIT:
-        front.sort(key=lambda p: -min(p.margin, p.host_margin))
+        front.sort(key=lambda p: -p.spare)
     return Recommendation(facts, tuple(front), picks if best < MISFIT else (), tuple(dropped))
 
 
 def _rank(plan: Plan) -> int:
     """0 fits with something to spare, 1 fits, 2 does not fit."""
+    if not plan.fits:
+        return MISFIT
     machine = plan.run.facts.machine
-    spare = plan.margin >= SAFETY * machine.vram and plan.host_margin >= SAFETY * machine.ram
-    return 0 if spare else 1 if plan.fits else MISFIT
+    return 0 if plan.margin >= SAFETY * machine.vram and plan.host_margin >= SAFETY * machine.ram else 1
 
 
-def _speed(plan: Plan) -> tuple[float, float, int]:
-    return plan.effort, plan.bill.loss.error, plan.bill.peak.memory.required
+def _speed(plan: Plan) -> tuple[float, ...]:
+    return plan.effort, *_loss(plan), plan.bill.peak.memory.required
 
 
 @dataclass(frozen=True)
@@ -53,26 +55,36 @@ class Scale:
 
 
 def price_of(plan: Plan, scale: Scale) -> tuple[float, ...]:
-    """What the front weighs, each in units of its scale: device memory, host memory, effort, loss, other calls and fit.
+    """What the front weighs, in units of its scale: device and host memory, effort, loss, tiles, other calls and fit.
 
-    Calls made another way, such as in tiles, take time and change the picture a little; no figure of the bill shows it.
-    How well a plan fits counts double, so that a small difference of memory matters where it decides that.
+    Calls made another way, such as slice by slice, take time; no figure of the bill shows it. Tiles and how well a plan
+    fits count double, so that a small difference of memory matters where they differ.
     """
-    bill = plan.bill
-    memory = (bill.peak.memory.required / scale.memory, bill.host.peak / scale.memory)
-    return (
-        *memory,
-        log1p(plan.effort) / scale.effort,
-        bill.loss.error / scale.loss,
-        len(plan.run.variants),
-        2 * _rank(plan),
-    )
+    return *_weighed(plan, scale), 2 * _rank(plan)
 
 
 def share_of(plan: Plan, scale: Scale) -> tuple[float, ...]:
-    """All that an option of one component adds to a plan: memory in each phase, and the rest of its price."""
+    """All that an option of one component adds to a plan: memory in each phase, and the rest of its price.
+
+    What it pins is a part of that where pinning is limited.
+    """
+    host = plan.bill.host
     phases = tuple(peak.memory.required / scale.memory for peak in plan.bill.peaks)
-    return (*phases, plan.bill.host.steady / scale.memory, *price_of(plan, scale))
+    limited = plan.run.facts.machine.host.pinnable is not None
+    return *phases, host.steady / scale.memory, host.pinned / FINE * limited, *_weighed(plan, scale)
+
+
+def _weighed(plan: Plan, scale: Scale) -> tuple[float, ...]:
+    """Device memory, host memory, effort, loss, tiles and the number of other ways in which components are called."""
+    bill = plan.bill
+    return (
+        bill.peak.memory.required / scale.memory,
+        bill.host.peak / scale.memory,
+        log1p(plan.effort) / scale.effort,
+        bill.loss.error / scale.loss,
+        2 * bill.loss.tiles,
+        sum(map(len, plan.run.variants.values())),
+    )
 
 
 def undominated(plans: Iterable[Plan], price: Callable[[Plan], tuple[float, ...]]) -> list[Plan]:
@@ -89,27 +101,55 @@ def undominated(plans: Iterable[Plan], price: Callable[[Plan], tuple[float, ...]
 
 def _effect(plan: Plan) -> tuple[int, float]:
     """How many components a plan touches, and how hard: simpler plans come first."""
-    touched = sum(len({seat.component for seat in s.seats}) for s in plan.strategies if not _leaves(plan, s))
+    touched = sum(
+        len({seat.component for seat in s.seats}) for s in plan.strategies if not changes_nothing(s, plan.run.facts)
+    )
     return touched, plan.effort
 
 
-def _leaves(plan: Plan, strategy: Strategy) -> bool:
-    """Whether a strategy leaves the run as it is by default."""
-    run = Run(plan.run.facts)
-    drawn = strategy.redraw(run)
+@lru_cache(maxsize=1024)
+def changes_nothing(strategy: Strategy, facts: Facts) -> bool:
+    """Whether a strategy leaves a run as it is by default."""
+    drawn = strategy.redraw(Run(facts))
     return all(isinstance(p, Resident) for p in drawn.placements.values()) and not drawn.storage and not drawn.variants
 
 
 def _pick(preference: str, fitting: Sequence[Plan]) -> Plan:
-    """The pick among plans that fit, with its reason."""
-    keys: dict[str, Callable[[Plan], tuple[float, ...]]] = {
-        "quality": lambda p: (p.bill.loss.error, p.effort, len(p.strategies)),
-        "speed": lambda p: (p.effort, p.bill.loss.error, len(p.strategies)),
-        "memory": lambda p: (p.bill.peak.memory.required, p.bill.loss.error, p.effort),
-        "balanced": lambda p: (not _comfortable(p), p.effort, p.bill.loss.error, len(p.strategies)),
+    """The pick among plans that fit, with its reason: of those about as good in what is preferred, the most precise."""
+    comfortable = [plan for plan in fitting if _comfortable(plan)] or fitting
+    pools = {
+        "quality": fitting,
+        "speed": _about_least(fitting, lambda p: p.effort),
+        "memory": _about_least(fitting, lambda p: p.bill.peak.memory.required),
+        "balanced": _about_least(comfortable, lambda p: p.effort),
     }
-    plan = min(fitting, key=keys[preference])
+    plan = min(pools[preference], key=lambda p: (*_loss(p), p.effort, len(p.strategies)))
+    return reasoned(preference, plan)
+
+
+def reasoned(preference: str, plan: Plan) -> Plan:
+    """The same plan, with the reason for which it is the pick of `preference`."""
     return replace(plan, reason=_reason(preference, plan))
+
+
+def no_worse(preference: str, less: Plan, plan: Plan) -> bool:
+    """Whether `less` is as good as `plan` in all that `preference` weighs, however small the difference."""
+    return all(a <= b for a, b in zip(_sought(preference, less), _sought(preference, plan), strict=True))
+
+
+def _sought(preference: str, plan: Plan) -> tuple[float, ...]:
+    figure = plan.bill.peak.memory.required if preference == "memory" else plan.effort
+    return _rank(plan), *_loss(plan), figure, preference == "balanced" and not _comfortable(plan)
+
+
+def _about_least(plans: Sequence[Plan], figure: Callable[[Plan], float]) -> list[Plan]:
+    """The plans whose `figure` is the least, or not worth the difference."""
+    least = min(map(figure, plans))
+    return [plan for plan in plans if figure(plan) <= least * (1 + NEGLIGIBLE)]
+
+
+def _loss(plan: Plan) -> tuple[float, int]:
+    return plan.bill.loss.error, plan.bill.loss.tiles
 
 
 def _comfortable(plan: Plan) -> bool:
@@ -124,9 +164,9 @@ def _reason(preference: str, plan: Plan) -> str:
     fits = "fits" if _rank(plan) else f"fits with {SAFETY:.0%} to spare"
     return {
         "quality": f"The least loss that {fits} ({bill.loss.word}), and of those the fastest: {moved}.",
-        "speed": f"The least copying and casting that {fits}: {moved}, precision {bill.loss.word}.",
-        "memory": f"The smallest peak of all plans that fit: {used}; {moved}.",
-        "balanced": f"The least copying and casting within {COMFORT:.0%} of the device memory: {used}; {moved}."
+        "speed": f"The most precise with about the least copying and casting that {fits}: {moved}, {bill.loss.word}.",
+        "memory": f"The most precise with about the smallest peak of all: {used}; {moved}.",
+        "balanced": f"About the least copying and casting within {COMFORT:.0%} of the device memory: {used}; {moved}."
         if _comfortable(plan)
-        else f"No plan stays within {COMFORT:.0%} of the device memory; the fastest that fits: {used}; {moved}.",
+        else f"No plan stays within {COMFORT:.0%} of the device memory; about the least copying: {used}; {moved}.",
     }[preference]

@@ -1,15 +1,38 @@
 """A plan, a recommendation, and what was dropped on the way."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from memplan.errors import BadInput
 from memplan.facts import GIB, MIB, Facts
 from memplan.run import Run
 from memplan.simulator import Bill
 from memplan.strategy import Strategy
 
+PREFERENCES = ("quality", "speed", "memory", "balanced")
 USUAL_LINK = 25e9
 USUAL_BANDWIDTH = 500e9
 """Bytes/s of a PCIe 4.0 x16 link and of a mid-range card, where the machine's own are not known."""
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """A memory of which a plan needs more than there is: "device", "host" or "pinned"; sizes in bytes."""
+
+    memory: str
+    what: str
+    needed: int
+    there: int
+
+    @property
+    def missing(self) -> int:
+        """Bytes by which it does not fit."""
+        return self.needed - self.there
+
+    def __str__(self) -> str:
+        """How much of what, and how much more than there is."""
+        needed, there = f"{self.needed / GIB:.2f} GiB", f"{self.there / GIB:.2f} GiB"
+        return f"{needed} of {self.what}, {self.missing / MIB:,.0f} MiB more than the {there} there are"
 
 
 @dataclass(frozen=True)
@@ -28,22 +51,56 @@ class Plan:
 
     @property
     def host_margin(self) -> int:
-        """Bytes of host memory left over; negative when it does not fit."""
-        return self.run.facts.machine.ram - self.bill.host.peak
+        """Bytes of host memory left over; negative when it does not fit. A unified device takes its memory from it."""
+        machine = self.run.facts.machine
+        shared = self.bill.peak.memory.required if machine.unified else 0
+        return machine.ram - self.bill.host.peak - shared
+
+    @property
+    def pin_margin(self) -> int:
+        """Bytes of host memory that could be pinned besides; negative when the plan pins more than it may."""
+        return self.run.facts.machine.pinnable - self.bill.host.pinned
+
+    @property
+    def spare(self) -> int:
+        """The least of its margins."""
+        return min(self.margin, self.host_margin, self.pin_margin)
 
     @property
     def fits(self) -> bool:
         """Whether device and host memory suffice."""
-        return self.margin >= 0 and self.host_margin >= 0
+        return self.spare >= 0
+
+    @property
+    def shortages(self) -> tuple[Shortage, ...]:
+        """What it needs more of than there is; () when it fits."""
+        return tuple(need for need in self._needs() if need.missing > 0)
+
+    def _needs(self) -> Iterator[Shortage]:
+        peak, host, machine = self.bill.peak, self.bill.host, self.run.facts.machine
+        place = f"{peak.phase} ({peak.component})" if peak.component else peak.phase
+        yield Shortage("device", f"device memory in {place}", peak.memory.required, machine.vram)
+        if not machine.unified:
+            yield Shortage("host", "host memory for weights", host.peak, machine.ram)
+        elif host.peak:
+            both = machine.ram - self.host_margin
+            yield Shortage("host", "memory for device and host together", both, machine.ram)
+        if machine.host.pinnable is not None:
+            yield Shortage("pinned", "pinned host memory", host.pinned, machine.pinnable)
 
     @property
     def effort(self) -> float:
-        """What orders plans by speed: predicted seconds, or those of the bytes it copies and casts."""
+        """What orders plans by speed: predicted seconds, or those of the bytes it copies and casts.
+
+        Copies that the device waits for count twice: they hide behind nothing, and come from memory that is not pinned.
+        """
         if self.bill.seconds is not None:
             return self.bill.seconds
         gpu = self.run.facts.machine.gpu
         link, bandwidth = (gpu.link if gpu else None), (gpu.bandwidth if gpu else None)
-        return self.bill.traffic.link / (link or USUAL_LINK) + self.bill.traffic.cast / (bandwidth or USUAL_BANDWIDTH)
+        traffic = self.bill.traffic
+        copied = (traffic.link + traffic.waited) / (link or USUAL_LINK)
+        return copied + traffic.cast / (bandwidth or USUAL_BANDWIDTH)
 
     def __str__(self) -> str:
         """The plan as people type it."""
@@ -71,26 +128,17 @@ class Recommendation:
     dropped: tuple[Dropped, ...] = ()
 
     def pick(self, preference: str) -> Plan | None:
-        """The pick for "quality", "speed", "memory" or "balanced"; None when nothing fits."""
+        """The pick for "quality", "speed", "memory" or "balanced"; None when nothing fits. Others raise BadInput."""
+        check_preference(preference)
         return dict(self.picks).get(preference)
 
     @property
     def nearest(self) -> Plan:
         """The plan that misses the machine by the least."""
-        return max(self.front, key=lambda p: min(p.margin, p.host_margin))
+        return max(self.front, key=lambda p: p.spare)
 
 
-def shortage(plan: Plan) -> str:
-    """What a plan that does not fit misses: how much, of which memory, in which phase."""
-    peak, machine = plan.bill.peak, plan.run.facts.machine
-    place = f"{peak.phase} ({peak.component})" if peak.component else peak.phase
-    needs = (
-        (f"device memory in {place}", peak.memory.required, machine.vram),
-        ("host memory for weights", plan.bill.host.peak, machine.ram),
-    )
-    missed = (
-        f"{need / GIB:.2f} GiB of {what}, {(need - have) / MIB:.0f} MiB more than the {have / GIB:.2f} GiB there are"
-        for what, need, have in needs
-        if need > have
-    )
-    return f"the nearest plan, {plan}, needs {', and '.join(missed)}"
+def check_preference(name: str) -> None:
+    """Raises BadInput for a name that is no preference."""
+    if name not in PREFERENCES:
+        raise BadInput(f"unknown preference {name!r}: use one of {', '.join(PREFERENCES)}")

@@ -1,16 +1,27 @@
 """Seats times variants: every combination that can matter, priced."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
 from memplan.errors import BadInput
 from memplan.facts import Facts
-from memplan.planner.judgement import COARSE, FINE, Scale, judge, share_of, undominated
+from memplan.planner.judgement import (
+    COARSE,
+    FINE,
+    Scale,
+    changes_nothing,
+    judge,
+    no_worse,
+    reasoned,
+    share_of,
+    undominated,
+)
 from memplan.planner.plan import Dropped, Plan, Recommendation
 from memplan.run import Run
 from memplan.simulator import simulate
-from memplan.strategy import Decision, Seat, Strategy
+from memplan.strategy import Decision, Strategy, in_order
 
 
 def recommend(facts: Facts, catalogue: Sequence[type[Strategy]]) -> Recommendation:
@@ -26,7 +37,20 @@ def _search(facts: Facts, catalogue: Sequence[type[Strategy]], grain: int) -> Re
     plans: list[Plan] = []
     for shared in ((), *((s,) for s in variants if _components(s) > 1)):
         plans += _combinations(facts, variants, shared, dropped, grain)
-    return judge(facts, plans, dropped, grain)
+    found = judge(facts, plans, dropped, grain)
+    idle = [s for s in variants if changes_nothing(s, facts)]
+    return replace(found, picks=tuple((name, _spared(facts, name, plan, idle)) for name, plan in found.picks))
+
+
+def _spared(facts: Facts, preference: str, plan: Plan, idle: Sequence[Strategy]) -> Plan:
+    """The pick without the techniques that it is no worse without: judged by grains, some may have come along."""
+    for strategy in plan.strategies:
+        if strategy in idle:
+            continue
+        less = _seat(facts, _filled([s for s in plan.strategies if s is not strategy], idle))
+        if isinstance(less, Plan) and no_worse(preference, less, plan):
+            return _spared(facts, preference, reasoned(preference, less), idle)
+    return plan
 
 
 def draw(facts: Facts, strategies: Iterable[Strategy]) -> Plan:
@@ -39,16 +63,18 @@ def draw(facts: Facts, strategies: Iterable[Strategy]) -> Plan:
 
 def seated(facts: Facts, strategies: Sequence[Strategy]) -> Plan:
     """The plan of these strategies. Raises BadInput when two want one seat, or one refuses to join the others."""
-    taken: dict[Seat, Strategy] = {}
-    for strategy in strategies:
-        for seat in strategy.seats:
-            other = taken.setdefault(seat, strategy)
-            if other is not strategy:
-                raise BadInput(f"{strategy} and {other} both decide the {seat.decision} of {seat.component}: keep one")
-    plan = _seat(facts, tuple(sorted(strategies, key=_order)))
+    plan = _seat(facts, strategies)
     if isinstance(plan, Dropped):
         raise BadInput(f"{plan.what} cannot be: {plan.reason}")
     return plan
+
+
+def _filled(chosen: list[Strategy], idle: Sequence[Strategy]) -> list[Strategy]:
+    """`chosen`, and on the seats they leave free what changes nothing."""
+    for strategy in idle:
+        if not any(strategy.seats & other.seats for other in chosen):
+            chosen.append(strategy)
+    return chosen
 
 
 def _components(strategy: Strategy) -> int:
@@ -68,16 +94,35 @@ def _willing(facts: Facts, catalogue: Sequence[type[Strategy]], dropped: list[Dr
 
 def _combinations(
     facts: Facts, variants: Sequence[Strategy], shared: tuple[Strategy, ...], dropped: list[Dropped], grain: int
-) -> Iterator[Plan]:
-    """Plans that seat `shared`, and of each component one of its undominated options beside it."""
+) -> Iterable[Plan]:
+    """Plans that seat `shared`, and of each component one of its undominated options beside it.
+
+    Components join one after the other, and what is beaten so far goes no further: costs add.
+    """
     taken = {seat for s in shared for seat in s.seats}
-    names = [c.name for c in facts.model.components]
-    free = [[s for s in variants if _only(s, name) and not s.seats & taken] for name in names]
-    for combination in product(*(_options(facts, own, shared, dropped, grain) for own in free)):
-        chosen = tuple(sorted((*shared, *(s for option in combination for s in option)), key=_order))
-        plan = _seat(facts, chosen)
-        if isinstance(plan, Plan):
-            yield plan
+    scale = Scale(max(grain // (2 * len(facts.model.components)), FINE))  # what each join forgoes adds up
+    joined = _seated(facts, shared, [()])
+    for component in facts.model.components:
+        own = [s for s in variants if _only(s, component.name) and not s.seats & taken]
+        options = _options(facts, own, shared, dropped, scale)
+        ways = ((*chosen, *option) for chosen, option in product(_unbeaten(joined, scale), options))
+        joined = _seated(facts, shared, ways)
+    return joined.values()
+
+
+Way = tuple[Strategy, ...]
+"""What is decided about one or several components."""
+
+
+def _seated(facts: Facts, shared: Way, ways: Iterable[Way]) -> dict[Way, Plan]:
+    """The plans of these ways that are not refused, everything else as it is."""
+    plans = ((way, _seat(facts, (*shared, *way))) for way in ways)
+    return {way: plan for way, plan in plans if isinstance(plan, Plan)}
+
+
+def _unbeaten(plans: Mapping[Way, Plan], scale: Scale) -> list[Way]:
+    best = {id(plan) for plan in undominated(plans.values(), partial(share_of, scale=scale))}
+    return [way for way, plan in plans.items() if id(plan) in best]
 
 
 def _only(strategy: Strategy, component: str) -> bool:
@@ -85,29 +130,22 @@ def _only(strategy: Strategy, component: str) -> bool:
 
 
 def _options(
-    facts: Facts, variants: Sequence[Strategy], shared: tuple[Strategy, ...], dropped: list[Dropped], grain: int
-) -> list[tuple[Strategy, ...]]:
-    """The ways to fill the free seats of one component that no other way beats in every respect.
-
-    What a component costs adds to what the others cost, so that an option beaten here is beaten in every plan.
-    """
+    facts: Facts, variants: Sequence[Strategy], shared: Way, dropped: list[Dropped], scale: Scale
+) -> list[Way]:
+    """The ways to fill the free seats of one component that no other way beats in every respect."""
     seats = [[(s,) for s in variants if _decides(s, decision)] for decision in Decision]
     choices = [
         own if decision is Decision.PLACEMENT and own else [(), *own]
         for decision, own in zip(Decision, seats, strict=True)
     ]
-    plans: dict[tuple[Strategy, ...], Plan] = {}
-    for parts in product(*choices):
-        own = tuple(s for part in parts for s in part)
-        plan = _seat(facts, tuple(sorted((*shared, *own), key=_order)))
-        if isinstance(plan, Plan):
-            plans[own] = plan
-        elif not shared:
-            dropped.append(plan)
-    best = {id(p) for p in undominated(plans.values(), partial(share_of, scale=Scale(grain)))}
+    ways = [tuple(s for part in parts for s in part) for parts in product(*choices)]
+    plans = _seated(facts, shared, ways)
+    best = _unbeaten(plans, scale)
     if not shared:
-        dropped += [Dropped(_name(own), BEATEN) for own, p in plans.items() if id(p) not in best]
-    return [own for own, p in plans.items() if id(p) in best]
+        refused = (_seat(facts, way) for way in ways if way not in plans)
+        dropped += [refusal for refusal in refused if isinstance(refusal, Dropped)]
+        dropped += [Dropped(_name(way), BEATEN) for way in plans if way not in best]
+    return best
 
 
 BEATEN = "another way of running this component needs no more of anything"
@@ -117,21 +155,16 @@ def _decides(strategy: Strategy, decision: Decision) -> bool:
     return any(seat.decision is decision for seat in strategy.seats)
 
 
-def _order(strategy: Strategy) -> tuple[int, str]:
-    first = min(list(Decision).index(seat.decision) for seat in strategy.seats)
-    return first, str(strategy)
-
-
 def _name(strategies: Iterable[Strategy]) -> str:
     return " + ".join(str(s) for s in strategies) or "nothing"
 
 
-def _seat(facts: Facts, strategies: tuple[Strategy, ...]) -> Plan | Dropped:
-    """The plan of these strategies, or the first refusal among them."""
-    run = Run(facts)
-    for strategy in strategies:
+def _seat(facts: Facts, strategies: Iterable[Strategy]) -> Plan | Dropped:
+    """The plan of these strategies, or the first refusal among them. Raises BadInput where two want one seat."""
+    run, chosen = Run(facts), in_order(strategies)
+    for strategy in chosen:
         refusal = strategy.refuses(run)
         if refusal:
-            return Dropped(_name(strategies), refusal)
+            return Dropped(_name(chosen), refusal)
         run = strategy.redraw(run)
-    return Plan(strategies, run, simulate(run))
+    return Plan(chosen, run, simulate(run))

@@ -46,29 +46,45 @@ class HostMemory:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes that one pipeline call moves: over the host link in each direction, and through weight casts."""
+    """Bytes that one pipeline call moves: over the host link in each direction, and through weight casts.
+
+    `ahead` of those to the device are copied while it computes; for all others it waits.
+    """
 
     to_device: int
     to_host: int
     cast: int
+    ahead: int = 0
 
     @property
     def link(self) -> int:
         """Bytes over the link in both directions."""
         return self.to_device + self.to_host
 
+    @property
+    def waited(self) -> int:
+        """Bytes over the link that the device waits for."""
+        return self.link - self.ahead
+
 
 @dataclass(frozen=True)
 class Loss:
-    """Loss of precision: the expected relative weight error (0 is exact), weighted by parameters, and its word."""
+    """Loss of precision: the expected relative weight error (0 is exact), weighted by parameters, and its word.
+
+    `tiles` is 0 where every picture is made whole, 1 for tiles of the library's size and 2 for smaller ones. Each tile
+    is normalised by itself and blended with its neighbours, so that no tiled picture is that of the whole. How far it
+    is off depends on the picture, and no figure is given.
+    """
 
     error: float
+    tiles: int = 0
 
     @property
     def word(self) -> str:
         """ "exact", "near-lossless", "slight" or "visible"."""
-        limits = (("exact", 0.0), ("near-lossless", 0.012), ("slight", 0.06))
-        return next((word for word, limit in limits if self.error <= limit), "visible")
+        limits = (("near-lossless", 0.012), ("slight", 0.06))
+        exact = not self.error and not self.tiles
+        return "exact" if exact else next((word for word, limit in limits if self.error <= limit), "visible")
 
 
 @dataclass(frozen=True)

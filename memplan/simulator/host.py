@@ -1,7 +1,9 @@
 """Host memory that weights take under a plan."""
 
+from functools import lru_cache
+
 from memplan.facts import Component
-from memplan.run import InGroups, OnCall, Run
+from memplan.run import InGroups, OnCall, Placement, Run, Stored
 from memplan.simulator.bill import HostMemory
 from memplan.simulator.weights import pinned, sizes, total
 
@@ -14,14 +16,14 @@ def host_memory(run: Run) -> HostMemory:
     """
     steady = peak = held = 0
     for component in run.facts.model.components:
-        own = _component(component, run)
+        own = _component(component, run.placement(component.name), run.stored(component.name))
         steady, held = steady + own.steady, held + own.pinned
         peak = max(peak + own.steady, steady - own.steady + own.peak)
     return HostMemory(steady, max(steady, peak), held)
 
 
-def _component(component: Component, run: Run) -> HostMemory:
-    placement, stored = run.placement(component.name), run.stored(component.name)
+@lru_cache(maxsize=1024)
+def _component(component: Component, placement: Placement, stored: Stored) -> HostMemory:
     size = total(component, stored)
     if isinstance(placement, OnCall):
         return HostMemory(size, size, 0)
@@ -29,12 +31,11 @@ def _component(component: Component, run: Run) -> HostMemory:
         return HostMemory(0, 0, 0)
     if not placement.stream:
         return HostMemory(size, size, 0)
-    return _streamed(component, run, placement, size)
+    return _streamed(component, placement, stored, size)
 
 
-def _streamed(component: Component, run: Run, placement: InGroups, size: int) -> HostMemory:
+def _streamed(component: Component, placement: InGroups, stored: Stored, size: int) -> HostMemory:
     """Stream mode pins each tensor by itself, all of them for good, or with `low_cpu_mem` two groups at a time."""
-    stored = run.stored(component.name)
     grouping = component.grouping(placement.level, placement.blocks)
     groups = [g for g in grouping.groups if g.streamed] if grouping else []
     table = sizes(component, stored)

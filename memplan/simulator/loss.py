@@ -1,5 +1,6 @@
-"""Loss of precision by storage format."""
+"""Loss of precision by storage format and by tiles."""
 
+from memplan.facts import TILED
 from memplan.run import Run
 from memplan.simulator.bill import Loss
 
@@ -8,11 +9,13 @@ WEIGHT_ERROR = {"float8_e4m3fn": 0.0265, "float8_e5m2": 0.0530}
 
 
 def loss(run: Run) -> Loss:
-    """The weight error of all components, weighted by their parameters."""
+    """The weight error of all components, weighted by their parameters, and whether pictures are cut into tiles."""
     error = count = 0.0
     for component in run.facts.model.components:
-        count += sum(w.numel for w in component.weights)
+        count += component.numel
         dtype = run.stored(component.name).dtype
         if dtype is not None:
-            error += WEIGHT_ERROR[dtype] * sum(component.weights[i].numel for i in component.cast)
-    return Loss(error / count if count else 0.0)
+            error += WEIGHT_ERROR[dtype] * component.cast_numel
+    ways = [way.partition(":") for chosen in run.variants.values() for way in chosen]
+    tiles = max((2 if size else 1 for name, _, size in ways if name == TILED), default=0)
+    return Loss(error / count if count else 0.0, tiles)

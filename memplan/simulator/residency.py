@@ -1,10 +1,11 @@
 """What one call of one component holds at each moment: its weights there, transient copies, and activations."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from memplan.facts import Call, Component, Group, Segment
+from memplan.facts import SEQUENTIAL, Call, Component, Group, Segment
 from memplan.run import InGroups, Placement, Resident, Stored
 from memplan.simulator.weights import casts, group_size, sizes, total
 
@@ -13,7 +14,8 @@ from memplan.simulator.weights import casts, group_size, sizes, total
 class Height:
     """The highest moment of a call, in bytes, and where it is; `base` of the call is not included.
 
-    `to_device` and `to_host` are bytes that cross the link in one such call, `cast` those read and written by casts.
+    `to_device` and `to_host` are bytes that cross the link in one such call, `ahead` those of them that come while the
+    device computes, `cast` those read and written by casts.
     """
 
     weights: int
@@ -22,6 +24,7 @@ class Height:
     segment: int
     to_device: int = 0
     to_host: int = 0
+    ahead: int = 0
     cast: int = 0
 
     @property
@@ -30,31 +33,51 @@ class Height:
         return self.weights + self.copies + self.activations
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16384)
 def height(component: Component, placement: Placement, stored: Stored, call: Call) -> Height:
     """The height of `call` when the weights of `component` are placed and stored like this."""
-    groups = Groups(component, placement, stored, call) if isinstance(placement, InGroups) else None
-    copies = Copies(component, stored)
-    whole = total(component, stored)
+    mover, copies = mover_of(component, placement, stored, call), Copies(component, stored)
     best, where = (-1, 0, 0, 0), 0
-    for index, segment in enumerate(call.segments):
-        times, end = segment.repeat, (*call.segments, segment)[index + 1].live
-        for module in segment.enters:
-            path = call.modules[module]
-            if groups:
-                groups.enter(path, times)
-            copies.enter(path, times)
-        resident = groups.resident if groups else whole
+    for index, resident in enumerate(residents(mover, copies, call)):
+        segment, end = call.segments[index], (*call.segments, call.segments[index])[index + 1].live
         for copied, activations in copies.moments(segment, end):
             if resident + copied + activations > best[0]:
                 best, where = (resident + copied + activations, resident, copied, activations), index
+    return Height(*best[1:], where, mover.to_device, mover.to_host, mover.ahead, copies.traffic)
+
+
+def residents(mover: "Mover", copies: "Copies", call: Call) -> Iterator[int]:
+    """Bytes of the component's stored weights on the device in each segment of `call`, in order."""
+    for segment in call.segments:
+        for module in segment.enters:
+            mover.enter(call.modules[module], segment.repeat)
+            copies.enter(call.modules[module], segment.repeat)
+        yield mover.resident
         for module in segment.leaves:
-            path = call.modules[module]
-            copies.leave(path)
-            if groups:
-                groups.leave(path, times)
-    moved = (groups.to_device, groups.to_host) if groups else (0, 0)
-    return Height(*best[1:], where, *moved, copies.traffic)
+            copies.leave(call.modules[module])
+            mover.leave(call.modules[module], segment.repeat)
+
+
+def mover_of(component: Component, placement: Placement, stored: Stored, call: Call) -> "Mover":
+    """What moves the weights of `component` while `call` runs."""
+    if isinstance(placement, InGroups):
+        return Groups(component, placement, stored, call)
+    return Mover(total(component, stored))
+
+
+class Mover:
+    """Weights on the device while a call runs; these stay. `to_device`, `to_host` and `ahead` are bytes moved."""
+
+    def __init__(self, resident: int) -> None:
+        """`resident` bytes are there when the call begins."""
+        self.resident = resident
+        self.to_device = self.to_host = self.ahead = 0
+
+    def enter(self, path: str, times: int) -> None:
+        """Module `path` is entered, `times` times over."""
+
+    def leave(self, path: str, times: int) -> None:
+        """Module `path` returns, `times` times over."""
 
 
 class Copies:
@@ -90,21 +113,19 @@ class Copies:
         return [(grown, segment.peak), (grown + self._open[-1][0], max(segment.live, end))]
 
 
-class Groups:
+class Groups(Mover):
     """Offload groups on the device while a call runs, as diffusers' hooks move them."""
 
     def __init__(self, component: Component, placement: InGroups, stored: Stored, call: Call) -> None:
         """All groups are in host memory, but for buffers that streams leave behind."""
-        grouping = component.grouping(placement.level, placement.blocks)
-        groups = grouping.groups if grouping else ()
-        self.stream = placement.stream
+        super().__init__(outside(component, placement, stored))
+        groups = groups_of(component, placement)
+        self.placement = placement
         self.bytes = {g: group_size(component, stored, g) for g in groups}
         self.by_onload = {g.onload: g for g in groups}
         self.by_offload = {g.offload: g for g in groups}
         self.next = self._successors(call) if placement.stream and call.method == "forward" else {}
         self.here: set[Group] = set()
-        self.resident = outside(component, placement, stored)
-        self.to_device = self.to_host = 0
 
     def _successors(self, call: Call) -> dict[str, Group]:
         """The group that each hooked module prefetches: the next one in the order of the first forward."""
@@ -118,13 +139,20 @@ class Groups:
         if group:
             self._bring(group, times)
         if path in self.next and self.next[path].streamed:
-            self._bring(self.next[path], times)
+            self.ahead += self._bring(self.next[path], times)
 
-    def _bring(self, group: Group, times: int) -> None:
-        if group not in self.here:
-            self.here.add(group)
-            self.resident += self.bytes[group]
-            self.to_device += self.bytes[group] * times
+    def kept_in_host_memory(self, group: Group) -> bool:
+        """Whether a copy stays in host memory while `group` is on the device, so that none is sent back."""
+        return self.placement.level == SEQUENTIAL or (self.placement.stream and group.streamed)
+
+    def _bring(self, group: Group, times: int) -> int:
+        """Copy a group that is not here; the value is how many bytes that moves."""
+        if group in self.here:
+            return 0
+        self.here.add(group)
+        self.resident += self.bytes[group]
+        self.to_device += self.bytes[group] * times
+        return self.bytes[group] * times
 
     def leave(self, path: str, times: int) -> None:
         """A module returns: its group goes; without streams, or if never pinned, it is copied back."""
@@ -132,21 +160,29 @@ class Groups:
         if group is not None and group in self.here:
             self.here.remove(group)
             self.resident -= self.bytes[group]
-            if not (self.stream and group.streamed):
+            if not self.kept_in_host_memory(group):
                 self.to_host += self.bytes[group] * times
 
 
 def outside(component: Component, placement: Placement, stored: Stored) -> int:
     """Bytes that `component` holds on the device while others are called, model offload aside.
 
-    Under block-level group offload with streams that is its groups' buffers: diffusers puts back the parameters of a
-    group's modules, not their buffers.
+    Of a component in groups that is what no group moves, and under block-level group offload with streams its groups'
+    buffers: diffusers puts back the parameters of a group's modules, not their buffers.
     """
     if isinstance(placement, Resident):
         return total(component, stored)
-    if not (isinstance(placement, InGroups) and placement.stream and placement.level == "block_level"):
+    if not isinstance(placement, InGroups):
         return 0
-    grouping = component.grouping(placement.level, placement.blocks)
+    groups = groups_of(component, placement)
     table = sizes(component, stored)
-    matched = {i for g in grouping.groups if g.streamed for i in g.weights} if grouping else set()
-    return sum(table[i] for i in matched if component.weights[i].buffer)
+    stay = set(range(len(table))) - {i for g in groups for i in g.weights}
+    if placement.stream and placement.level == "block_level":
+        stay |= {i for g in groups if g.streamed for i in g.weights if component.weights[i].buffer}
+    return sum(table[i] for i in stay)
+
+
+def groups_of(component: Component, placement: InGroups) -> tuple[Group, ...]:
+    """The offload groups of `component`."""
+    grouping = component.grouping(placement.level, placement.blocks)
+    return grouping.groups if grouping else ()

@@ -16,6 +16,7 @@ def sizes(component: Component, stored: Stored) -> tuple[int, ...]:
     return tuple(w.numel * item if i in cast else w.nbytes for i, w in enumerate(component.weights))
 
 
+@lru_cache(maxsize=256)
 def total(component: Component, stored: Stored) -> int:
     """Bytes of all weights of `component` as `stored`."""
     return sum(sizes(component, stored))

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from memplan.facts import MIB
-from memplan.probe.sources import open_pipeline
-from memplan.probe.trace import dry_run
+from memplan.probes.sources import open_pipeline
+from memplan.probes.trace import dry_run
 from tests.accuracy.measured import component_peaks
-from tests.pipelines import FAMILIES, build, inputs
+from tests.pipelines import EVERY_FAMILY, build, inputs
 
 CONVOLUTIONAL = ("unet", "vae")
 """Components made of convolutions."""
@@ -55,7 +55,7 @@ def lines(families: Iterable[str] = (), as_markdown: bool = False, size: str = "
     yield row.format("pipeline", "dtype", "call", "measured MiB", "traced MiB", "error")
     if as_markdown:
         yield row.format(*["---"] * 6)
-    for family in families or FAMILIES:
+    for family in families or EVERY_FAMILY:
         for dtype in (torch.float32, torch.bfloat16):
             for p in pairs(family, dtype, size):
                 figures = (f"{p.measured / MIB:.3f}", f"{p.traced / MIB:.3f}", f"{p.error:+.2%}")

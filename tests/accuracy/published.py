@@ -14,8 +14,8 @@ from typing import Any
 
 from memplan.facts import GIB, Facts, Gpu, Host, Machine, Model, Trace
 from memplan.planner import Plan, seated
-from memplan.probe.pipeline import measure
-from memplan.probe.trace import dry_run
+from memplan.probes.pipeline import measure
+from memplan.probes.trace import dry_run
 from memplan.registry import parse
 from memplan.run import Resident, Run
 from memplan.simulator.residency import outside

@@ -72,7 +72,7 @@ def test_a_near_miss_is_told_the_near_names(said: str, near: str) -> None:
 
 @pytest.mark.parametrize("said", ["", "???", "Voodoo 2", "RTX", "RTX 4070 16GB"])
 def test_an_unknown_card_is_told_how_to_go_on(said: str) -> None:
-    with pytest.raises(BadInput, match="--vram"):
+    with pytest.raises(BadInput, match=r"Target\(vram=12\)"):
         find_card(said)
 
 

@@ -50,6 +50,13 @@ def test_kind_link_and_unified_memory_agree(card: Card) -> None:
 
 
 @EACH
+def test_amds_cards_name_their_target_and_apples_what_they_lack(card: Card) -> None:
+    assert card.arch.startswith("gfx") == (card.kind == "rocm")
+    assert card.lacks == (("float64",) if card.kind == "mps" else ())
+    assert (card.gpu().arch, card.gpu().lacks) == (card.arch, card.lacks)
+
+
+@EACH
 def test_its_own_name_finds_a_card(card: Card) -> None:
     assert find_card(card.name, vram=card.memory / GIB).memory == card.memory
     assert resembling(card.name, card.total) == card

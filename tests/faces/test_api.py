@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from torch.nn.modules import module as torch_module
 
 import memplan
 from memplan import planner
-from memplan.errors import BadInput, NothingFits
+from memplan.errors import BadInput, NoGpu, NothingFits
 from memplan.faces import api
-from memplan.facts import GIB, MIB, Trace
-from memplan.probe.twin import modules_of
-from memplan.strategies import GroupOffload
+from memplan.facts import GIB, MIB
+from memplan.probes.twin import modules_of
 from tests.pipelines import build, inputs
 
 ROOM = api.Target(vram=4, ram=8)
 SCARCE = api.Target(vram=80 / 1024, ram=8)
 """Less than a medium FLUX weighs."""
-STREAMED = api.Target(vram=(512 + 80) / 1024, ram=8)
-"""As little on a card, whose context takes 512 MiB."""
+STREAMED = api.Target(vram=(590 + 80) / 1024, ram=8)
+"""As little on a card, whose context takes 590 MiB."""
 
 
 @pytest.fixture(autouse=True)
@@ -78,13 +78,13 @@ def test_recommend_answers_for_the_machine_that_is_named(cache: Path) -> None:
 
 
 def test_price_is_the_bill_that_recommend_shows() -> None:
-    pipe, call, target = build("flux"), inputs("flux"), api.Target(vram=0.5155, ram=8)
+    pipe, call, target = build("flux"), inputs("flux"), api.Target(vram=0.5917, ram=8)
     pick = api.recommend(pipe, target=target, **call).pick("quality")
     assert pick is not None
-    assert str(pick) == "model_offload"
+    assert any(s.name != "on_gpu" for s in pick.strategies)
     assert api.price(pipe, pick.strategies, target=target, **call).bill == pick.bill
-    assert api.price(pipe, ["model_offload"], target=target, **call).bill == pick.bill
-    with pytest.raises(BadInput, match="no more than one tile"):
+    assert api.price(pipe, [str(pick)], target=target, **call).bill == pick.bill
+    with pytest.raises(BadInput, match="these tiles change nothing at this size"):
         api.price(pipe, ["model_offload", "vae_tiling"], target=target, **call)
 
 
@@ -104,10 +104,30 @@ def test_frames_that_the_pipeline_chose_are_told() -> None:
     assert (shown["height"], shown["width"]) == ("32", "32")
 
 
+def test_frames_that_the_pipeline_reads_from_its_model_are_told() -> None:
+    pipe, call = build("cogvideox"), {k: v for k, v in inputs("cogvideox").items() if k != "num_frames"}
+    shown = dict(api.recommend(pipe, target=ROOM, **call).facts.trace.arguments)
+    assert shown["num_frames"] == str(pipe(**call)[0].shape[1])
+
+
 def test_a_call_without_a_prompt_gets_a_usual_one() -> None:
     call = {k: v for k, v in inputs("flux").items() if k != "prompt"}
     shown = dict(api.recommend(build("flux"), target=ROOM, **call).facts.trace.arguments)
     assert shown["prompt"].startswith("'A lighthouse")
+
+
+def test_a_pipeline_that_takes_no_prompt_gets_none() -> None:
+    unet = UNet2DModel(
+        sample_size=16,
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+    )
+    found = api.recommend(DDPMPipeline(unet, DDPMScheduler()), target=ROOM, num_inference_steps=2)
+    assert dict(found.facts.trace.arguments) == {"num_inference_steps": "2"}
+    assert found.facts.model.size == sum(4 * p.numel() for p in unet.parameters())
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
@@ -124,6 +144,12 @@ def test_a_size_is_refused_in_the_pipelines_words() -> None:
         api.recommend(pipe, target=ROOM, **call)
 
 
+def test_python_is_told_what_python_takes() -> None:
+    with pytest.raises(NoGpu, match=r'called "RTX 4071".* target=memplan\.Target\(vram=12\)') as said:
+        api.machine(api.Target(gpu="RTX 4071"))
+    assert "--" not in str(said.value)
+
+
 def test_an_unknown_preference_is_refused_before_any_work() -> None:
     with pytest.raises(BadInput, match="unknown preference 'fast': use one of quality, speed, memory, balanced"):
         api.auto_optimize(None, prefer="fast")
@@ -131,7 +157,7 @@ def test_an_unknown_preference_is_refused_before_any_work() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to plan for")
 def test_without_a_gpu_one_must_be_named() -> None:
-    with pytest.raises(BadInput, match="no GPU is visible here"):
+    with pytest.raises(BadInput, match=r"No GPU is visible here .* target=memplan\.Target\(gpu="):
         api.recommend(build("flux"), **inputs("flux"))
 
 
@@ -176,14 +202,14 @@ def test_auto_optimize_applies_the_pick_and_undoes_it() -> None:
     pipe = build("flux", "medium")
     expected, before = picture(pipe, "flux"), footprint(pipe)
     with memplan.auto_optimize(pipe, prefer="quality", target=SCARCE, device="cpu", **inputs("flux")) as applied:
-        offloaded = [s for s in applied.strategies if isinstance(s, GroupOffload)]
-        assert [s.stream for s in offloaded] == [False], "a rehearsal on the CPU has no streams"
+        assert any(s.name != "on_gpu" for s in applied.strategies)
+        assert not any(getattr(s, "stream", False) for s in applied.strategies), "a rehearsal on the CPU has no streams"
         assert not applied.irreversible
         assert footprint(pipe) != before
         assert torch.equal(picture(pipe, "flux"), expected)
     assert footprint(pipe) == before
     assert torch.equal(picture(pipe, "flux"), expected)
-    assert "stream=True" in str(api.recommend(pipe, target=STREAMED, **inputs("flux")).pick("quality"))
+    assert "stream=true" in str(api.recommend(pipe, target=STREAMED, **inputs("flux")).pick("quality"))
 
 
 def test_nothing_fits_says_what_is_missing() -> None:
@@ -191,53 +217,6 @@ def test_nothing_fits_says_what_is_missing() -> None:
     before = footprint(pipe)
     nearest = api.recommend(pipe, target=tiny, **call).nearest
     assert nearest.margin < -256 * MIB
-    with pytest.raises(NothingFits, match=re.escape(f", {-nearest.margin / MIB:.0f} MiB more than the 0.25 GiB")):
+    with pytest.raises(NothingFits, match=re.escape(f", {-nearest.margin / MIB:,.0f} MiB more than the 0.25 GiB")):
         api.auto_optimize(pipe, target=tiny, **call)
     assert footprint(pipe) == before
-
-
-# ---- a smaller call --------------------------------------------------------------------------------------------------
-def trace(**arguments: object) -> Trace:
-    """A dry run of a call with these arguments."""
-    return Trace("cuda", (), (), arguments=tuple((name, str(value)) for name, value in arguments.items()))
-
-
-@pytest.mark.parametrize(
-    ("known", "call", "changes"),
-    [
-        ({}, {}, []),
-        ({"num_images_per_prompt": 4}, {}, [{"num_images_per_prompt": 1}]),
-        ({"num_images_per_prompt": 4}, {"num_images_per_prompt": 1}, []),
-        ({"num_frames": 81}, {}, [{"num_frames": 57}, {"num_frames": 37}, {"num_frames": 17}]),
-        ({"num_frames": 9}, {}, [{"num_frames": 5}, {"num_frames": 1}]),
-        ({"num_frames": 1}, {}, []),
-        ({"height": 512, "width": 1024}, {}, [{"height": h, "width": 2 * h} for h in (384, 256, 192)]),
-        ({"height": 512}, {}, []),
-        ({"height": 64, "width": 64}, {}, [{"height": 32, "width": 32}]),
-        ({"height": 32, "width": 32}, {}, []),
-    ],
-)
-def test_smaller_calls(known: dict[str, object], call: dict[str, Any], changes: list[dict[str, int]]) -> None:
-    assert api.smaller_calls(trace(**known), call) == changes
-
-
-def test_the_nearest_call_is_the_largest_that_fits() -> None:
-    pipe, call, nowhere = build("flux", "medium"), inputs("flux", "medium"), api.Target(vram=0.25, ram=8)
-    large, small = (least(pipe, nowhere, {**call, "height": p, "width": p}) for p in (384, 256))
-    assert large > small + MIB
-    target = api.Target(vram=(large + small) / 2 / GIB, ram=8)
-    found = api.recommend(pipe, target=target, **call)
-    change, plan = api.nearest_call(pipe, found, target=target, **call) or ({}, found.nearest)
-    assert not found.picks
-    assert change == {"height": 256, "width": 256}
-    assert plan.fits
-
-
-def test_there_may_be_no_smaller_call_that_fits() -> None:
-    pipe, call, nowhere = build("flux"), asked("flux", height=64, width=64), api.Target(vram=0.25, ram=8)
-    assert api.nearest_call(pipe, api.recommend(pipe, target=nowhere, **call), target=nowhere, **call) is None
-
-
-def least(pipe: Any, target: api.Target, call: dict[str, Any]) -> int:
-    """The smallest peak of all plans for a call that does not fit."""
-    return api.recommend(pipe, target=target, **call).nearest.bill.peak.memory.required

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from memplan.__main__ import main
+from memplan.catalogue.models import names
 from memplan.faces import api
 from memplan.faces.cli.terminal import Progress
+from memplan.faces.nearest import Nearest
 from memplan.faces.report import table
 from memplan.faces.report.layout import WIDTH
 from memplan.facts import Facts
@@ -23,6 +25,7 @@ from memplan.strategies import ModelOffload
 from tests.faces import small
 from tests.pipelines import build
 
+HEAVY = {"torch", "diffusers", "transformers", "accelerate"}
 OFFLOADED = ModelOffload(("text_encoder", "transformer", "vae"))
 
 
@@ -99,7 +102,10 @@ def test_nothing_fits(
 ) -> None:
     given(small.facts(vram=1))
     nearest = draw(small.facts(), [OFFLOADED])
-    monkeypatch.setattr(api, "nearest_call", lambda *_, **__: ({"height": 512, "clip_skip": 1}, nearest))
+    change = {"height": 512, "clip_skip": 1}
+    monkeypatch.setattr(
+        "memplan.faces.cli.recommend.nearest_call", lambda *_, **__: Nearest((change,), change, nearest)
+    )
     assert main(["recommend", "small"]) == 3
     assert "fits is --height 512 --call clip_skip=1, with model_offload" in capsys.readouterr().out
     assert main(["recommend", "small", "--json"]) == 3
@@ -109,7 +115,10 @@ def test_nothing_fits(
 def test_price(given: Callable[[Facts], object], capsys: pytest.CaptureFixture[str]) -> None:
     given(small.facts())
     assert main(["price", "small", "--with", "model_offload", "--with", "vae_tiling"]) == 0
-    assert "Plan       vae_tiling:vae + model_offload" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "Plan       vae_tiling:vae + model_offload" in text
+    assert main(["price", "small", "--with", "vae_tiling:vae + model_offload"]) == 0
+    assert capsys.readouterr().out == text
     assert main(["price", "small", "--with", "model_offload", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["plan"]["strategies"] == ["model_offload"]
 
@@ -120,7 +129,7 @@ def test_probe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     out = capsys.readouterr().out
     assert "NVIDIA GeForce RTX 4070" in out
     assert "1.00 GiB of device memory kept free" in out
-    assert main(["probe", "small", "--json", "--vram", "8"]) == 0
+    assert main(["probe", "sdxl", "--json", "--vram", "8"]) == 0
     assert json.loads(capsys.readouterr().out)["model"]["name"] == "small"
 
 
@@ -134,7 +143,10 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("verb", ["", "probe", "recommend", "price", "explain"])
 def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*verb.split(), "--help"]) == 0
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= WIDTH
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= WIDTH
+    if verb in ("probe", "recommend", "price"):
+        assert all(name in "".join(out.split()) for name in names())
 
 
 # ---- bad input -------------------------------------------------------------------------------------------------------
@@ -203,7 +215,10 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     bare = replace(small.facts().machine, gpu=None)
     monkeypatch.setattr("memplan.faces.api.machine", lambda target: bare)
     assert main(["recommend", "flux.1-dev"]) == 2
-    assert "--gpu" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said == 'memplan: No GPU is visible here to plan for. --gpu "RTX 4070" names a card, ' + (
+        "--vram 12 any other by its GiB.\n"
+    )
 
 
 def test_debug_shows_the_traceback() -> None:
@@ -251,7 +266,31 @@ def test_our_warnings_are_one_line_and_others_are_kept_back(
 def test_what_is_known_needs_no_torch(line: str) -> None:
     if "flux" in line:
         api.facts("flux.1-dev", {}, target=api.Target(vram=12))  # into the cache
-    code = f"import sys; from memplan.__main__ import main; assert main({line.split()!r}) == 0; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert not {"torch", "diffusers", "transformers"} & set(done.stdout.splitlines()[-1].split())
+    assert not HEAVY & set(modules_after(line, 0))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "recommend nosuch --vram 8",
+        "recommend nosuch",
+        "recommend some/model --vram 8",
+        "recommend ./nowhere --vram 8",
+        "recommend . --vram 8",
+        "price flux.1-dev --vram 8 --with vae_tilling",
+        "probe nosuch",
+        "probe flux.1-dev --vram -1",
+        "recommend flux.1-dev --gpu RTX4071",
+    ],
+)
+def test_bad_input_is_found_without_torch(line: str, tmp_path: Path) -> None:
+    assert not HEAVY & set(modules_after(line, 2, tmp_path))
+
+
+def modules_after(line: str, status: int, folder: Path | None = None) -> list[str]:
+    """The modules that a command loads; it must end with `status`."""
+    code = f"import sys; from memplan.__main__ import main; print(main({line.split()!r})); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=folder)
+    *_, code, modules = done.stdout.splitlines()
+    assert code == str(status), done.stderr
+    return modules.split()

@@ -2,6 +2,9 @@
 
 import ast
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from memplan.faces.report.code import script
 from memplan.facts import Facts
@@ -58,3 +61,45 @@ def test_the_device_is_that_of_the_machine() -> None:
     assert facts.machine.gpu is not None
     machine = replace(facts.machine, gpu=replace(facts.machine.gpu, kind="xpu"))
     assert 'pipe.text_encoder.to("xpu")' in written(replace(facts, machine=machine))
+
+
+# ---- pictures and what else has no literal ---------------------------------------------------------------------------
+PHOTO = str(Path("~/a photo.png"))
+ARGUMENTS: dict[str, tuple[str, dict[str, str], str, str]] = {
+    "made up": ("a made-up 32 x 24 picture", {}, "Image.new('RGB', (32, 24), 'white')", "PIL"),
+    "a size": ("a 32 x 24 picture", {"image": "32x24"}, "Image.new('RGB', (32, 24), 'white')", "PIL"),
+    "a path": ("a 32 x 24 picture", {"image": PHOTO}, f"load_image({str(Path(PHOTO).expanduser())!r})", "diffusers"),
+    "a made-up video": (
+        "16 made-up pictures of 32 x 24", {}, "[Image.new('RGB', (32, 24), 'white')] * 16", "PIL",
+    ),
+    "a video of a size": (
+        "5 pictures of 32 x 24", {"image": "32x24x5"}, "[Image.new('RGB', (32, 24), 'white')] * 5", "PIL",
+    ),
+    "a tensor": ("tensor(1, 2)", {}, "...", ""),
+    "a text cut short": ("'much longer…", {}, "...", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ARGUMENTS)
+def test_every_argument_makes_a_script_that_compiles(case: str) -> None:
+    shown, call, value, module = ARGUMENTS[case]
+    facts = small.facts()
+    trace = replace(facts.trace, arguments=(("image", shown), *facts.trace.arguments))
+    text = script(draw(replace(facts, trace=trace), PLAN), "/models/small", {"prompt": "a cat", **call})
+    tree = ast.parse(text)
+    call_of_pipe = next(node for node in ast.walk(tree) if isinstance(node, ast.Call) and _name(node.func) == "pipe")
+    values = {argument.arg: ast.unparse(argument.value) for argument in call_of_pipe.keywords}
+    assert values == {"image": value, "prompt": "'a cat'", "height": "1024"}
+    assert any(line.startswith(f"from {module}") for line in text.splitlines())
+    assert ("to be filled in: " + shown in text) == (value == "...")
+
+
+def test_a_made_up_mask_has_one_channel() -> None:
+    facts = small.facts()
+    trace = replace(facts.trace, arguments=(("mask_image", "a made-up 32 x 24 picture"),))
+    text = script(draw(replace(facts, trace=trace), PLAN), "/models/small", {})
+    assert '    mask_image=Image.new("L", (32, 24), "white"),' in text
+
+
+def _name(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else ""

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from memplan.faces.nearest import Nearest
 from memplan.faces.report import json as report
 from memplan.facts import GIB
 from memplan.planner import PREFERENCES, draw
@@ -11,7 +12,7 @@ from tests.faces import small
 
 PLAN = {
     "strategies", "label", "fits", "peak", "phases", "ram", "traffic", "seconds", "loss", "margin", "ram_margin",
-    "reason",
+    "reason", "irreversible",
 }  # fmt: skip
 
 
@@ -60,11 +61,17 @@ def test_all_gives_the_whole_front() -> None:
 
 
 def test_when_nothing_fits_the_shortage_is_said() -> None:
-    data = answer(vram=1, nearest_call={"height": 512})
+    data = answer(vram=1, nearest=Nearest(({"height": 512}, {"height": 768}), {"height": 512}))
     assert data["picks"] == {}
     assert data["shortage"]["memory"] == "device"
     assert data["shortage"]["missing"] == -small.found(1).nearest.margin
     assert data["shortage"]["nearest_call"] == {"height": 512}
+    assert data["shortage"]["tried"] == [{"height": 512}, {"height": 768}]
+
+
+def test_what_cannot_be_undone_is_said() -> None:
+    for plan in answer(everything=True)["plans"]:
+        assert len(plan["irreversible"]) == ("layerwise_casting" in plan["label"])
 
 
 def test_a_bill_and_a_probe() -> None:

@@ -3,6 +3,8 @@
 import gzip
 import json
 import multiprocessing
+import os
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
@@ -77,7 +79,7 @@ calls = st.builds(
     modules=st.lists(st.text(max_size=5), max_size=3).map(tuple),
     ops=st.lists(st.text(max_size=5), max_size=3).map(tuple),
     segments=st.lists(segments, max_size=3).map(tuple),
-    variant=st.text(max_size=5),
+    variant=st.lists(st.text(max_size=5), max_size=3).map(tuple),
 )
 traces = st.builds(
     Trace,
@@ -87,6 +89,7 @@ traces = st.builds(
     alternatives=st.lists(calls, max_size=2).map(tuple),
     arguments=st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5)), max_size=3).map(tuple),
     assumptions=st.lists(st.text(max_size=5), max_size=3).map(tuple),
+    failed=st.lists(st.tuples(*[st.text(max_size=5)] * 3), max_size=2).map(tuple),
 )
 
 
@@ -99,6 +102,13 @@ def test_any_trace_comes_back_as_it_was(trace: Trace) -> None:
 def document(change: Callable[[Any], Any]) -> Damage:
     """Damage done to the JSON inside a file."""
     return lambda data: gzip.compress(json.dumps(change(json.loads(gzip.decompress(data)))).encode())
+
+
+def a_word_for_a_module(facts: Any) -> Any:
+    """The first module that a segment enters is a word in place of a number."""
+    _, calls, *_ = facts["trace"]
+    calls[0][6][0][0] = ["many"]
+    return facts
 
 
 DAMAGES: dict[str, Damage] = {
@@ -114,6 +124,7 @@ DAMAGES: dict[str, Damage] = {
     "a field too many": document(lambda facts: facts | {"trace": [*facts["trace"], 1]}),
     "another type": document(lambda facts: facts | {"model": [7, *facts["model"][1:]]}),
     "nothing where there is something": document(lambda facts: facts | {"trace": None}),
+    "a word among numbers": document(a_word_for_a_module),
     "a number where there is a list": document(
         lambda facts: facts | {"trace": [*facts["trace"][:1], 5, *facts["trace"][2:]]}
     ),
@@ -130,6 +141,26 @@ def test_a_damaged_file_is_reported_and_made_anew(cache: Path, damage: Damage) -
     assert str(path) in str(said[0].message)
     store.save(NAME, FACTS.model, FACTS.trace)
     assert same(store.load(NAME))
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (tuple[int, ...], ["many"]),
+        (tuple[int, ...], [1, 2.0]),
+        (tuple[int, ...], [True]),
+        (tuple[int, ...], "12"),
+        (tuple[str, ...], [1]),
+        (tuple[str, str], ["one"]),
+        (tuple[str, str], ["one", 2]),
+        (tuple[tuple[str, str], ...], [["one", 2]]),
+        (int, True),
+        (int | None, "1"),
+    ],
+)
+def test_what_has_another_type_is_refused(kind: Any, data: Any) -> None:
+    with pytest.raises(ValueError, match=r"is not|shorter|longer"):
+        store.decode(kind, data)
 
 
 def test_facts_are_measured_anew_where_the_file_is_damaged(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,8 +234,11 @@ def test_a_key_tells_calls_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         key("sdxl", {"height": 768}, None),
         key("sdxl", {"width": 512}, None),
         key("sdxl", {}, "float16"),
+        key("sdxl", {}, None, (7, 0)),
     ]
     monkeypatch.setattr(api, "version", lambda library: "99")
+    keys.append(key("sdxl", {}, None))
+    monkeypatch.setattr(api, "KERNELS", "cpu")
     keys.append(key("sdxl", {}, None))
     monkeypatch.setattr(store, "schema", lambda kind: "another")
     keys.append(key("sdxl", {}, None))
@@ -225,6 +259,31 @@ def test_a_key_follows_the_contents_of_a_folder(tmp_path: Path) -> None:
         keys.append(key(tmp_path, {}, None))
     assert len(set(keys)) == 3
     assert key(tmp_path, {}, None) == key(str(tmp_path), {}, None) == keys[-1]
+
+
+def test_a_key_follows_the_picture_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    keys = [key("sdxl", {"image": "p.png"}, None)]
+    for content in (b"small", b"larger"):
+        Path("p.png").write_bytes(content)
+        keys.append(key("sdxl", {"image": "p.png"}, None))
+    os.utime("p.png", (1, 1))
+    keys.append(key("sdxl", {"image": "p.png"}, None))
+    assert len(set(keys)) == 4
+    assert key("sdxl", {"prompt": "~nobody " * 999}, None) is not None
+
+
+@pytest.mark.parametrize(
+    "changed", ["allocator.py", "facts/trace.py", "faces/api.py", "probes/doors.py", "catalogue/components.json"]
+)
+def test_a_key_follows_what_decides_the_facts(changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(Path(api.__file__).parent.parent, tmp_path / "memplan")
+    monkeypatch.setattr(api, "__file__", str(tmp_path / "memplan" / "faces" / "api.py"))
+    before = key("sdxl", {}, None)
+    assert key("sdxl", {}, None) == before
+    with (tmp_path / "memplan" / changed).open("a") as file:
+        file.write("\n")
+    assert key("sdxl", {}, None) != before
 
 
 @pytest.mark.parametrize("call", [{"prompt_embeds": object()}, {"sigmas": [1.0, 0.5]}], ids=["tensor", "list"])

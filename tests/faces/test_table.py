@@ -1,15 +1,20 @@
 """The text report: what is in it, in which order, and how wide it is."""
 
+from dataclasses import replace
+
 import pytest
 
+from memplan.faces.cli import options
+from memplan.faces.nearest import Nearest
 from memplan.faces.report import bill, hardware, table
-from memplan.faces.report.front import others, why
+from memplan.faces.report.front import distinct, fitting, others, why
 from memplan.faces.report.label import label
 from memplan.faces.report.layout import WIDTH, columns, paragraph
 from memplan.faces.report.units import amount, gib, mib
 from memplan.facts import GIB, MIB
-from memplan.planner import PREFERENCES, draw
-from memplan.strategies import GroupOffload, LayerwiseCasting, ModelOffload, OnGpu
+from memplan.planner import PREFERENCES, Plan, draw
+from memplan.registry import parse_plan
+from memplan.strategies import GroupOffload, LayerwiseCasting, ModelOffload, OnGpu, VaeTiling
 from tests.faces import small
 
 EVERY = tuple(OnGpu(name) for name in ("text_encoder", "transformer", "vae"))
@@ -26,7 +31,6 @@ def test_lines_fit_the_terminal(vram: float, everything: bool) -> None:
     text = table.recommendation(small.found(vram), everything=everything)
     assert max(map(len, text.splitlines())) <= WIDTH
     assert not any(line != line.rstrip() for line in text.splitlines())
-    assert "\N{NO-BREAK SPACE}" not in text
 
 
 def test_the_preferred_pick_comes_first() -> None:
@@ -47,9 +51,9 @@ def test_a_pick_shows_figures_margin_and_reason() -> None:
 
 def test_the_plan_that_does_least_is_shown_by_phase() -> None:
     text = table.recommendation(small.found())
-    assert "Everything on the GPU needs 9.26 GiB and does not fit: 1,288 MiB too many" in text
+    assert "Everything on the GPU needs 9.33 GiB and does not fit: 1,366 MiB too many" in text
     phases = [line.split() for line in text.splitlines() if "text_encoder  " in line or " vae  " in line]
-    assert ["decoding", "vae", "6.75", "0.00", "2.00", "8.76", "8.76", "9.26"] in phases
+    assert ["decoding", "vae", "6.75", "0.00", "2.00", "8.76", "8.76", "9.33"] in phases
 
 
 def test_all_shows_what_was_dropped_and_why() -> None:
@@ -65,8 +69,29 @@ def test_a_long_front_is_cut_to_plans_that_fit_and_differ() -> None:
     few = others(found, 5)
     assert len(few) == 5
     assert all(plan.fits for plan in few)
-    assert few == [plan for plan in found.front if plan in few], "in the order of the front"
     assert others(found, 5) == few, "the same each time"
+    assert "5 of " in table.recommendation(found).replace(f"{table.ROWS} of", "5 of")
+
+
+def test_plans_are_sorted_by_the_traffic_that_is_shown() -> None:
+    found = small.found()
+    for plans in (others(found, 5), others(found)):
+        traffic = [plan.bill.traffic.link for plan in plans]
+        assert traffic == sorted(traffic)
+        assert len(set(traffic)) > 1
+
+
+def test_a_plan_much_like_one_of_fewer_techniques_is_left_out_and_counted() -> None:
+    found = small.found()
+    simple = next(plan for plan in others(found) if plan.fits)
+    double = replace(simple, strategies=(*simple.strategies, VaeTiling()))
+    both = replace(found, front=(*found.front, double))
+    assert double in fitting(both)
+    assert distinct(both) == distinct(found)
+    assert double in others(both), "--all shows every plan"
+    alike = len(fitting(both)) - len(distinct(both))
+    assert alike == len(fitting(found)) - len(distinct(found)) + 1
+    assert f"{alike} left out that differ by under 1 %" in " ".join(table.recommendation(both).split())
 
 
 def test_a_row_says_what_it_is_better_and_worse_at() -> None:
@@ -80,20 +105,30 @@ def test_a_row_says_what_it_is_better_and_worse_at() -> None:
 def test_nothing_fits() -> None:
     found = small.found(vram=1)
     assert not found.picks
-    text = " ".join(table.nothing_fits(found.nearest).split())
+    text = said(found.nearest, Nearest(weights=True))
     assert f"{mib(-found.nearest.margin)} MiB more than the 1.00 GiB there are" in text
-    assert "of device memory in text encoding (text_encoder.layers.0, aten.mm)" in text
-    changed = draw(small.facts(), EVERY)
-    text = table.nothing_fits(found.nearest, "--height 512 --width 512", changed)
-    assert "The nearest change of the call that fits is --height 512 --width 512, with everything on the GPU" in text
+    assert "of device memory in text encoding (text_encoder), " in text
+    assert "The weights alone are too much in every plan" in text
+    assert "There is no smaller call to try." in said(found.nearest, Nearest())
+    smaller = {"height": 512, "width": 512}
+    assert "tried do not fit either: --height 512 --width 512." in said(found.nearest, Nearest((smaller,)))
+    text = said(found.nearest, Nearest((smaller,), smaller, draw(small.facts(), EVERY)))
+    assert "nearest change of the call that fits is --height 512 --width 512, with everything on the GPU" in text
+    assert "(tried: --height 512 --width 512)" in text
+
+
+def said(plan: Plan, nearest: Nearest) -> str:
+    return " ".join(table.nothing_fits(plan, nearest, options.typed).split())
 
 
 def test_host_memory_can_be_what_is_missing() -> None:
     plan = draw(small.facts(ram=2), [ModelOffload(("text_encoder", "transformer", "vae"))])
-    assert "needs 6.75 GiB of host memory for weights, 4,864 MiB more than the 2.00 GiB" in " ".join(
-        table.nothing_fits(plan).split()
-    )
+    assert "needs 6.75 GiB of host memory for weights, 4,864 MiB more than the 2.00 GiB" in said(plan, Nearest())
     assert "6.75 GiB at the highest, 4,864 MiB too many" in bill.bill(plan)
+    both = draw(small.facts(vram=1, ram=2), plan.strategies)
+    text = said(both, Nearest())
+    assert "of device memory in denoising" in text
+    assert "there are, and 6.75 GiB of host memory for weights" in text
 
 
 def test_the_bill_names_module_and_op_of_each_peak() -> None:
@@ -118,7 +153,22 @@ def test_labels_leave_out_what_stays_on_the_gpu() -> None:
 
 def test_labels_name_a_technique_once_for_all_components() -> None:
     plan = [LayerwiseCasting("a"), LayerwiseCasting("b"), GroupOffload("a", stream=True), GroupOffload("b")]
-    assert label(plan) == "layerwise_casting:a,b + group_offload:a (stream) + group_offload:b"
+    assert label(plan) == "layerwise_casting:a,b + group_offload:a,stream=true + group_offload:b"
+
+
+def test_labels_can_be_typed() -> None:
+    found = small.found()
+    assert len(found.front) > 10
+    for plan in found.front:
+        shown = [s for s in plan.strategies if not isinstance(s, OnGpu)]
+        assert not shown or set(parse_plan(label(plan.strategies), found.facts)) == set(shown)
+
+
+def test_a_pick_says_what_cannot_be_undone() -> None:
+    found = small.found(5, ram=0.5)
+    casting = {label(p.strategies) for _, p in found.picks if "layerwise_casting" in str(p)}
+    text = " ".join(table.recommendation(found).split())
+    assert text.count("layerwise_casting can't be undone; float8 storage loses bits") == len(casting) > 0
 
 
 def test_columns_align_and_wrap() -> None:

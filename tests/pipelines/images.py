@@ -7,7 +7,7 @@ from typing import Any
 
 import diffusers
 
-from tests.pipelines.parts import Size, clip, t5, tokenizer
+from tests.pipelines.parts import Size, clip, flow, t5, tokenizer
 
 
 def image_vae(size: Size) -> Any:
@@ -40,16 +40,21 @@ def sd15(size: Size) -> diffusers.DiffusionPipeline:
     )  # fmt: skip
 
 
+def unet_of_sdxl(size: Size) -> Any:
+    """The U-Net of Stable Diffusion XL."""
+    time_ids = 8
+    return unet(
+        size, cross_attention_dim=2 * size.text, use_linear_projection=True, transformer_layers_per_block=(1, 2),
+        addition_embed_type="text_time", addition_time_embed_dim=time_ids,
+        projection_class_embeddings_input_dim=6 * time_ids + size.text,
+    )  # fmt: skip
+
+
 def sdxl(size: Size) -> diffusers.DiffusionPipeline:
     """Stable Diffusion XL."""
-    time_ids = 8
     return diffusers.StableDiffusionXLPipeline(
-        unet=unet(
-            size, cross_attention_dim=2 * size.text, use_linear_projection=True, transformer_layers_per_block=(1, 2),
-            addition_embed_type="text_time", addition_time_embed_dim=time_ids,
-            projection_class_embeddings_input_dim=6 * time_ids + size.text,
-        ),
-        vae=image_vae(size), scheduler=diffusers.EulerDiscreteScheduler(timestep_spacing="leading", steps_offset=1),
+        unet=unet_of_sdxl(size), vae=image_vae(size),
+        scheduler=diffusers.EulerDiscreteScheduler(timestep_spacing="leading", steps_offset=1),
         text_encoder=clip(size), tokenizer=tokenizer(77),
         text_encoder_2=clip(size, projection=True), tokenizer_2=tokenizer(77),
     )  # fmt: skip
@@ -64,7 +69,7 @@ def sd3(size: Size) -> diffusers.DiffusionPipeline:
             num_attention_heads=size.heads, attention_head_dim=size.head_dim, caption_projection_dim=size.width,
             joint_attention_dim=both_clips, pooled_projection_dim=both_clips,
         ),
-        vae=image_vae(size), scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=image_vae(size), scheduler=flow(),
         text_encoder=clip(size, projection=True), tokenizer=tokenizer(77),
         text_encoder_2=clip(size, projection=True), tokenizer_2=tokenizer(77),
         text_encoder_3=t5(size, both_clips), tokenizer_3=tokenizer(512),
@@ -80,6 +85,6 @@ def flux(size: Size) -> diffusers.DiffusionPipeline:
             attention_head_dim=size.head_dim, axes_dims_rope=(quarter, quarter, 2 * quarter),
             joint_attention_dim=size.text, pooled_projection_dim=size.text, guidance_embeds=True,
         ),
-        vae=image_vae(size), scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=image_vae(size), scheduler=flow(),
         text_encoder=clip(size), tokenizer=tokenizer(77), text_encoder_2=t5(size), tokenizer_2=tokenizer(512),
     )  # fmt: skip

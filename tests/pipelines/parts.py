@@ -1,7 +1,9 @@
 """What the families share: how big things are, and the text encoders."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import diffusers
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -30,6 +32,11 @@ class Size:
         """Channels of a transformer."""
         return self.heads * self.head_dim
 
+    @property
+    def latent(self) -> int:
+        """Height and width of an image in the latent space."""
+        return self.pixels // 2 ** (len(self.levels) - 1)
+
 
 SIZES = {
     "tiny": Size(
@@ -43,7 +50,19 @@ SIZES = {
 }  # fmt: skip
 
 
-def tokenizer(length: int) -> transformers.PreTrainedTokenizerFast:
+CHAT = (
+    "{% for m in messages %}{{ m['role'] }}: {% if m['content'] is string %}{{ m['content'] }}"
+    "{% else %}{% for c in m['content'] %}{{ c.get('text', '') }}{% endfor %}{% endif %}\n{% endfor %}"
+)
+"""How a conversation is written down for a language model."""
+
+
+def flow(**settings: Any) -> Any:
+    """The scheduler of most transformers."""
+    return diffusers.FlowMatchEulerDiscreteScheduler(**settings)
+
+
+def tokenizer(length: int, side: str = "right") -> transformers.PreTrainedTokenizerFast:
     """A byte-level tokenizer, built in memory."""
     specials = ["<pad>", "<bos>", "<eos>", "<unk>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -54,7 +73,7 @@ def tokenizer(length: int) -> transformers.PreTrainedTokenizerFast:
         single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
     )
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, model_max_length=length,
+        tokenizer_object=backend, model_max_length=length, padding_side=side, chat_template=CHAT,
         pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>",
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import diffusers
 
-from tests.pipelines.parts import FRAMES, TEXT_TOKENS, Size, t5, tokenizer
+from tests.pipelines.parts import FRAMES, TEXT_TOKENS, Size, flow, t5, tokenizer
 
 
 def wan_transformer(size: Size) -> Any:
@@ -24,7 +24,7 @@ def wan(size: Size, experts: int = 1) -> diffusers.DiffusionPipeline:
         transformer=wan_transformer(size), transformer_2=wan_transformer(size) if experts > 1 else None,
         boundary_ratio=0.9 if experts > 1 else None,
         vae=diffusers.AutoencoderKLWan(base_dim=size.video_base, dim_mult=[1, 2, 4, 4], num_res_blocks=1),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        scheduler=flow(shift=3.0),
         text_encoder=t5(size, kind="UMT5"), tokenizer=tokenizer(512),
     )  # fmt: skip
 
@@ -66,5 +66,5 @@ def ltx(size: Size) -> diffusers.DiffusionPipeline:
             spatio_temporal_scaling=halve, decoder_spatio_temporal_scaling=halve, layers_per_block=(1,) * 5,
             decoder_layers_per_block=(1,) * 5,
         ),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), text_encoder=t5(size), tokenizer=tokenizer(128),
+        scheduler=flow(), text_encoder=t5(size), tokenizer=tokenizer(128),
     )  # fmt: skip

@@ -11,9 +11,9 @@ import torch
 from accelerate.hooks import CpuOffload
 
 from memplan.facts import Component, Facts, Model, Trace, Weight
-from memplan.probe.pipeline import measure
-from memplan.probe.sources import open_pipeline
-from memplan.probe.trace import dry_run
+from memplan.probes.pipeline import measure
+from memplan.probes.sources import open_pipeline
+from memplan.probes.trace import dry_run
 from memplan.run import OnCall, Run
 from memplan.simulator.chain import Chain
 from tests.measured_facts import facts_of

@@ -1,8 +1,8 @@
 import pytest
 
 from memplan.facts import GIB, Component, Facts, Model, Trace, Weight
-from memplan.probe.pipeline import measure
-from memplan.probe.sources import open_pipeline
+from memplan.probes.pipeline import measure
+from memplan.probes.sources import open_pipeline
 from memplan.run import InGroups, OnCall, Run, Stored
 from memplan.simulator.host import host_memory
 from memplan.simulator.weights import pinned

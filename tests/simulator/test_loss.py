@@ -7,6 +7,8 @@ from memplan.simulator.loss import WEIGHT_ERROR
 from tests.measured_facts import facts_of
 from tests.pipelines import build
 
+NEAR = "near-lossless"
+
 
 @pytest.mark.parametrize("dtype", WEIGHT_ERROR)
 def test_weight_error_is_that_of_gaussian_weights(dtype: str) -> None:
@@ -18,7 +20,15 @@ def test_weight_error_is_that_of_gaussian_weights(dtype: str) -> None:
 
 def test_a_run_as_loaded_is_exact() -> None:
     loss = simulate(Run(facts_of(build("flux")))).loss
-    assert (loss.error, loss.word) == (0.0, "exact")
+    assert (loss.error, loss.tiles, loss.word) == (0.0, 0, "exact")
+
+
+@pytest.mark.parametrize(("way", "tiles", "word"), [("tiled", 1, NEAR), ("tiled:16", 2, NEAR), ("sliced", 0, "exact")])
+def test_tiles_are_not_exact_and_slices_are(way: str, tiles: int, word: str) -> None:
+    run = Run(facts_of(build("flux"))).vary("vae", way)
+    loss = simulate(run).loss
+    assert (loss.error, loss.tiles, loss.word) == (0.0, tiles, word)
+    assert simulate(run.store("transformer", Stored("float8_e4m3fn"))).loss.word != "exact"
 
 
 def test_loss_counts_the_weights_that_are_cast() -> None:

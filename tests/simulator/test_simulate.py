@@ -7,7 +7,7 @@ import pytest
 from memplan.facts import GIB, MIB, Call, Component, Facts, Gpu, Host, Machine, Model, Segment, Step, Trace, Weight
 from memplan.run import InGroups, OnCall, Run, Stored
 from memplan.simulator import Peak, simulate
-from memplan.simulator.device import CONTEXT, blas_workspace, context
+from memplan.simulator.device import blas_workspace, context
 
 TEXT, NET, VAE = 1000, 4000, 500
 """Bytes of the three components."""
@@ -18,7 +18,9 @@ def component(name: str, size: int) -> Component:
     return Component(name, name.title(), "diffusers", "float32", weights, cast=(0,))
 
 
-def call(name: str, phase: str, base: int, peak: int, *, method: str = "forward", variant: str = "") -> Call:
+def call(
+    name: str, phase: str, base: int, peak: int, *, method: str = "forward", variant: tuple[str, ...] = ()
+) -> Call:
     middle = Segment(enters=(0,), leaves=(0,), live=10, peak=peak, op=1, flops=7, traffic=9)
     first = Segment(enters=(), leaves=(), live=0, peak=10, op=0, flops=0, traffic=1)
     return Call(name, method, phase, base, ("leaf",), ("aten.add", "aten.mm"), (first, middle), variant)
@@ -33,7 +35,7 @@ def run() -> Run:
         call("vae", "decoding", base=60, peak=2000, method="decode"),
     )
     timeline = (Step(0, 1), Step(1, 1), Step(2, 28), Step(1, 1), Step(3, 1))
-    tiled = (call("vae", "decoding", base=0, peak=200, method="decode", variant="tiled"),)
+    tiled = (call("vae", "decoding", base=0, peak=200, method="decode", variant=("tiled",)),)
     parts = (component("text", TEXT), component("net", NET), component("vae", VAE))
     model = Model("m", "M", parts, offload_order=("text", "net", "vae"))
     machine = Machine(None, Host(GIB, GIB))
@@ -89,6 +91,17 @@ def test_a_variant_replaces_the_call(run: Run) -> None:
     assert allocated(run.vary("vae", "tiled"))["decoding", "vae"] == TEXT + NET + VAE + 200
 
 
+def test_two_ways_are_one_call_and_a_way_that_changes_nothing_is_left_out(run: Run) -> None:
+    sliced, both = (
+        call("vae", "decoding", base=0, peak=p, method="decode", variant=v)
+        for p, v in ((500, ("sliced",)), (100, ("sliced", "tiled")))
+    )
+    trace = replace(run.facts.trace, alternatives=(*run.facts.trace.alternatives, sliced, both))
+    run = replace(run, facts=replace(run.facts, trace=trace))
+    assert allocated(run.vary("vae", "sliced").vary("vae", "tiled"))["decoding", "vae"] == TEXT + NET + VAE + 100
+    assert allocated(run.vary("vae", "sliced").vary("vae", "other"))["decoding", "vae"] == TEXT + NET + VAE + 500
+
+
 def test_a_variant_that_does_not_exist_changes_nothing(run: Run) -> None:
     assert allocated(run.vary("net", "tiled")) == allocated(run)
 
@@ -106,15 +119,17 @@ def test_casting_stores_a_quarter_and_copies_a_leaf_while_it_runs(run: Run) -> N
         (Gpu("H100", GIB, GIB, capability=(9, 0)), 32 * MIB),
         (Gpu("B200", GIB, GIB, capability=(10, 0)), 32 * MIB),
         (Gpu("A100", GIB, GIB, capability=(8, 0)), 8 * MIB + 128 * 1024),
-        (Gpu("RTX 5090", GIB, GIB, capability=(12, 0)), 8 * MIB + 128 * 1024),
-        (Gpu("MI300X", GIB, GIB, kind="rocm"), 32 * MIB),
+        (Gpu("RTX 5090", GIB, GIB, capability=(12, 0)), 32 * MIB),
+        (Gpu("RX 7900 XTX", GIB, GIB, kind="rocm", arch="gfx1100"), 32 * MIB),
+        (Gpu("RX 9070", GIB, GIB, kind="rocm", arch="gfx1201"), (32 + 76) * MIB),
+        (Gpu("MI300X", GIB, GIB, kind="rocm", arch="gfx942"), (128 + 76) * MIB),
+        (Gpu("B580", GIB, GIB, kind="xpu"), 0),
         (Gpu("M4", GIB, GIB, kind="mps"), 0),
         (None, 0),
     ],
 )
 def test_the_libraries_take_their_share(run: Run, gpu: Gpu | None, workspace: int) -> None:
     assert blas_workspace(gpu) == workspace
-    assert context(gpu) == (CONTEXT if gpu is not None and gpu.kind in ("cuda", "rocm") else 0)
     if gpu is not None:
         plain, here = decoding(run).memory, decoding(with_gpu(run, gpu)).memory
         assert here.allocated == plain.allocated + workspace

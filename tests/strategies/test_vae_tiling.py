@@ -1,4 +1,9 @@
-"""What only tiling knows: whom it refuses, and which settings its way back restores."""
+"""What only tiling knows: whom it refuses and in which words, which settings its way back restores, what it costs."""
+
+from dataclasses import replace
+
+import pytest
+import torch
 
 from memplan.run import Run
 from memplan.strategies import VaeTiling
@@ -6,20 +11,50 @@ from tests.measured_facts import facts_of
 from tests.pipelines import build
 
 
-def test_refuses_a_picture_of_one_tile() -> None:
-    facts = facts_of(build("flux"), tiles=False)
-    assert "changes nothing at this size" in (VaeTiling().refuses(Run(facts)) or "")
-    assert not list(VaeTiling.variants(facts))
+@pytest.mark.parametrize(
+    ("ways", "strategy", "sentence"),
+    [
+        ([], VaeTiling(), "no more than one at a time"),
+        ([("tiled:16",)], VaeTiling(), ": vae_tiling:tile=16 would do"),
+        ([("tiled",), ("tiled:16",)], VaeTiling(tile=8), ": vae_tiling and vae_tiling:tile=16 would do"),
+        ([("sliced",)], VaeTiling(tile=16), "no more than one at a time"),
+        ([("tiled",)], VaeTiling("transformer"), "no decode()"),
+    ],
+)
+def test_refuses(ways: list[tuple[str, ...]], strategy: VaeTiling, sentence: str) -> None:
+    facts = facts_of(build("flux"), ways={"vae": ways})
+    assert sentence in (strategy.refuses(Run(facts)) or "")
+    assert strategy not in list(VaeTiling.variants(facts))
 
 
-def test_refuses_what_has_no_tiles() -> None:
-    assert "no decode()" in (VaeTiling("transformer").refuses(Run(facts_of(build("flux")))) or "")
+def test_refuses_tiles_that_fail_in_the_words_of_the_error() -> None:
+    facts = facts_of(build("flux"), ways={})
+    failed = replace(facts, trace=replace(facts.trace, failed=(("vae", "tiled", "a kernel is too large"),)))
+    assert VaeTiling().refuses(Run(failed)) == "vae fails in tiles of this size: a kernel is too large"
 
 
-def test_tiling_that_was_on_stays_on() -> None:
+def test_refuses_where_tiles_are_on() -> None:
+    pipe = build("flux")
+    pipe.vae.enable_tiling()
+    assert VaeTiling().refuses(Run(facts_of(pipe, ways={}))) == "tiling is on already"
+
+
+@pytest.mark.parametrize("tile", [0, 16])
+def test_tiling_that_was_on_stays_on(tile: int) -> None:
     pipe = build("flux")
     pipe.vae.enable_tiling()
     pipe.vae.tile_latent_min_size = 7
-    VaeTiling().apply(pipe, "cpu")()
+    VaeTiling(tile=tile).apply(pipe, "cpu")()
     assert pipe.vae.use_tiling
-    assert pipe.vae.tile_latent_min_size == 7
+    assert (pipe.vae.tile_latent_min_size, pipe.vae.tile_sample_min_size) == (7, 32)
+
+
+def test_a_picture_of_tiles_is_another_picture() -> None:
+    """Which is why a plan with tiles is never called exact."""
+    pipe, latent = build("flux"), torch.randn(1, 4, 24, 24, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole = pipe.vae.decode(latent).sample
+        VaeTiling().apply(pipe, "cpu")
+        tiles = pipe.vae.decode(latent).sample
+    assert tiles.shape == whole.shape
+    assert float((tiles - whole).square().mean().sqrt() / whole.std()) > 0.01

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from inspect import cleandoc
 
-from memplan.errors import BadInput, MemplanError, NothingFits
+from memplan.errors import BadInput, MemplanError, NoGpu, NothingFits
 from memplan.faces.cli import explain, price, probe, recommend
+from memplan.faces.cli.options import NAME_A_GPU
 from memplan.faces.cli.terminal import only_ours
+from memplan.faces.quiet import LOUD
 
 VERBS = (probe, recommend, price, explain)
 """A verb is a module: its name is typed, its docstring is the help; add_options(parser) and run(args) -> exit code."""
@@ -26,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     try:
+        LOUD.set(args.debug)
         with only_ours(everything=args.debug):
             code: int = args.run(args)
             sys.stdout.flush()
@@ -33,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemplanError as error:
         if args.debug:
             raise
-        print(f"memplan: {error}", file=sys.stderr)
+        print(f"memplan: {f'{error.why} {NAME_A_GPU}' if isinstance(error, NoGpu) else error}", file=sys.stderr)
         return _code(error)
     except BrokenPipeError:
         # The reader went away, as `head` does; what is left to flush at exit goes nowhere.

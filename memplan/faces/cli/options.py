@@ -4,6 +4,7 @@ import argparse
 import ast
 from typing import Any
 
+from memplan.catalogue import models
 from memplan.errors import BadInput
 from memplan.faces.api import Target
 
@@ -19,15 +20,19 @@ CALL = (
     (("--max-sequence-length",), int, "TOKENS"),
 )
 """The arguments that most pipelines take."""
+NAME_A_GPU = '--gpu "RTX 4070" names a card, --vram 12 any other by its GiB.'
+"""How the command line says which card to plan for."""
 OWN = ("source", "plan", "target", "dtype", "cache", "progress")
 """Names that mean something else to memplan than to a pipeline."""
 
 
 def add_model(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """The pipeline to plan for."""
-    parser.add_argument(
-        "model", metavar="MODEL", nargs="?" if optional else None, help="a bundled name, or a folder of save_pretrained"
+    sources = (
+        "a folder of save_pretrained, a checkpoint file, a Hub id (owner/name or owner/name@revision), or a bundled "
+        f"name: {', '.join(models.names())}"
     )
+    parser.add_argument("model", metavar="MODEL", nargs="?" if optional else None, help=sources)
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:

@@ -15,8 +15,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         dest="strategies",
         action="append",
         default=[],
-        metavar="STRATEGY",
-        help="NAME, NAME:COMPONENT or NAME:COMPONENT,SETTING=VALUE,…; again for each. None: everything on the GPU",
+        metavar="PLAN",
+        help="a plan as memplan writes it, NAME:COMPONENT,…,SETTING=VALUE,… with + between several; or again for each. "
+        "None: everything on the GPU",
     )
     options.add_call(parser)
     options.add_machine(parser)

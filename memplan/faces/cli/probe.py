@@ -5,6 +5,7 @@ import argparse
 from memplan.faces import api
 from memplan.faces.cli.options import add_dtype, add_json, add_machine, add_model, target
 from memplan.faces.cli.terminal import Progress
+from memplan.probes.sources import look
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +20,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print."""
     from memplan.faces.report import hardware, json
 
+    if args.model is not None:
+        look(args.model)
     here = api.machine(target(args))
     model = None
     if args.model is not None:

@@ -6,7 +6,8 @@ from typing import Any
 from memplan.faces import api
 from memplan.faces.cli import options
 from memplan.faces.cli.terminal import Progress
-from memplan.planner import PREFERENCES, Plan, Recommendation
+from memplan.faces.nearest import Nearest, nearest_call
+from memplan.planner import PREFERENCES, Recommendation
 
 FITS, NOTHING_FITS = 0, 3
 
@@ -25,30 +26,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan and print."""
-    call, nearest = options.call(args), None
+    call, nearest = options.call(args), Nearest()
     with Progress() as progress:
         found = api.recommend(args.model, progress=progress, **options.reading(args), **call)
         if not found.picks:
-            progress("looking for a smaller call that fits")
-            nearest = api.nearest_call(args.model, found, progress=progress, **options.reading(args), **call)
+            nearest = nearest_call(args.model, found, progress=progress, **options.reading(args), **call)
     print(_answer(args, found, call, nearest))
     return FITS if found.picks else NOTHING_FITS
 
 
-def _answer(
-    args: argparse.Namespace, found: Recommendation, call: dict[str, Any], nearest: tuple[dict[str, Any], Plan] | None
-) -> str:
+def _answer(args: argparse.Namespace, found: Recommendation, call: dict[str, Any], nearest: Nearest) -> str:
     from memplan.faces.report import code, explain, json, table
 
-    change, plan = nearest or ({}, None)
     if args.json:
-        return json.recommendation(found, args.prefer, everything=args.all, nearest_call=change)
+        return json.recommendation(found, args.prefer, everything=args.all, nearest=nearest)
     pick = found.pick(args.prefer)
     if args.code and pick is not None:
         return code.script(pick, _origin(found.facts.model.source), {"prompt": api.PROMPT, **call})
     parts = [table.recommendation(found, args.prefer, everything=args.all)]
     parts += [explain.explanation(found, everything=args.all)] if args.explain else []
-    parts += [table.nothing_fits(found.nearest, options.typed(change), plan)] if pick is None else []
+    parts += [table.nothing_fits(found.nearest, nearest, options.typed)] if pick is None else []
     return "\n\n".join(parts)
 
 

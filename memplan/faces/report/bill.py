@@ -8,12 +8,12 @@ from memplan.faces.report.layout import columns, paragraph, titled
 from memplan.faces.report.units import UNITS, amount, gib, mib, moved
 from memplan.facts import Facts
 from memplan.planner import Plan
-from memplan.simulator import Peak
+from memplan.simulator import Bill, Peak
 
 LEGEND = (
     "VRAM is what the card must have: the allocator's segments in use at the peak and the device context; with room "
     "to spare PyTorch reserves more. RAM holds the weights that are not on the card. "
-    f"link: bytes that cross it per call. {UNITS}."
+    f"Traffic: bytes that cross the link between them per call. {UNITS}."
 )
 
 
@@ -24,18 +24,22 @@ def bill(plan: Plan) -> str:
         *titled("VRAM", [f"{amount(cost.peak.memory.required)} at the highest, {margin(plan)}"]),
         *titled("RAM", [_ram(plan)]),
         *titled("Traffic", [f"{_traffic(plan)}, per call"]),
-        *titled("Precision", [f"{cost.loss.word}: expected relative weight error {cost.loss.error:.4f}"]),
+        *titled("Precision", [f"{cost.loss.word}: expected relative weight error {cost.loss.error:.4f}{_tiles(cost)}"]),
         *(titled("Time", [f"{cost.seconds:.1f} s per call"]) if cost.seconds is not None else []),
     ]
     parts = [workload(plan.run.facts), titled("Plan", [label(plan.strategies)]), phases(cost.peaks, places=True)]
     return "\n\n".join("\n".join(part) for part in [*parts, totals, paragraph(LEGEND)])
 
 
+def _tiles(cost: Bill) -> str:
+    return "; pictures are made of tiles, each normalised by itself" if cost.loss.tiles else ""
+
+
 def workload(facts: Facts) -> list[str]:
     """The machine, the model and the call, with what had to be assumed."""
     call = ", ".join(f"{name}={value}" for name, value in facts.trace.arguments)
     lines = [*hardware.machine(facts.machine), *hardware.model_line(facts.model), *titled("Call", [call])]
-    return lines + [line for text in facts.trace.assumptions for line in titled("Assumed", [text])]
+    return lines + [line for text in facts.assumptions for line in titled("Assumed", [text])]
 
 
 def margin(plan: Plan) -> str:
@@ -49,8 +53,8 @@ def figures(plan: Plan) -> str:
     """Memory, traffic and loss of a plan in one line."""
     cost = plan.bill
     time = [f"{cost.seconds:.1f} s"] if cost.seconds is not None else []
-    vram = f"VRAM {amount(cost.peak.memory.required)} ({margin(plan)})"
-    return ", ".join([vram, f"RAM {amount(cost.host.peak)}", f"link {moved(cost.traffic.link)}", cost.loss.word, *time])
+    memory = f"VRAM {amount(cost.peak.memory.required)} ({margin(plan)}), RAM {amount(cost.host.peak)}"
+    return ", ".join([memory, f"traffic {moved(cost.traffic.link)}", cost.loss.word, *time])
 
 
 def phases(peaks: Sequence[Peak], *, places: bool = False) -> list[str]:

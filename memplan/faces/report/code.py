@@ -1,12 +1,19 @@
 """A plan as the script a user would write: load, apply, call."""
 
+import ast
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from memplan.facts import Facts
 from memplan.planner import Plan
+from memplan.probes.inputs import is_size
+
+_PICTURES = re.compile(r"(?:a|(\d+))(?: made-up)? (?:pictures of )?(\d+) x (\d+)(?: picture)?")
+"""One picture, or several, as the dry run describes them: number (of several), width, height."""
 
 
 def script(plan: Plan, source: str, call: Mapping[str, Any]) -> str:
@@ -16,21 +23,59 @@ def script(plan: Plan, source: str, call: Mapping[str, Any]) -> str:
     """
     facts = plan.run.facts
     lines = [line for strategy in plan.strategies for line in strategy.code(_device(plan))]
-    imports = ["import torch", f"from diffusers import {facts.model.class_name}", *filter(_is_import, lines)]
+    values = [(name, *_value(name, shown, call)) for name, shown in facts.trace.arguments]
+    needed = [needs for _, needs, _ in values if needs]
+    imports = ["import torch", f"from diffusers import {facts.model.class_name}", *filter(_is_import, lines), *needed]
     return "\n".join([
         *_merged(imports),
         "",
-        f"pipe = {facts.model.class_name}.from_pretrained({json.dumps(source)}, torch_dtype={_dtypes(facts)})",
+        f"pipe = {facts.model.class_name}.{_loading(facts, source)}, torch_dtype={_dtypes(facts)})",
         *(line for line in lines if not _is_import(line)),
         "",
         "result = pipe(",
-        *(f"    {name}={_literal(call[name]) if name in call else shown}," for name, shown in facts.trace.arguments),
+        *(f"    {name}={value}" for name, _, value in values),
         ")",
     ])  # fmt: skip
 
 
+def _loading(facts: Facts, source: str) -> str:
+    """The call that loads the pipeline, without its end; a Hub id may name a revision."""
+    kind, (hub_id, at, revision) = facts.model.source.partition(" ")[0], source.partition("@")
+    if kind == "hub" and at:
+        return f"from_pretrained({json.dumps(hub_id)}, revision={json.dumps(revision)}"
+    return f"from_{'single_file' if kind == 'file' else 'pretrained'}({json.dumps(source)}"
+
+
+# ---- arguments ------------------------------------------------------------------------------------------------------
+def _value(name: str, shown: str, call: Mapping[str, Any]) -> tuple[str, str]:
+    """The import that an argument needs, if any, and its value as code with the comma behind it.
+
+    A picture is opened where a path was given, else made up; what no code can be written for is left to be filled in.
+    """
+    given, picture = call.get(name), _PICTURES.fullmatch(shown)
+    if picture and isinstance(given, str) and not is_size(given):
+        return "from diffusers.utils import load_image", f"load_image({json.dumps(str(Path(given).expanduser()))}),"
+    if picture:
+        number, width, height = picture.groups()
+        made = f'Image.new("{"L" if "mask" in name else "RGB"}", ({width}, {height}), "white")'
+        return "from PIL import Image", f"[{made}] * {number}," if number else f"{made},"
+    text = _literal(given) if name in call else shown
+    return "", f"{text}," if _is_literal(text) else f"...,  # to be filled in: {shown}"
+
+
 def _literal(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
+def _is_literal(text: str) -> bool:
+    try:
+        ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return False
+    return True
+
+
+# ---- the rest -------------------------------------------------------------------------------------------------------
 
 
 def _device(plan: Plan) -> str:

@@ -84,7 +84,7 @@ def _groups(run: Run, component: Component, placement: InGroups) -> list[Term]:
     share = _size(run, component) / max(component.size, 1)
     count = STREAMED if placement.stream else placement.blocks or 1
     times, suffix = (f"{count}·" if count > 1 else ""), f"{_cast(run, component)}({component.name})"
-    if placement.level == "leaf_level":
+    if placement.level != "block_level":
         return [_term(f"{times}S_leaf{suffix}", count * component.leaf * share)]
     block = _term(f"{times}S_block{suffix}", count * max(component.blocks, default=0) * share)
     return [_term(f"U{suffix}", component.unmatched * share), block]

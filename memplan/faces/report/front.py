@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from memplan.faces.report.label import techniques
 from memplan.planner import Plan, Recommendation
 
 NOTICEABLE = 0.01
@@ -9,22 +10,41 @@ NOTICEABLE = 0.01
 
 
 def others(found: Recommendation, limit: int | None = None) -> list[Plan]:
-    """The front's plans beside the picks, in its order; with `limit` so many, of those that fit where some do.
+    """The plans beside the picks: the fastest first, or where nothing fits those that miss the least.
 
-    Of plans that fit, the choice is spread out: each next one is that which differs most from all chosen before it.
-    Where nothing fits, it is those that miss the least.
+    With `limit` so many of the `distinct` ones, spread out: each next one chosen is that which differs most from all
+    chosen before it.
     """
-    picked = [plan.strategies for _, plan in found.picks]
+    picks = [plan for _, plan in found.picks]
+    picked = [plan.strategies for plan in picks]
     rest = [p for p in found.front if p.strategies not in picked]
+    if picks:
+        rest.sort(key=_speed)
     if limit is None:
         return rest
-    if not picked:
+    rest = distinct(found)
+    if not picks:
         return rest[:limit]
-    rest = [p for p in rest if p.fits]
-    if len(rest) <= limit:
-        return rest
-    chosen = _spread([plan for _, plan in found.picks], rest, limit)
+    chosen = _spread(picks, rest, limit) if len(rest) > limit else set(range(len(rest)))
     return [plan for i, plan in enumerate(rest) if i in chosen]
+
+
+def fitting(found: Recommendation) -> list[Plan]:
+    """The plans beside the picks that fit; where nothing does, all."""
+    return [p for p in others(found) if p.fits or not found.picks]
+
+
+def distinct(found: Recommendation) -> list[Plan]:
+    """Of those that fit, the ones that differ noticeably from every plan of fewer techniques in some figure."""
+    rest, known = fitting(found), [plan for _, plan in found.picks]
+    for plan in sorted(rest, key=_techniques):
+        if not any(_techniques(k) < _techniques(plan) and not any(_changes(plan, k)) for k in known):
+            known.append(plan)
+    return [plan for plan in rest if plan in known]
+
+
+def _techniques(plan: Plan) -> int:
+    return len(techniques(plan.strategies))
 
 
 def _spread(shown: Sequence[Plan], rest: Sequence[Plan], limit: int) -> set[int]:
@@ -47,8 +67,15 @@ def _distance(point: Sequence[float], others: Sequence[Sequence[float]]) -> floa
 
 
 def _figures(plan: Plan) -> tuple[float, ...]:
+    """What people read of a plan: device memory, host memory, time or traffic, loss."""
     bill = plan.bill
-    return bill.peak.memory.required, bill.host.peak, plan.effort, bill.loss.error
+    time = bill.traffic.link if bill.seconds is None else bill.seconds
+    return bill.peak.memory.required, bill.host.peak, time, bill.loss.error, bill.loss.tiles
+
+
+def _speed(plan: Plan) -> tuple[float, ...]:
+    vram, ram, time, *loss = _figures(plan)
+    return time, *loss, vram, ram
 
 
 # ---- what a plan is good for -----------------------------------------------------------------------------------------
@@ -56,14 +83,20 @@ def why(plan: Plan, pick: Plan | None, name: str) -> str:
     """One sentence: the plan's own reason, or what it has less and more of than `pick`, which is called `name`."""
     if plan.reason or pick is None:
         return plan.reason
-    pairs = [(a - b, max(a, b)) for a, b in zip(_figures(plan), _figures(pick), strict=True)]
-    words = ("VRAM", "RAM", "traffic" if plan.bill.seconds is None else "time", "loss")
-    less = [word for word, (change, of) in zip(words, pairs, strict=True) if change < -NOTICEABLE * of]
-    more = [word for word, (change, of) in zip(words, pairs, strict=True) if change > NOTICEABLE * of]
+    words = ("VRAM", "RAM", "traffic" if plan.bill.seconds is None else "time", "loss", "tiling")
+    changes = list(zip(words, _changes(plan, pick), strict=True))
+    less, more = ([word for word, change in changes if change * sign > 0] for sign in (-1, 1))
     if not less:
         return f"More {_listed(more)} than {name}." if more else f"Much like {name}."
     price = f", for more {_listed(more)}" if more else ""
     return f"Less {_listed(less)} than {name}{price}."
+
+
+def _changes(plan: Plan, other: Plan) -> list[float]:
+    """By how much each figure of `plan` is above that of `other`, as a share of the larger; 0 where not noticeable."""
+    pairs = zip(_figures(plan), _figures(other), strict=True)
+    shares = ((a - b) / max(a, b) if a != b else 0.0 for a, b in pairs)
+    return [share if abs(share) > NOTICEABLE else 0.0 for share in shares]
 
 
 def _listed(words: Sequence[str]) -> str:

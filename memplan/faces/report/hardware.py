@@ -19,7 +19,8 @@ def _gpu(gpu: Gpu) -> str:
         memory += f", {amount(gpu.free)} of it free"
     details = [memory, *([gpu.link_name] if gpu.link_name else []), *([f"driver {gpu.driver}"] if gpu.driver else [])]
     unified = ["shared with the host"] if gpu.unified else []
-    return f"{gpu.name}: {', '.join([*details, *unified])} (from {_origin(gpu.source)})"
+    lacks = [f"no {' or '.join(gpu.lacks)}"] if gpu.lacks else []
+    return f"{gpu.name}: {', '.join([*details, *unified, *lacks])} (from {_origin(gpu.source)})"
 
 
 def _origin(source: str) -> str:
@@ -28,8 +29,12 @@ def _origin(source: str) -> str:
 
 def _host(here: Machine) -> str:
     host = here.host
-    limit = f", limited to {amount(host.limit)} by its control group" if host.limit else ""
-    return f"host: {amount(host.available)} of {amount(host.total)} of memory available{limit}"
+    facts = [f"host: {amount(host.available)} of {amount(host.total)} of memory available"]
+    facts += ["in the virtual machine of WSL"] if host.system == "WSL" else []
+    facts += [f"limited to {amount(host.limit)} by its control group"] if host.limit else []
+    facts += [f"at most {amount(host.pinnable)} of it pinned"] if host.pinnable is not None else []
+    facts += [f"{amount(host.swap)} of swap not counted"] if host.swap else []
+    return ", ".join(facts)
 
 
 def disk(here: Machine) -> list[str]:

@@ -4,29 +4,31 @@
 
     schema       1; it rises when a key changes its meaning or goes
     machine      gpu (null without one): name, kind, total, free, unified, source; host: total, available, limit,
-                 source; reserve; vram and ram: what plans may use
+                 source, swap, pinnable (null: no limit of its own), system; reserve; vram and ram: what plans may use
     workload     model, class, source, size, arguments (name -> as text), assumptions (sentences)
     plans        the picks and the plans beside them that the table shows; the whole front with --all
     left_out     how many plans of the front are not in `plans`
     picks        quality, speed, memory, balanced -> a plan; empty when nothing fits
     preferred    which pick was asked for
     dropped      what, reason: variants and plans that were weighed and left out
-    shortage     null, or when nothing fits: memory ("device" or "host"), missing, phase, component, module, op, and
-                 nearest_call: null, or the changed arguments of the nearest call that fits
+    shortage     null, or when nothing fits: memory ("device", "host" or "pinned"), missing, phase, component,
+                 module, op, and nearest_call: null, or the changed arguments of the nearest call that fits; tried:
+                 those of each smaller call that was tried
 
 and `price` one with schema, machine, workload and plan. A plan holds
 
     strategies   as `memplan price --with` takes them
-    label        the same in short, for people
+    label        the same in short and as one text, which `--with` takes too
     fits         whether device and host memory suffice
     peak         phase, component, allocated, reserved, required: the highest phase
     phases       for each: the same, and weights, copies, activations, module, op
     ram          peak, steady, pinned
     traffic      to_device, to_host, cast: bytes per call
     seconds      per call; null where no time model covers it
-    loss         error (expected relative weight error), word
+    loss         error (expected relative weight error), tiles (0 whole pictures, 1 tiles, 2 small ones), word
     margin       device memory left over; ram_margin: host memory left over; negative when missing
     reason       one sentence
+    irreversible what of it can't be undone: sentences
 
 `probe` writes schema, machine and model (null unless one is named): name, class, source, size, largest, components
 (name, class, library, dtype, size, cast_size, bytes_by_dtype, blocks, unmatched, leaf, lacks) and versions.
@@ -36,8 +38,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from memplan.applier import one_way
+from memplan.faces.nearest import Nearest
 from memplan.faces.report.front import others, why
-from memplan.faces.report.label import plain
+from memplan.faces.report.label import label
 from memplan.faces.report.table import ROWS
 from memplan.facts import Component, Facts, Machine, Model
 from memplan.planner import Plan, Recommendation
@@ -51,7 +55,7 @@ def recommendation(
     prefer: str = "balanced",
     *,
     everything: bool = False,
-    nearest_call: Mapping[str, Any] | None = None,
+    nearest: Nearest | None = None,
 ) -> str:
     """The whole answer."""
     pick = found.pick(prefer)
@@ -65,7 +69,7 @@ def recommendation(
         "picks": {name: _plan(p, p.reason) for name, p in found.picks},
         "preferred": prefer,
         "dropped": [{"what": d.what, "reason": d.reason} for d in found.dropped],
-        "shortage": None if found.picks else _shortage(found.nearest, nearest_call),
+        "shortage": None if found.picks else _shortage(found.nearest, nearest or Nearest()),
     })  # fmt: skip
 
 
@@ -92,7 +96,7 @@ def _workload(facts: Facts) -> dict[str, Any]:
         "source": model.source,
         "size": model.size,
         "arguments": dict(trace.arguments),
-        "assumptions": list(trace.assumptions),
+        "assumptions": list(facts.assumptions),
     }
     return {"schema": SCHEMA, "machine": _machine(facts.machine), "workload": workload}
 
@@ -100,7 +104,8 @@ def _workload(facts: Facts) -> dict[str, Any]:
 def _machine(here: Machine) -> dict[str, Any]:
     names = ("name", "kind", "total", "free", "unified", "source")
     gpu = {name: getattr(here.gpu, name) for name in names} if here.gpu else None
-    host = {name: getattr(here.host, name) for name in ("total", "available", "limit", "source")}
+    same = ("total", "available", "limit", "source", "swap", "pinnable", "system")
+    host = {name: getattr(here.host, name) for name in same}
     return {"gpu": gpu, "host": host, "reserve": here.reserve, "vram": here.vram, "ram": here.ram}
 
 
@@ -109,17 +114,18 @@ def _plan(plan: Plan, reason: str) -> dict[str, Any]:
     host, traffic = cost.host, cost.traffic
     return {
         "strategies": [str(s) for s in plan.strategies],
-        "label": plain(plan.strategies),
+        "label": label(plan.strategies),
         "fits": plan.fits,
         "peak": _memory(cost.peak),
         "phases": [_peak(p) for p in cost.peaks],
         "ram": {"peak": host.peak, "steady": host.steady, "pinned": host.pinned},
         "traffic": {"to_device": traffic.to_device, "to_host": traffic.to_host, "cast": traffic.cast},
         "seconds": cost.seconds,
-        "loss": {"error": cost.loss.error, "word": cost.loss.word},
+        "loss": {"error": cost.loss.error, "tiles": cost.loss.tiles, "word": cost.loss.word},
         "margin": plan.margin,
         "ram_margin": plan.host_margin,
         "reason": reason,
+        "irreversible": list(one_way(plan.strategies)),
     }
 
 
@@ -134,13 +140,11 @@ def _peak(peak: Peak) -> dict[str, Any]:
     return {**_memory(peak), **parts, "module": peak.module, "op": peak.op}
 
 
-def _shortage(nearest: Plan, call: Mapping[str, Any] | None) -> dict[str, Any]:
-    peak, on_device = nearest.bill.peak, nearest.margin < 0
-    missing = {"memory": "device", "missing": -nearest.margin} if on_device else {
-        "memory": "host", "missing": -nearest.host_margin
-    }  # fmt: skip
+def _shortage(plan: Plan, nearest: Nearest) -> dict[str, Any]:
+    peak, short = plan.bill.peak, plan.shortages[0]
+    missing = {"memory": short.memory, "missing": short.missing}
     place = {"phase": peak.phase, "component": peak.component, "module": peak.module, "op": peak.op}
-    return {**missing, **place, "nearest_call": dict(call) if call else None}
+    return {**missing, **place, "nearest_call": nearest.change, "tried": list(nearest.tried)}
 
 
 def _model(model: Model) -> dict[str, Any]:

@@ -6,8 +6,6 @@ from textwrap import wrap
 WIDTH, INDENT = 100, 2
 TITLE = 11
 """Columns that a title takes."""
-TIE = "\N{NO-BREAK SPACE}"
-"""Stands for a space at which a line must not break."""
 
 
 def columns(align: str, rows: Sequence[Sequence[str]], below: Sequence[Sequence[str]] = ()) -> list[str]:
@@ -43,4 +41,4 @@ def titled(title: str, lines: Sequence[str]) -> list[str]:
 def _wrapped(text: str, width: int) -> list[str]:
     parts = text.split("\n")
     lines = [line for part in parts for line in wrap(part, max(width, 20), break_on_hyphens=False)]
-    return [line.replace(TIE, " ") for line in lines] or [""]
+    return lines or [""]

@@ -1,9 +1,11 @@
 """The answer as text for a terminal: the do-less plan, the picks, the front, and what was dropped."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from memplan.faces.report.bill import LEGEND, figures, margin, phases, where, workload
-from memplan.faces.report.front import others, why
+from memplan.applier import one_way
+from memplan.faces.nearest import Change, Nearest
+from memplan.faces.report.bill import LEGEND, figures, margin, phases, workload
+from memplan.faces.report.front import distinct, fitting, others, why
 from memplan.faces.report.label import label
 from memplan.faces.report.layout import columns, paragraph
 from memplan.faces.report.units import amount, gib, mib
@@ -12,6 +14,7 @@ from memplan.planner import Dropped, Plan, Recommendation, draw
 
 ROWS = 12
 """How many plans beside the picks are shown, unless all are asked for."""
+TYPED = 'A plan can be typed as it is written here: memplan price MODEL --with "PLAN" shows its bill, phase by phase.'
 
 
 def recommendation(found: Recommendation, prefer: str = "balanced", *, everything: bool = False) -> str:
@@ -22,7 +25,7 @@ def recommendation(found: Recommendation, prefer: str = "balanced", *, everythin
         _picks(found, prefer),
         _front(found, prefer, None if everything else ROWS),
         _dropped(found.dropped) if everything else [],
-        paragraph(LEGEND),
+        [*paragraph(LEGEND), *paragraph(TYPED)],
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -41,23 +44,35 @@ def _picks(found: Recommendation, prefer: str) -> list[str]:
     for name, plan in sorted(found.picks, key=lambda pick: pick[0] != prefer):
         text = label(plan.strategies)
         same = first.setdefault(text, name)
-        body = [text, figures(plan)] if same == name else [f"the same plan as {same}"]
-        entry = [line for part in (*body, plan.reason) for line in paragraph(part, 12)]
+        body = [text, figures(plan), plan.reason, *(f"{stays}." for stays in one_way(plan.strategies))]
+        body = body if same == name else [f"the same plan as {same}", plan.reason]
+        entry = [line for part in body for line in paragraph(part, 12)]
         lines += [f"  {name:<10}{entry[0].lstrip()}", *entry[1:]]
     return lines
 
 
 def _front(found: Recommendation, prefer: str, limit: int | None) -> list[str]:
     """The plans beside the picks, each with what it is better and worse at than the preferred one."""
-    shown, fitting = others(found, limit), others(found, len(found.front))
+    shown = others(found, limit)
     if not shown:
         return []
-    kind = "other plans that fit" if found.picks else "plans, the nearest first"
-    of = f"{len(shown):,} of {len(fitting):,}" if len(shown) < len(fitting) else f"{len(fitting):,}"
-    title = f"{of} {kind} (--all shows every plan)" if limit else f"The whole front: {len(shown):,} other plans"
-    head, unit = ("VRAM", "RAM", "margin", "link", "loss", ""), ("GiB", "GiB", "MiB", "GiB", "", "")
+    head, unit = ("VRAM", "RAM", "margin", "traffic", "loss", ""), ("GiB", "GiB", "MiB", "GiB", "", "")
     rows = [head, unit, *(_row(plan, found.pick(prefer), prefer) for plan in shown)]
-    return [title, *columns("rrrrll", rows, [paragraph(label(plan.strategies), 4, 6) for plan in shown])]
+    below = [paragraph(label(plan.strategies), 4, 6) for plan in shown]
+    return [*_title(found, len(shown), whole=limit is None), *columns("rrrrll", rows, below)]
+
+
+def _title(found: Recommendation, shown: int, *, whole: bool) -> list[str]:
+    """How many plans there are, in which order they are shown, and what was left out."""
+    order = "the fastest first" if found.picks else "the nearest first"
+    if whole:
+        return paragraph(f"The whole front: {shown:,} other plans, {order}")
+    every = fitting(found)
+    alike = len(every) - len(distinct(found))
+    of = f"{shown:,} of {len(every):,}" if shown < len(every) else f"{shown:,}"
+    kind = "other plans that fit" if found.picks else "plans"
+    left = f"; {alike:,} left out that differ by under 1 % from one of fewer techniques" if alike else ""
+    return paragraph(f"{of} {kind}, {order}{left} (--all shows every plan)")
 
 
 def _row(plan: Plan, pick: Plan | None, prefer: str) -> tuple[str, ...]:
@@ -78,22 +93,19 @@ def _dropped(dropped: Sequence[Dropped]) -> list[str]:
 
 
 # ---- nothing fits ----------------------------------------------------------------------------------------------------
-def nothing_fits(nearest: Plan, change: str = "", changed: Plan | None = None) -> str:
-    """What is missing and where, and the nearest change of the call that would fit, as people type it."""
-    lines = paragraph(f"Nothing fits. The nearest plan, {label(nearest.strategies)}, {_missing(nearest)}.")
-    if not change or changed is None:
-        return "\n".join([*lines, "No smaller call that was tried fits either."])
-    return "\n".join([
-        *lines,
-        *paragraph(f"The nearest change of the call that fits is {change}, with {label(changed.strategies)}:"),
-        *paragraph(figures(changed), 2),
-    ])  # fmt: skip
-
-
-def _missing(plan: Plan) -> str:
-    peak, here = plan.bill.peak, plan.run.facts.machine
-    if plan.margin < 0:
-        needs = f"needs {amount(peak.memory.required)} of device memory in {peak.phase} ({where(peak)})"
-        return f"{needs}, {mib(-plan.margin)} MiB more than the {amount(here.vram)} there are"
-    needs = f"needs {amount(plan.bill.host.peak)} of host memory for weights"
-    return f"{needs}, {mib(-plan.host_margin)} MiB more than the {amount(here.ram)} there are"
+def nothing_fits(plan: Plan, nearest: Nearest, typed: Callable[[Change], str]) -> str:
+    """What the plan that misses least is missing and where, and which smaller calls were tried, as people type them."""
+    missing = ", and ".join(map(str, plan.shortages))
+    lines = paragraph(f"Nothing fits. The nearest plan, {label(plan.strategies)}, needs {missing}.")
+    tried = ", ".join(map(typed, nearest.tried))
+    if nearest.weights:
+        lines += paragraph("The weights alone are too much in every plan, so that no smaller call would fit either.")
+    elif not tried:
+        lines += paragraph("There is no smaller call to try.")
+    elif nearest.change is None or nearest.plan is None:
+        lines += paragraph(f"Smaller calls that were tried do not fit either: {tried}.")
+    else:
+        found = f"{typed(nearest.change)}, with {label(nearest.plan.strategies)}"
+        lines += paragraph(f"The nearest change of the call that fits is {found} (tried: {tried}):")
+        lines += paragraph(figures(nearest.plan), 2)
+    return "\n".join(lines)

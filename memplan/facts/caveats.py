@@ -1,0 +1,39 @@
+"""What figures leave out on machines unlike the one that the dry run imitates, in sentences."""
+
+from collections.abc import Iterator
+
+from memplan.facts.machine import Gpu, Host, Machine
+from memplan.facts.model import Model
+from memplan.facts.trace import Trace
+
+_STACKS = {"rocm": "ROCm", "xpu": "oneAPI", "mps": "Metal"}
+
+
+def caveats(machine: Machine, model: Model, trace: Trace) -> Iterator[str]:
+    """The sentences for this machine, model and dry run; none for a CUDA device under Linux."""
+    if machine.gpu is None:
+        return
+    yield from _kernels(machine.gpu, trace)
+    yield from _dtypes(machine.gpu, model)
+    if not machine.unified:
+        yield from _driver(machine.host)
+
+
+def _kernels(gpu: Gpu, trace: Trace) -> Iterator[str]:
+    if trace.device == "cuda" and gpu.kind in _STACKS:
+        yield f"activations and workspaces are those of CUDA's kernels; {_STACKS[gpu.kind]}'s were not followed"
+
+
+def _dtypes(gpu: Gpu, model: Model) -> Iterator[str]:
+    for dtype in gpu.lacks:
+        named = [c.name for c in model.components if dtype in c.bytes_by_dtype]
+        if named:
+            yield f"{gpu.name} cannot compute in {dtype}: load {', '.join(named)} in another dtype"
+
+
+def _driver(host: Host) -> Iterator[str]:
+    """On Windows the driver moves what does not fit into host memory instead of failing, many times slower."""
+    if host.system in ("Windows", "WSL"):
+        yield "shared GPU memory is not counted: what the driver would move there does not fit"
+    if host.system == "WSL" and host.pinnable is not None:
+        yield "WSL limits pinned memory without telling to how much; the least that was reported is counted"

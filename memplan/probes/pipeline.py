@@ -1,0 +1,105 @@
+"""Measures a pipeline: what each component weighs, how it splits into groups, what the libraries refuse for it."""
+
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from diffusers import ModelMixin
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from transformers import PreTrainedModel
+
+from memplan.facts import Component, Model, Weight
+from memplan.probes import casting, grouping, variants
+
+LIBRARIES = ("torch", "diffusers", "transformers", "accelerate")
+
+
+def measure(pipe: Any, name: str = "", source: str = "") -> Model:
+    """What `pipe` is made of, from fake or real weights; the pipeline is left as it was.
+
+    A weight that two components share is counted in the first of them.
+    """
+    modules = {key: part for key, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    owner: dict[int, str] = {}
+    with unset_fake_temporarily():  # the copies that are hooked must be plain, even where fakes are being made
+        components = tuple(_component(key, module, owner) for key, module in modules.items())
+    # The library asks for its exclusions only about components that its sequence does not name.
+    order, excluded = _offload_order(pipe, modules), getattr(pipe, "_exclude_from_cpu_offload", ())
+    return Model(
+        name=name or type(pipe).__name__,
+        class_name=type(pipe).__name__,
+        components=components,
+        offload_order=order,
+        never_offloaded=tuple(key for key in excluded if key in modules and key not in order),
+        never_sequential=tuple(key for key in excluded if key in modules),
+        source=source,
+        versions=tuple(_versions()),
+    )
+
+
+def _offload_order(pipe: Any, modules: dict[str, torch.nn.Module]) -> tuple[str, ...]:
+    # A name that comes twice counts where it comes first: the library takes each component off its list once.
+    sequence = getattr(type(pipe), "model_cpu_offload_seq", None) or ""
+    return tuple(dict.fromkeys(key for key in sequence.split("->") if key in modules))
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for library in LIBRARIES:
+        try:
+            yield library, version(library)
+        except PackageNotFoundError:
+            continue
+
+
+def _component(key: str, module: torch.nn.Module, owner: dict[int, str]) -> Component:
+    shared = [owner[id(t)] for _, t, _ in _tensors(module) if id(t) in owner]
+    own = [(path, t, buffer) for path, t, buffer in _tensors(module) if id(t) not in owner]
+    owner.update({id(t): key for _, t, _ in own})
+    index = {path: number for number, (path, _, _) in enumerate(own)}
+    dtype = _dtype(module)
+    groups = grouping.groupings(module, index)
+    uncast = casting.lack(module, dtype)
+    lacks = dict(grouping.lacks(module, groups))
+    lacks |= {"layerwise_casting": uncast} if uncast else {}
+    lacks |= dict(variants.lacks(module))
+    lacks |= {"own_weights": f"{key} shares weights with {shared[0]}, where they are counted"} if shared else {}
+    return Component(
+        name=key,
+        class_name=type(module).__name__,
+        library=_library(module),
+        dtype=dtype,
+        weights=tuple(Weight(path, t.numel(), _name(t.dtype), buffer) for path, t, buffer in own),
+        groupings=groups,
+        cast=() if uncast else casting.cast(module, index),
+        cast_skip=() if uncast else casting.cast_skip(module),
+        lacks=tuple(lacks.items()),
+    )
+
+
+def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
+    """Name, tensor and whether it is a buffer; ties under their first name, empty tensors left out."""
+    for path, parameter in module.named_parameters():
+        if parameter.numel():
+            yield path, parameter, False
+    for path, buffer in module.named_buffers():
+        if buffer.numel():
+            yield path, buffer, True
+
+
+def _library(module: torch.nn.Module) -> str:
+    if isinstance(module, ModelMixin):
+        return "diffusers"
+    return "transformers" if isinstance(module, PreTrainedModel) else "other"
+
+
+def _dtype(module: torch.nn.Module) -> str:
+    """The dtype it computes in: what its library says, else that of its first floating weight."""
+    if isinstance(module, (ModelMixin, PreTrainedModel)) and any(True for _ in module.parameters()):
+        return _name(module.dtype)
+    floating = (t.dtype for _, t, _ in _tensors(module) if t.is_floating_point())
+    return _name(next(floating, torch.float32))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,140 @@
+"""Bytes an op holds only while it runs, beside its inputs and outputs: a small model by op family, shape and device."""
+
+from math import prod
+from typing import Any
+
+import torch
+
+HALF = (torch.float16, torch.bfloat16)
+SPLIT_ABOVE = 2**31 - 1
+"""PyTorch hands cuDNN at most this many elements at once (`split_batch_dim_to_32bit_out` of cudnn/ConvShared)."""
+SPLIT_TO = 2**29
+"""Elements of the batches into which a larger convolution is split there."""
+
+
+def workspace(func: Any, args: Any, outputs: list[torch.Tensor], device: str) -> int:
+    """Workspace in bytes of op `func` called with `args`, having written `outputs`, on "cuda" or "cpu"."""
+    if func is torch.ops.aten.convolution.default:
+        return cudnn_workspace(args, outputs[0]) if device == "cuda" else cpu_workspace(args, outputs[0])
+    if func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default:
+        return cpu_attention_workspace(args[0], args[1])
+    if func is torch.ops.aten.native_layer_norm.default:
+        return 0 if args[0].is_contiguous() else size_of(args[0])
+    if func is torch.ops.aten._safe_softmax.default:
+        return args[0].numel() + args[0][..., 0].numel()  # one boolean for each score, and for each row of them
+    return 0
+
+
+def size_of(tensor: torch.Tensor) -> int:
+    """Bytes of the elements of `tensor`, its storage aside."""
+    return tensor.numel() * tensor.element_size()
+
+
+def cudnn_workspace(args: Any, out: torch.Tensor) -> int:
+    """What a convolution holds on a CUDA device beside image, filter and result.
+
+    PyTorch makes image and filter contiguous in the format it chose. In half precision cuDNN's kernels want channels
+    last: a channels-first image goes in, and its result comes out, through a copy; a channels-last one needs none. In
+    float32 one copy of the result is held in either format. Read off the published decode peaks of FLUX.1-dev in
+    bfloat16 at batch 1, 4 and 16 and of SDXL in float32 at batch 1 and 4; not yet measured by single operators.
+    """
+    image, filters = args[0], args[1]
+    last = channels_last(image) or channels_last(filters)
+    fits = channels_last(image) if last else image.is_contiguous()
+    half = image.dtype in HALF
+    held = (0 if fits else size_of(image)) + (size_of(filters) if last or half else 0)
+    if half and last:
+        return held
+    copies = size_of(out) + (size_of(image) if half else 0)
+    return held + int(copies * _share(image, out))
+
+
+def _share(image: torch.Tensor, out: torch.Tensor) -> float:
+    """The part of a batch that one call of cuDNN works on."""
+    batch, largest = image.shape[0], max(image.numel(), out.numel())
+    return 1.0 if largest <= SPLIT_ABOVE else min(1.0, max(SPLIT_TO // (largest // batch), 1) / batch)
+
+
+def channels_last(tensor: torch.Tensor) -> bool:
+    """Whether PyTorch takes an image or volume for channels-last: `is_channels_last_strides` of c10/MemoryFormat.
+
+    Unlike `is_contiguous(memory_format=…)` it looks at the stride of a batch of one.
+    """
+    if tensor.dim() not in (4, 5) or tensor.stride(1) == 0:
+        return False
+    low = 0
+    for d in (1, *range(tensor.dim() - 1, 1, -1), 0):
+        size, stride = tensor.shape[d], tensor.stride(d)
+        if size == 0 or stride < low or (d == 0 and low == tensor.stride(1)):
+            return False
+        low = stride * size if size > 1 else stride
+    return True
+
+
+def cpu_workspace(args: Any, out: torch.Tensor) -> int:
+    """What a CPU convolution holds: oneDNN's blocked copies, or the columns of the plain algorithm.
+
+    Measured with torch.profiler on single convolutions (torch 2.13, oneDNN 3.12): a channels-first image is copied
+    into blocks of channels, as is the filter, and the result is copied back out of them; a channels-last one only
+    needs its filter in blocks.
+    """
+    image, filters = args[0], args[1]
+    if _backend(args) not in _ONEDNN:
+        return _plain_workspace(image, filters, args[8], out)
+    if not image.is_contiguous():
+        return 2 * size_of(filters)
+    result = _blocked(out)
+    source = 0 if image.shape[1] < _block() else _blocked(image)  # fewer channels are read as they are
+    return max(source + size_of(filters) + result - size_of(out), result)
+
+
+def _plain_workspace(image: torch.Tensor, filters: torch.Tensor, groups: int, out: torch.Tensor) -> int:
+    """What the plain algorithm holds: columns, and of groups each one's image and the results until they are joined.
+
+    Sources: `_convolution` and `thnn_conv_use_channels_last` of ATen/native/Convolution.cpp and ConvUtils.h.
+    """
+    last = image.dim() == _IMAGE and (channels_last(image) or channels_last(filters))
+    copy = 0 if (channels_last(image) if last else image.is_contiguous()) else size_of(image)
+    columns = prod(filters.shape[1:]) * prod(out.shape[2:]) * image.element_size() if prod(filters.shape[2:]) > 1 else 0
+    return copy + (columns if groups == 1 else max(size_of(out), size_of(image) // groups + columns))
+
+
+def cpu_attention_workspace(query: torch.Tensor, key: torch.Tensor) -> int:
+    """What each thread of the CPU's flash attention holds, for all threads; `query` is (B, H, S, D).
+
+    A block of scores, its rows' maxima and sums and their results in float32, and the scores again in a half precision.
+    Source: `cpu_flash_attention` of ATen/native/cpu/FlashAttentionKernel.cpp.
+    """
+    length, dim = query.shape[-2:]
+    rows = min(length, next(rows for shortest, rows in _BLOCK_ROWS if length >= shortest))
+    scores = rows * min(key.shape[-2], _BLOCK_COLUMNS)
+    again = scores * query.element_size() if query.dtype in HALF else 0
+    return torch.get_num_threads() * (4 * (scores + 2 * rows + rows * dim) + again)
+
+
+_BLOCK_ROWS = ((768, 256), (192, 64), (0, 32))
+"""Rows of a block of scores, by the shortest query that has them."""
+_BLOCK_COLUMNS = 512
+_IMAGE = 4
+"""Dimensions of a batch of images."""
+_ONEDNN = ("Mkldnn", "MkldnnTranspose", "MkldnnEmpty")
+
+
+def _block() -> int:
+    """Channels of one of oneDNN's blocks: 16 with AVX-512, else 8."""
+    return 16 if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else 8
+
+
+def _blocked(tensor: torch.Tensor) -> int:
+    """Bytes of `tensor` with its channels padded to whole blocks."""
+    block, channels = _block(), tensor.shape[1]
+    return size_of(tensor) // channels * (-(-channels // block) * block)
+
+
+def _backend(args: Any) -> str:
+    """Name of the kernel that PyTorch chooses for these arguments of `aten.convolution`."""
+    image, filters, bias, stride, padding, dilation, transposed, output_padding, groups = args
+    chosen = torch._C._select_conv_backend(
+        image, filters, bias, stride, padding, dilation, transposed, output_padding, groups, bias_sizes=None
+    )
+    return str(chosen).rpartition(".")[2]

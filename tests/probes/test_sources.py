@@ -1,0 +1,93 @@
+"""One door: what a source means, and what is said of one that means nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memplan.errors import BadInput
+from memplan.probes.sources import open_pipeline
+from tests.pipelines import build
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A saved pipeline, in the directory that the tests run in."""
+    build("sd15").save_pretrained(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path / "mine"
+
+
+@pytest.mark.parametrize("source", ["mine", "./mine", "mine/", "~/mine", Path("mine")], ids=str)
+def test_a_path(folder: Path, source: str | Path) -> None:
+    twin = open_pipeline(source)
+    assert twin.name == "mine"
+    assert twin.source.startswith("folder ")
+
+
+def test_a_whole_path(folder: Path) -> None:
+    assert open_pipeline(str(folder)).source == f"folder {folder}"
+
+
+def test_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert open_pipeline(".").name == "mine"
+
+
+def test_a_name() -> None:
+    assert open_pipeline("sd15").source == "bundled sd1.5"
+
+
+def test_a_pipeline() -> None:
+    assert open_pipeline(build("sd15")).source == "live StableDiffusionPipeline"
+
+
+def test_a_saved_pipeline_goes_before_a_bundled_name(folder: Path) -> None:
+    folder.rename(folder.parent / "flux")
+    assert open_pipeline("flux").source == "folder flux"
+
+
+def test_any_other_folder_does_not(folder: Path) -> None:
+    (folder.parent / "sd15").mkdir()
+    assert open_pipeline("sd15").source == "bundled sd1.5"
+
+
+@pytest.mark.parametrize("source", ["./nowhere", "/no/where", "~/nowhere"])
+def test_a_path_that_leads_nowhere(folder: Path, source: str) -> None:
+    with pytest.raises(BadInput, match=r"there is no folder .*where"):
+        open_pipeline(source)
+
+
+def test_a_folder_that_holds_no_pipeline(folder: Path) -> None:
+    (folder.parent / "empty").mkdir()
+    with pytest.raises(BadInput, match=r"empty has no model_index\.json"):
+        open_pipeline("empty")
+
+
+def test_an_unknown_name() -> None:
+    with pytest.raises(BadInput, match=r"no bundled model named 'flx'. Did you mean flux\.1-dev or flux\.2-dev\?"):
+        open_pipeline("flx")
+
+
+@pytest.mark.parametrize("source", [None, 3, b"flux", object, ["flux"]], ids=str)
+def test_anything_else(source: Any) -> None:
+    with pytest.raises(BadInput, match=f"cannot open a {type(source).__name__}: give a DiffusionPipeline"):
+        open_pipeline(source)
+
+
+@pytest.mark.parametrize("source", ["x" * 10_000, "\0", "a\nb"], ids=repr)
+def test_texts_that_are_neither(source: str) -> None:
+    with pytest.raises(BadInput, match="no bundled model named"):
+        open_pipeline(source)
+
+
+def test_a_dtype_for_a_pipeline_in_memory() -> None:
+    with pytest.raises(BadInput, match="dtype='float16' means nothing for a pipeline in memory"):
+        open_pipeline(build("sd15"), dtype="float16")
+
+
+def test_a_dtype_goes_on(folder: Path) -> None:
+    import torch
+
+    assert open_pipeline(folder, dtype="float16").pipe.unet.dtype == torch.float16
