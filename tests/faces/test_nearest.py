@@ -110,14 +110,14 @@ def test_each_try_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- on a real pipeline ----------------------------------------------------------------------------------------------
 def test_the_nearest_call_is_the_largest_that_fits() -> None:
     pipe, nowhere = build("flux", "medium"), api.Target(vram=0.25, ram=8)
-    call: dict[str, Any] = {**inputs("flux", "medium"), "height": 512, "width": 512}
-    large, fair = (least(pipe, nowhere, {**call, "height": p, "width": p}) for p in (512, 384))
+    call: dict[str, Any] = {**inputs("flux", "medium"), "height": 1024, "width": 1024}
+    large, fair = (least(pipe, nowhere, {**call, "height": p, "width": p}) for p in (1024, 768))
     assert large > fair + MIB
     target = api.Target(vram=(large + fair) / 2 / GIB, ram=8)
     found = api.recommend(pipe, target=target, **call)
     assert not found.picks
     near = nearest_call(pipe, found, target=target, **call)
-    assert near.change == {"height": 384, "width": 384}
+    assert near.change == {"height": 768, "width": 768}
     assert near.plan is not None
     assert near.plan.fits
 
