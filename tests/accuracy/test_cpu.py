@@ -1,11 +1,10 @@
-from typing import Any
-
 import pytest
 import torch
 
 from tests.accuracy.cpu import WITHOUT_A_DECODE, Pair, lines, pairs
 from tests.accuracy.measured import peak_of
 from tests.pipelines import EVERY_FAMILY
+from tests.some import some
 
 SCALARS = 64
 """Bytes that scalars may take beside the tensors."""
@@ -15,15 +14,8 @@ IN_BFLOAT16 = ("transformer",)
 it has them; no plan depends on either, so that only a component without convolutions is held to its peak there."""
 
 
-SOME = ("sdxl", "flux", "wan22", "cogvideox")
-
-
-def marked(family: str) -> Any:
-    return pytest.param(family, marks=() if family in SOME else pytest.mark.wide)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("family", [marked(family) for family in EVERY_FAMILY])
+@pytest.mark.parametrize("family", some(EVERY_FAMILY, "flux", "sdxl", "cogvideox"))
 def test_a_dry_run_peaks_where_the_real_run_does(family: str) -> None:
     found = pairs(family)
     assert len(found) >= 3
@@ -31,7 +23,7 @@ def test_a_dry_run_peaks_where_the_real_run_does(family: str) -> None:
         assert abs(pair.error) <= pair.tolerance, pair
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_half_precision_as_well() -> None:
     found = [pair for pair in pairs("flux", torch.bfloat16, **WITHOUT_A_DECODE) if pair.component in IN_BFLOAT16]
     assert found

@@ -7,15 +7,12 @@ from memplan.facts import GIB, MIB, Facts
 from tests.accuracy.published import HERE, METRICS, Predictor, Result, Row, plan_of, rows
 from tests.accuracy.summary import LARGE, markdown, percentile, summary, table
 
-MANY = ("num_images_per_prompt", "num_frames")
 ROWS = {row.id: row for row in rows()}
 TRUSTED = [row for row in ROWS.values() if row.quality == "A" and row.metric != "unspecified"]
-ONE_IMAGE = [
-    row
-    for row in TRUSTED
-    if row.model in ("flux.1-dev", "sdxl") and row.arguments.keys().isdisjoint(MANY) and "eager" not in row.setup
+ONE_CALL = [
+    row for row in TRUSTED if row.call == "height=1024 width=1024 num_inference_steps=50" and not (row.setup or row.era)
 ]
-"""What stands for all of them where time is short; each row of eager attention has a twin of the same figure."""
+"""What stands for all of them where time is short: FLUX and SDXL, one dry run each."""
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +20,10 @@ def predictor() -> Predictor:
     return Predictor()
 
 
-@pytest.fixture(scope="module", params=["one image", pytest.param("all", marks=pytest.mark.wide)])
+@pytest.fixture(scope="module", params=["one call", pytest.param("all", marks=pytest.mark.wide)])
 def results(request: pytest.FixtureRequest, predictor: Predictor) -> list[Result]:
-    chosen = TRUSTED if request.param == "all" else ONE_IMAGE
-    assert len(chosen) >= (24 if request.param == "all" else 12)
+    chosen = TRUSTED if request.param == "all" else ONE_CALL
+    assert len(chosen) >= (24 if request.param == "all" else 4)
     return [Result(row, predicted, predicted) for row in chosen if (predicted := predictor.predict(row))]
 
 

@@ -24,14 +24,10 @@ from tests.conformance.device import Device, streams
 from tests.conformance.watch import Held, Moments, drawn, watched
 from tests.measured_facts import facts_of
 from tests.pipelines import build, inputs
+from tests.some import some
 from tests.test_strategy_laws import attributes, picture
 
 FAMILIES = ("flux", "sdxl", "sd3", "wan22", "cogvideox", "ltx")
-SOME = ("sd3", "wan22")
-
-
-def marked(family: str) -> Any:
-    return pytest.param(family, marks=() if family in SOME else pytest.mark.wide)
 
 
 # ---- what lives -----------------------------------------------------------------------------------------------------
@@ -115,7 +111,7 @@ def highest(moments: Moments) -> int:
 
 # ---- the tests ------------------------------------------------------------------------------------------------------
 @pytest.mark.slow
-@pytest.mark.parametrize("family", [marked(family) for family in FAMILIES])
+@pytest.mark.parametrize("family", some(FAMILIES, "sd3", "wan22"))
 def test_what_is_held_is_what_was_said(family: str) -> None:
     known = subject(family)
     before = attributes(known.pipe)

@@ -23,7 +23,7 @@ FRAMES = {"num_frames": 9, "video_length": 9}
 """What pipelines call the length of a video, and one that each of them accepts."""
 QUICK = ("sd1.5", "flux.1-dev")
 """Models that every run of the tests builds; the others take seconds each."""
-SLOW = ("sdxl", "wan2.1-t2v-14b", "mochi-1")
+SLOW = ("sdxl", "wan2.1-t2v-1.3b")
 """Models that stand for the others, which are left to the wide tests."""
 NEVER_CALLED = {"animatediff": {"motion_adapter"}}
 """Components that a pipeline keeps and does not call: this one's weights are copied into the UNet."""

@@ -11,6 +11,7 @@ from memplan.probes.folder import folder_twin
 from memplan.probes.trace import dry_run
 from memplan.probes.twin import modules_of
 from tests.pipelines import FAMILIES, build, inputs
+from tests.some import some
 
 
 def make(pipe: Any) -> dict[str, tuple[torch.Size, torch.dtype]]:
@@ -30,14 +31,14 @@ def flux(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", some(FAMILIES, "flux", "sd15", "wan22"))
 def test_same_as_from_pretrained(tmp_path: Path, family: str, dtype: str) -> None:
     build(family).save_pretrained(tmp_path)
     loaded = type(build(family)).from_pretrained(tmp_path, torch_dtype=getattr(torch, dtype))
     assert make(folder_twin(tmp_path, dtype).pipe) == make(loaded)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", some(FAMILIES, "sd3"))
 def test_the_call_runs(tmp_path: Path, family: str) -> None:
     build(family).save_pretrained(tmp_path)
     assert len(dry_run(folder_twin(tmp_path), inputs(family)).calls) > 1

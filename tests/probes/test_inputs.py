@@ -15,6 +15,7 @@ from memplan.probes.sources import open_pipeline
 from memplan.probes.trace import dry_run
 from tests.pipelines import build
 from tests.pipelines.pictures import adapter, controlnet, image_encoder, image_processor, ip_adapter, of
+from tests.some import some
 
 SQUARE = {"height": 32, "width": 32}
 VIDEO = {**SQUARE, "num_frames": 9}
@@ -84,8 +85,10 @@ CASES: dict[str, Case] = {
     ),
 }  # fmt: skip
 
+QUICK = ("inpainting", "IP-Adapter", "an optional picture", "image to video")
 
-@pytest.mark.parametrize("case", CASES)
+
+@pytest.mark.parametrize("case", some(CASES, *QUICK))
 def test_what_a_pipeline_needs_is_made_up_and_said_so(case: str) -> None:
     make, call, pictures, calls = CASES[case]
     trace = traced(make(), **call)

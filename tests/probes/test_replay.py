@@ -10,6 +10,7 @@ from memplan.probes import replay
 from memplan.probes.doors import Visit
 from tests.probes.rooms import flops, peak, room, visit
 from tests.probes.test_variants import LATENTS, TILES, vae
+from tests.some import some
 
 
 def both(monkeypatch: pytest.MonkeyPatch, part: nn.Module, method: str, *values: Any) -> tuple[Visit, Visit]:
@@ -19,7 +20,7 @@ def both(monkeypatch: pytest.MonkeyPatch, part: nn.Module, method: str, *values:
     return short, visit(part, lambda fake: getattr(fake, method)(*values))
 
 
-@pytest.mark.parametrize("family", LATENTS)
+@pytest.mark.parametrize("family", some(LATENTS, "wan"))
 def test_a_replayed_decode_counts_like_a_traced_one(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     latent = torch.zeros(*LATENTS[family][:-2], 6, 20)  # four tiles, of which three are alike
     short, long = both(monkeypatch, vae(family), "decode", latent)

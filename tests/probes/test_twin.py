@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from memplan.probes.trace import dry_run
 from memplan.probes.twin import live_twin, modules_of
 from tests.pipelines import FAMILIES, build, inputs
+from tests.some import some
 
 CPU = torch.device("cpu")
 
@@ -45,7 +46,7 @@ def tensors(pipe: Any) -> dict[str, torch.Tensor]:
     return named
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", some(FAMILIES, "flux", "sdxl", "wan22"))
 def test_the_original_is_untouched(family: str) -> None:
     pipe = build(family)
     first = pipe(**inputs(family))[0]
@@ -57,7 +58,7 @@ def test_the_original_is_untouched(family: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", some(FAMILIES, "flux", "sdxl", "wan22"))
 def test_weights_are_fake_and_of_the_same_make(family: str, dtype: torch.dtype) -> None:
     pipe = build(family, dtype=dtype)
     twin = live_twin(pipe)

@@ -21,6 +21,7 @@ from memplan.probes.twin import modules_of
 from tests.pipelines import build, inputs
 from tests.pipelines.pictures import ip_adapter
 from tests.probes.test_twin import anatomy
+from tests.some import some
 
 CPU = torch.device("cpu")
 
@@ -91,7 +92,7 @@ def peaks(trace: Trace) -> list[tuple[str, str, int]]:
     return [(call.component, call.method, call.activations) for call in trace.calls]
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", some(STATES, "on_call", "grouped", "cast", "tiled"))
 def test_a_pipeline_is_read_in_any_state_and_left_in_it(state: str) -> None:
     pipe = build("flux")
     plain = dry_run(open_pipeline(pipe), inputs("flux")) if state in ALIKE else None

@@ -18,6 +18,7 @@ from tests.pipelines import build, inputs
 from tests.pipelines.images import unet
 from tests.pipelines.parts import SIZES
 from tests.probes.rooms import peak, room, visit
+from tests.some import some
 
 LATENTS = {"flux": (1, 4, 6, 12), "wan": (1, 16, 3, 6, 12), "cogvideox": (1, 4, 3, 6, 12)}
 TILE = 64
@@ -52,7 +53,7 @@ def measured(part: Any, ways: tuple[str, ...], latent: torch.Tensor) -> int:
 
 # ---- what they hold --------------------------------------------------------------------------------------------------
 @pytest.mark.slow
-@pytest.mark.parametrize("family", LATENTS)
+@pytest.mark.parametrize("family", some(LATENTS, "flux"))
 def test_a_decode_made_another_way_peaks_where_the_real_one_does(family: str) -> None:
     part, latent = vae(family, "medium"), torch.zeros(LATENTS[family])
     traced = visit(part, lambda fake: fake.decode(latent))
@@ -98,7 +99,7 @@ def test_only_pictures_come_in_tiles() -> None:
 
 
 # ---- what they leave -------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("family", LATENTS)
+@pytest.mark.parametrize("family", some(LATENTS, "flux"))
 def test_the_settings_are_as_before(family: str) -> None:
     with room(vae(family)) as inside:
         before = dict(vars(inside.part))
