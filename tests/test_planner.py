@@ -241,7 +241,7 @@ def test_a_reason_names_what_was_sought() -> None:
     ("vram", "ram", "said"),
     [
         (1.5, 32.0, "GiB of device memory in text encoding (text_encoder), 598 MiB more than the 1.50 GiB there are"),
-        (2.5, 0.25, "GiB of host memory for weights, 1,792 MiB more than the 0.25 GiB there are"),
+        (2.5, 0.25, "1.58 GiB of host memory, 1,361 MiB more than the 0.25 GiB there are"),
     ],
 )
 def test_nothing_fits(vram: float, ram: float, said: str) -> None:
@@ -262,7 +262,7 @@ def test_both_memories_may_be_short() -> None:
     plan = planner.seated(small.facts(1, 1), [parse("model_offload", small.facts())])
     device, host = plan.shortages
     assert f"{-plan.margin / MIB:,.0f} MiB more than the 1.00 GiB there are" in str(device)
-    assert f"host memory for weights, {-plan.host_margin / MIB:,.0f} MiB more" in str(host)
+    assert f"host memory, {-plan.host_margin / MIB:,.0f} MiB more" in str(host)
 
 
 # ---- a plan the caller names -----------------------------------------------------------------------------------------

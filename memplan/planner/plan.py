@@ -81,7 +81,7 @@ class Plan:
         place = f"{peak.phase} ({peak.component})" if peak.component else peak.phase
         yield Shortage("device", f"device memory in {place}", peak.memory.required, machine.vram)
         if not machine.unified:
-            yield Shortage("host", "host memory for weights", host.peak, machine.ram)
+            yield Shortage("host", "host memory", host.peak, machine.ram)
         elif host.peak:
             both = machine.ram - self.host_margin
             yield Shortage("host", "memory for device and host together", both, machine.ram)

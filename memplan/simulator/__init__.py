@@ -1,5 +1,6 @@
 """Prices a run: the only arithmetic."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 from memplan.facts import Call
@@ -24,16 +25,17 @@ OWN_CODE = ""
 
 def simulate(run: Run) -> Bill:
     """The bill of `run`: peak of each phase, host memory, bytes moved and loss. Pure."""
-    chain, cache = Chain(run), Cache(run)
+    chain, cache, host = Chain(run), Cache(run), host_memory(run)
     peaks: dict[tuple[str, str], Peak] = {}
     to_device = to_host = ahead = cast = 0
     for visit in visits(run, chain):
         step, call = visit.step, visit.call
-        own = _height(run, call)
+        own, place = _height(run, call), (call.phase, call.component)
         peak = _peak(run, call, own, visit.others, cache.after(step, call, visit.here))
-        known = peaks.get((call.phase, call.component))
-        if known is None or known.memory.required < peak.memory.required:
-            peaks[call.phase, call.component] = peak
+        left = host.steady - sum(size(run, name) for name in visit.here)
+        known = peaks.get(place, peak)
+        higher = max(known, peak, key=lambda p: p.memory.required)
+        peaks[place] = replace(higher, host=max(known.host, left))
         to_device += own.to_device * step.repeat
         to_host += own.to_host * step.repeat
         ahead += own.ahead * step.repeat
@@ -41,7 +43,7 @@ def simulate(run: Run) -> Bill:
     chain.finish()
     to_device += sum(size(run, name) for name in chain.arrivals)
     to_host += sum(size(run, name) for name in chain.departures)
-    return Bill(tuple(peaks.values()), host_memory(run), Traffic(to_device, to_host, cast, ahead), loss(run))
+    return Bill(tuple(peaks.values()), host, Traffic(to_device, to_host, cast, ahead), loss(run))
 
 
 def _height(run: Run, call: Call) -> Height:
@@ -68,4 +70,4 @@ def _peak(run: Run, call: Call, own: Height, others: int, held: Held) -> Peak:
     occupied = max(beside + held.occupied, allocated)
     memory = Memory(allocated, max(beside + held.reserved, occupied), occupied + context(gpu))
     module, op = _place(call, own.segment)
-    return Peak(call.phase, call.component, memory, weights, own.copies, activations, module, op)
+    return Peak(call.phase, call.component, memory, weights, own.copies, activations, module, op, host=0)

@@ -22,7 +22,9 @@ class Peak:
     """The highest moment of one phase: what is held, in bytes, and the module and op that make it.
 
     `weights` are stored weights resident then, `copies` the transient casts beside them, `activations` all else that
-    tensors hold, op workspace included; their sum and the libraries' own workspace is `memory.allocated`.
+    tensors hold, op workspace included; their sum and the libraries' own workspace is `memory.allocated`. `host` is
+    the most host memory held in the phase, not always in the same moment: what model offload has on the device is not
+    in it, what groups have there is.
     """
 
     phase: str
@@ -33,11 +35,12 @@ class Peak:
     activations: int
     module: str
     op: str
+    host: int
 
 
 @dataclass(frozen=True)
 class HostMemory:
-    """Host memory in bytes that hold weights: between calls, at most while applying, and pinned (part of steady)."""
+    """Host memory in bytes of weights and libraries: between calls, at most while applying, pinned (part of both)."""
 
     steady: int
     peak: int

@@ -58,7 +58,7 @@ def test_formulas(plan: tuple[Strategy, ...], device: list[object], host: list[o
 def test_each_plan_has_its_formula_the_exact_figure_and_the_place_of_the_peak() -> None:
     text = explanation(small.found())
     assert "VRAM  S_total + A = 6.75 + 2.00 = 8.75 GiB; exact 8.76 GiB allocated" in text
-    assert "RAM   minimal; exact 0 MiB" in text
+    assert "RAM   minimal; exact 337 MiB" in text
     assert "peak  decoding: vae.layers.0, aten.mm" in text
     assert max(map(len, text.splitlines())) <= WIDTH
 

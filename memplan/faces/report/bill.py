@@ -12,7 +12,7 @@ from memplan.simulator import Bill, Peak
 
 LEGEND = (
     "VRAM is what the card must have: the allocator's segments in use at the peak and the device context; with room "
-    "to spare PyTorch reserves more. RAM holds the weights that are not on the card. "
+    "to spare PyTorch reserves more. RAM holds the weights that are not on the card, and the libraries. "
     f"Traffic: bytes that cross the link between them per call. {UNITS}."
 )
 
@@ -59,10 +59,10 @@ def figures(plan: Plan) -> str:
 
 def phases(peaks: Sequence[Peak], *, places: bool = False) -> list[str]:
     """One row for each phase and component; with `places` also the module and op that make each peak."""
-    head = ("phase", "component", "weights", "copies", "activations", "allocated", "reserved", "required")
+    head = ("phase", "component", "weights", "copies", "activations", "allocated", "reserved", "required", "RAM")
     shown = _worth_showing(peaks)
     notes = [paragraph(f"at {where(peak)}", 4, 6) if peak.op else [] for peak in shown] if places else []
-    return columns("llrrrrrr", [head, ("", "", *["GiB"] * 6), *(_row(p) for p in shown)], notes)
+    return columns("llrrrrrrr", [head, ("", "", *["GiB"] * 7), *(_row(p) for p in shown)], notes)
 
 
 def where(peak: Peak) -> str:
@@ -79,7 +79,7 @@ def _worth_showing(peaks: Sequence[Peak]) -> list[Peak]:
 
 def _row(peak: Peak) -> tuple[str, ...]:
     parts = (peak.weights, peak.copies, peak.activations)
-    memory = (peak.memory.allocated, peak.memory.reserved, peak.memory.required)
+    memory = (peak.memory.allocated, peak.memory.reserved, peak.memory.required, peak.host)
     return (peak.phase, peak.component or "(pipeline)", *(gib(n) for n in (*parts, *memory)))
 
 

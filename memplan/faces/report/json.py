@@ -136,7 +136,7 @@ def _memory(peak: Peak) -> dict[str, Any]:
 
 
 def _peak(peak: Peak) -> dict[str, Any]:
-    parts = {"weights": peak.weights, "copies": peak.copies, "activations": peak.activations}
+    parts = {"weights": peak.weights, "copies": peak.copies, "activations": peak.activations, "ram": peak.host}
     return {**_memory(peak), **parts, "module": peak.module, "op": peak.op}
 
 
