@@ -1,6 +1,7 @@
 """Predicts every published row and prints how far off it is: `python -m tests.accuracy [--markdown] [ROW …]`.
 
-`python -m tests.accuracy cpu [FAMILY …]` holds dry runs against real runs on this CPU instead.
+`python -m tests.accuracy cpu [FAMILY …]` holds dry runs against real runs on this CPU instead, `gpu` the bills of plans
+against what the allocator of this CUDA device reports.
 """
 
 import argparse
@@ -13,7 +14,9 @@ def main() -> None:
     """Read the command line and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.accuracy", description=__doc__)
     parser.add_argument("--markdown", action="store_true", help="print the table for a document")
-    parser.add_argument("rows", nargs="*", help='ids of single rows, or "cpu" and families; all if none is given')
+    parser.add_argument(
+        "rows", nargs="*", help='ids of single rows, or "cpu" or "gpu" and families; all if none is given'
+    )
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -27,6 +30,10 @@ def lines(words: list[str], as_markdown: bool) -> Iterable[str]:
         from tests.accuracy import cpu
 
         return cpu.lines(words[1:], as_markdown)
+    if words[:1] == ["gpu"]:
+        from tests.accuracy import gpu
+
+        return gpu.lines(words[1:])
     return published(words, as_markdown)
 
 
