@@ -101,13 +101,15 @@ def _measured(
     source: Any, call: Mapping[str, Any], dtype: str | None, capability: tuple[int, int], progress: Progress | None
 ) -> tuple[Model, Trace]:
     from memplan.probes.pipeline import measure
-    from memplan.probes.trace import dry_run
+    from memplan.probes.trace import check, dry_run
 
     if progress:
         progress("reading the pipeline")
     twin = open_pipeline(source, dtype)
+    arguments = _arguments(twin, call)
+    check(twin.pipe, arguments)
     model = measure(twin.pipe, twin.name, twin.source)
-    return model, dry_run(twin, _arguments(twin, call), KERNELS, progress, capability)
+    return model, dry_run(twin, arguments, KERNELS, progress, capability)
 
 
 def _capability(here: Machine) -> tuple[int, int]:
@@ -171,6 +173,8 @@ def recommend(
     argument or a machine that does not exist.
     """
     measured = facts(source, call, target=target, dtype=dtype, cache=cache, progress=progress)
+    if progress:
+        progress("weighing plans")
     return planner.recommend(measured, strategies())
 
 
