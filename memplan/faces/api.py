@@ -66,7 +66,7 @@ def probe(source: Any, *, dtype: str | None = None) -> Model:
         from memplan.probes.pipeline import measure
 
         twin = open_pipeline(source, dtype)
-        return measure(twin.pipe, twin.name, twin.source)
+        return measure(twin.pipe, twin.name, twin.source, twin.files)
 
 
 def facts(
@@ -106,7 +106,7 @@ def _measured(
     if progress:
         progress("reading the pipeline")
     twin = open_pipeline(source, dtype)
-    model = measure(twin.pipe, twin.name, twin.source)
+    model = measure(twin.pipe, twin.name, twin.source, twin.files)
     return model, dry_run(twin, _arguments(twin, call), KERNELS, progress, capability)
 
 

@@ -65,6 +65,7 @@ class Component:
 
     `cast` indexes the weights that layerwise casting stores in fp8 by the library's own skip rules; `groupings` are
     the offload groups it forms; `lacks` holds (technique, sentence) for what the library refuses for this class.
+    `file` is the checkpoint of one file that it is loaded from; "" where that is the pipeline's own place.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Component:
     cast: tuple[int, ...] = ()
     cast_skip: tuple[str, ...] = ()
     lacks: tuple[tuple[str, str], ...] = ()
+    file: str = ""
 
     @cached_property
     def size(self) -> int:
