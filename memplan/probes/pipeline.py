@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import PreTrainedModel
 
 from memplan.facts import Component, Model, Weight
-from memplan.probes import casting, grouping, variants
+from memplan.probes import casting, grouping, quantized, variants
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate")
 NOWHERE: Mapping[str, str] = MappingProxyType({})
@@ -64,8 +64,9 @@ def _component(key: str, module: torch.nn.Module, owner: dict[int, str]) -> Comp
     index = {path: number for number, (path, _, _) in enumerate(own)}
     dtype = _dtype(module)
     groups = grouping.groupings(module, index)
-    uncast = casting.lack(module, dtype)
-    lacks = dict(grouping.lacks(module, groups))
+    formats = dict(quantized.lacks(module))
+    uncast = formats.get("layerwise_casting") or casting.lack(module, dtype)
+    lacks = dict(grouping.lacks(module, groups)) | formats
     lacks |= {"layerwise_casting": uncast} if uncast else {}
     lacks |= dict(variants.lacks(module))
     lacks |= {"own_weights": f"{key} shares weights with {shared[0]}, where they are counted"} if shared else {}
@@ -74,7 +75,7 @@ def _component(key: str, module: torch.nn.Module, owner: dict[int, str]) -> Comp
         class_name=type(module).__name__,
         library=_library(module),
         dtype=dtype,
-        weights=tuple(Weight(path, t.numel(), _name(t.dtype), buffer) for path, t, buffer in own),
+        weights=tuple(Weight(path, *quantized.stored(t), buffer) for path, t, buffer in own),
         groupings=groups,
         cast=() if uncast else casting.cast(module, index),
         cast_skip=() if uncast else casting.cast_skip(module),
