@@ -136,7 +136,9 @@ def library() -> Any:
 def _tables() -> ModuleType:
     """The numbers of ggml's types and the sizes of their blocks, as the package gguf has them."""
     tables: Any = ModuleType("gguf")
-    tables.GGMLQuantizationType = IntEnum("GGMLQuantizationType", {name: number for name, (number, _, _) in TYPES.items()})
+    tables.GGMLQuantizationType = IntEnum(
+        "GGMLQuantizationType", {name: number for name, (number, _, _) in TYPES.items()}
+    )
     tables.GGML_QUANT_SIZES = dict(_sizes(tables.GGMLQuantizationType))
     return tables
 

@@ -75,7 +75,7 @@ class _Reader:
                 raise self._damaged(f"{_short(name)} comes twice")
             found[name] = tensor
             spans.append((offset, offset + tensor.nbytes, _short(name)))
-        self._check(sorted(spans), self.size - _aligned(self.at, alignment))
+        self._check(sorted(spans), max(self.size - _aligned(self.at, alignment), 0))
         return found
 
     def _metadata(self, pairs: int) -> int:
@@ -131,7 +131,7 @@ class _Reader:
                 raise self._damaged(f"{name} begins at byte {start}, and what is before it ends at {before}")
             before = end
         if before > room:
-            raise self._damaged(f"its tensors end at byte {before} of {max(room, 0)}: the file is cut short")
+            raise self._damaged(f"its tensors end at byte {before} of {room}: the file is cut short")
 
     def _text(self) -> str:
         length = self._number(8)

@@ -93,7 +93,9 @@ def _wrapped(path: str, weight: Any, mode: FakeTensorMode) -> torch.Tensor:
         return torch.nn.Parameter(fake(weight), requires_grad=False)
     except Exception as error:
         kind = type(weight).__name__
-        raise Unsupported(f"{path} is a {kind} of {type(weight).__module__}, which cannot be copied: {error}") from error
+        raise Unsupported(
+            f"{path} is a {kind} of {type(weight).__module__}, which cannot be copied: {error}"
+        ) from error
 
 
 def _four_bit(path: str, layer: Any, weight: Any, mode: FakeTensorMode) -> dict[int, Any]:

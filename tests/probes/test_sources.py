@@ -91,3 +91,17 @@ def test_a_dtype_goes_on(folder: Path) -> None:
     import torch
 
     assert open_pipeline(folder, dtype="float16").pipe.unet.dtype == torch.float16
+
+
+def test_a_file_beside_a_source(folder: Path) -> None:
+    with pytest.raises(BadInput, match=r"x\.gguf cannot be read: No such file"):
+        open_pipeline("mine,unet=x.gguf")
+    with pytest.raises(BadInput, match="no bundled model named 'flx'"):
+        open_pipeline("flx,transformer=x.gguf")
+
+
+def test_a_file_with_such_a_name(folder: Path) -> None:
+    named = folder.parent / "flux,transformer=x.gguf"
+    named.write_bytes(b"GGUF")
+    with pytest.raises(BadInput, match=r"flux,transformer=x\.gguf is not a whole GGUF file"):
+        open_pipeline(str(named))

@@ -49,7 +49,11 @@ class _Place:
     def arguments(self, revision: str = "revision") -> dict[str, str]:
         """Those that name it; the first has no name."""
         hub_id, at, which = self.source.partition("@")
-        return {"": json.dumps(hub_id), revision: json.dumps(which)} if self.on_hub and at else {"": json.dumps(self.source)}
+        return (
+            {"": json.dumps(hub_id), revision: json.dumps(which)}
+            if self.on_hub and at
+            else {"": json.dumps(self.source)}
+        )
 
 
 def _whole(model: Model, place: _Place, encoders: list[Component]) -> Loading:
