@@ -78,7 +78,7 @@ def _as_loaded(module: Any, path: Path, stored: dict[str, torch.Tensor]) -> Mapp
 def _put(module: Any, path: Path, name: str, weight: Any, mode: FakeTensorMode) -> None:
     """Set a quantized weight, in a layer that dequantizes it."""
     owner, _, leaf = name.rpartition(".")
-    layer = module.get_submodule(owner)
+    layer: Any = module.get_submodule(owner)
     if not isinstance(layer, torch.nn.Linear) or leaf != "weight":
         raise Unsupported(
             f"{path} stores {name} as {weight.quant_type.name}, and diffusers dequantizes the weights of linear layers "
@@ -136,9 +136,8 @@ def library() -> Any:
 def _tables() -> ModuleType:
     """The numbers of ggml's types and the sizes of their blocks, as the package gguf has them."""
     tables: Any = ModuleType("gguf")
-    tables.GGMLQuantizationType = IntEnum(
-        "GGMLQuantizationType", {name: number for name, (number, _, _) in TYPES.items()}
-    )
+    kinds: Any = IntEnum  # made from a table, which type checkers do not follow
+    tables.GGMLQuantizationType = kinds("GGMLQuantizationType", {name: code for name, (code, _, _) in TYPES.items()})
     tables.GGML_QUANT_SIZES = dict(_sizes(tables.GGMLQuantizationType))
     return tables
 

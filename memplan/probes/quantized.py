@@ -94,7 +94,7 @@ def _wrapped(path: str, weight: Any, mode: FakeTensorMode) -> torch.Tensor:
     except Exception as error:
         kind = type(weight).__name__
         raise Unsupported(
-            f"{path} is a {kind} of {type(weight).__module__}, which cannot be copied: {error}"
+            f"{path} is a {kind} of {type(weight).__module__}, which cannot be copied: {error}. Load it unquantized."
         ) from error
 
 

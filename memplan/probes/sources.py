@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memplan.catalogue.models import find, is_bundled
-from memplan.errors import BadInput
+from memplan.errors import BadInput, Unsupported
 from memplan.probes.index import read_index
 
 if TYPE_CHECKING:
@@ -127,11 +127,16 @@ def _commit(hub_id: str) -> str:
 
 
 def _live(source: Any, dtype: str | None) -> "Twin":
-    from diffusers import DiffusionPipeline
+    from diffusers import DiffusionPipeline, ModularPipeline
 
     from memplan.probes.modules import Modules, as_pipeline
     from memplan.probes.twin import live_twin
 
+    if isinstance(source, ModularPipeline):
+        raise Unsupported(
+            f"{type(source).__name__} is a ModularPipeline, which has none of diffusers' ways to offload a pipeline, and "
+            f"cannot be planned. Give the DiffusionPipeline of the model, or modules by name with their own calls."
+        )
     pipe = as_pipeline(source)
     if not isinstance(pipe, DiffusionPipeline | Modules):
         choices = "a DiffusionPipeline, modules, a folder, a file, a Hub id or a bundled name"

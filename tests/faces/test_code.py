@@ -1,16 +1,24 @@
 """A plan as a script."""
 
 import ast
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from memplan.faces.report.code import script
+from memplan.faces.report.loading import loading
 from memplan.facts import Facts
 from memplan.planner import draw
+from memplan.probes.pipeline import measure
+from memplan.probes.twin import modules_of
 from memplan.strategies import GroupOffload, LayerwiseCasting, OnGpu
 from tests.faces import small
+from tests.pipelines import build
 
 PLAN = (
     LayerwiseCasting("text_encoder", skip=("norm",)),
@@ -107,7 +115,7 @@ def _name(node: ast.expr) -> str:
 
 # ---- checkpoints of one file -----------------------------------------------------------------------------------------
 def loaded(
-    files: dict[str, str], dtypes: dict[str, str], source: str = "owner/name", kind: str = "bundled"
+    files: Mapping[Any, str], dtypes: Mapping[str, str], source: str = "owner/name", kind: str = "bundled"
 ) -> list[str]:
     """The lines between the imports and the strategies, for components from those files in those dtypes."""
     facts = small.facts()
@@ -165,3 +173,17 @@ def test_a_whole_file_of_several() -> None:
         "pipe = SmallPipeline.from_single_file('x.safetensors', transformer=transformer, vae=vae, "
         "torch_dtype=torch.float16)",
     ]
+
+
+def test_diffusers_takes_these_lines(tmp_path: Path) -> None:
+    pipe = build("flux", dtype=torch.bfloat16)
+    pipe.save_pretrained(tmp_path / "flux")
+    file = str(tmp_path / "x.safetensors")
+    save_file(pipe.transformer.half().state_dict(), file)
+    model = measure(pipe, "flux", f"folder {tmp_path / 'flux'}", {"transformer": file})
+    load = loading(model, str(tmp_path / "flux"))
+    found: dict[str, Any] = {}
+    exec("\n".join(("import torch", "from diffusers import FluxPipeline", *load.imports, *load.lines)), found)
+    dtypes = {name: part.dtype for name, part in modules_of(found["pipe"]).items()}
+    assert dtypes.pop("transformer") == torch.float16
+    assert set(dtypes.values()) == {torch.bfloat16}

@@ -181,6 +181,7 @@ def published() -> dict[str, tuple[str, tuple[int, ...]]]:
         block = f"double_blocks.0.{stream}"
         square |= {f"{block}_mod.lin": (6, WIDE), f"{block}_attn.qkv": (3, WIDE), f"{block}_attn.proj": (1, WIDE)}
         square |= {f"{block}_mlp.0": (4, WIDE), f"{block}_mlp.2": (1, 4 * WIDE)}
+    found: dict[str, tuple[str, tuple[int, ...]]]
     found = {f"{name}.weight": ("Q4_K", (rows * WIDE, columns)) for name, (rows, columns) in square.items()}
     found |= {f"{name}.bias": ("F32", (rows * WIDE,)) for name, (rows, _) in square.items()}
     found |= {"img_in.weight": ("F16", (WIDE, 64)), "img_in.bias": ("F32", (WIDE,))}
@@ -223,7 +224,7 @@ def test_a_tensor_of_another_shape(folder: Path) -> None:
 def test_a_type_that_diffusers_does_not_dequantize(folder: Path) -> None:
     tensors = flux_of("IQ2_S", build("flux", "medium").transformer)
     write(folder.parent / "iq2.gguf", tensors)
-    with pytest.raises(Unsupported, match="as IQ2_S, which diffusers does not dequantize. It does: BF16, IQ4_NL"):
+    with pytest.raises(Unsupported, match=r"as IQ2_S, which diffusers does not dequantize\. It does: BF16, IQ4_NL"):
         opened(folder, "iq2.gguf")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from memplan.errors import BadInput
+from memplan.errors import BadInput, Unsupported
 from memplan.probes.sources import open_pipeline
 from tests.pipelines import build
 
@@ -105,3 +105,14 @@ def test_a_file_with_such_a_name(folder: Path) -> None:
     named.write_bytes(b"GGUF")
     with pytest.raises(BadInput, match=r"flux,transformer=x\.gguf is not a whole GGUF file"):
         open_pipeline(str(named))
+
+
+def test_a_modular_pipeline(tmp_path: Path) -> None:
+    from diffusers import ModularPipeline
+    from diffusers.modular_pipelines import SequentialPipelineBlocks
+
+    with pytest.raises(Unsupported, match="ModularPipeline is a ModularPipeline, which has none of diffusers' ways"):
+        open_pipeline(ModularPipeline(SequentialPipelineBlocks()))
+    (tmp_path / "modular_model_index.json").write_text("{}")
+    with pytest.raises(Unsupported, match="is a ModularPipeline, which cannot be planned"):
+        open_pipeline(tmp_path)
