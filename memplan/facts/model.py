@@ -13,7 +13,10 @@ ITEM_SIZE = {
 
 @dataclass(frozen=True)
 class Weight:
-    """One stored tensor: a parameter or a buffer. Tied tensors appear once, under their first name."""
+    """One stored tensor: a parameter or a buffer. Tied tensors appear once, under their first name.
+
+    A weight in a quantizer's format counts its bytes as elements of "uint8", its scales among them.
+    """
 
     name: str
     numel: int

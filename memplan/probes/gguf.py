@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from enum import IntEnum
-from functools import cache, partial
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +23,7 @@ from memplan.errors import BadInput, Unsupported
 from memplan.probes.fake import make_castable
 from memplan.probes.gguf_headers import PLAIN, TYPES, gguf_tensors
 from memplan.probes.headers import StoredTensor
+from memplan.probes.quantized import gguf_fake
 from memplan.probes.twin import Twin
 
 LIBRARY = "diffusers.quantizers.gguf.utils"
@@ -84,13 +85,10 @@ def _put(module: Any, path: Path, name: str, weight: Any, mode: FakeTensorMode) 
             f"{path} stores {name} as {weight.quant_type.name}, and diffusers dequantizes the weights of linear layers "
             f"alone: take a file that keeps it in F32 or F16."
         )
-    with mode:
-        fake: Any = torch.nn.Parameter(torch.empty(weight.shape, dtype=torch.uint8), requires_grad=False)
-    fake.quant_type, fake.as_tensor = weight.quant_type, partial(torch.Tensor.detach, fake)
     new = library().GGUFLinear(
         layer.in_features, layer.out_features, layer.bias is not None, compute_dtype=module.dtype, device="meta"
     )
-    new.weight, new.bias = fake, layer.bias
+    new.weight, new.bias = gguf_fake(weight, mode), layer.bias
     parent, _, last = owner.rpartition(".")
     module.get_submodule(parent)._modules[last] = new.eval()
 

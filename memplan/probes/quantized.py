@@ -1,11 +1,12 @@
 """Weights that are quantized already: the real tensors behind them, and fakes of them for a dry run.
 
 torchao's weights are tensor subclasses around inner tensors and name the dtype they compute in; bitsandbytes' hold
-packed bytes, and their scales beside them as attributes.
+packed bytes, and their scales beside them as attributes. Those of a GGUF file are bytes that hold their scales.
 """
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from memplan.probes.fake import fake_of
 
 FOUR_BIT, EIGHT_BIT = "Params4bit", "Int8Params"
 """bitsandbytes' classes of weights. Its layers read them through attributes that nn.Module does not know."""
+GGUF = "GGUFParameter"
+"""diffusers' class of weights from a GGUF file."""
 PINNABLE = ("Int8Tensor", "Float8Tensor")
 """torchao's classes that implement pin_memory, which diffusers' streams need (torchao/quantization/quantize_)."""
 _STATE = ("absmax", "code", "offset")
@@ -72,6 +75,8 @@ def fakes(name: str, module: torch.nn.Module, mode: FakeTensorMode) -> dict[int,
             kind = type(weight).__name__
             if is_traceable_wrapper_subclass(weight):
                 found[id(weight)] = _wrapped(f"{where}.{key}", weight, mode)
+            elif kind == GGUF:
+                found[id(weight)] = gguf_fake(weight, mode)
             elif kind == FOUR_BIT:
                 found.update(_four_bit(f"{where}.{key}", layer, weight, mode))
             elif kind == EIGHT_BIT:
@@ -96,6 +101,14 @@ def _wrapped(path: str, weight: Any, mode: FakeTensorMode) -> torch.Tensor:
         raise Unsupported(
             f"{path} is a {kind} of {type(weight).__module__}, which cannot be copied: {error}. Load it unquantized."
         ) from error
+
+
+def gguf_fake(weight: Any, mode: FakeTensorMode) -> torch.Tensor:
+    """A fake of a GGUFParameter, which may be on the meta device, with what diffusers' layers ask it."""
+    with mode:
+        fake: Any = torch.nn.Parameter(torch.empty(weight.shape, dtype=torch.uint8), requires_grad=False)
+    fake.quant_type, fake.as_tensor = weight.quant_type, partial(torch.Tensor.detach, fake)
+    return fake  # type: ignore[no-any-return]
 
 
 def _four_bit(path: str, layer: Any, weight: Any, mode: FakeTensorMode) -> dict[int, Any]:

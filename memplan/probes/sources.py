@@ -134,8 +134,8 @@ def _live(source: Any, dtype: str | None) -> "Twin":
 
     if isinstance(source, ModularPipeline):
         raise Unsupported(
-            f"{type(source).__name__} is a ModularPipeline, which has none of diffusers' ways to offload a pipeline, and "
-            f"cannot be planned. Give the DiffusionPipeline of the model, or modules by name with their own calls."
+            f"{type(source).__name__} is a ModularPipeline, which has none of diffusers' ways to offload a pipeline, "
+            f"and cannot be planned. Give the DiffusionPipeline of the model, or modules by name with their own calls."
         )
     pipe = as_pipeline(source)
     if not isinstance(pipe, DiffusionPipeline | Modules):

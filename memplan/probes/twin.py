@@ -81,8 +81,8 @@ def _fakes(name: str, module: torch.nn.Module, mode: FakeTensorMode) -> dict[int
             continue
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter, FakeTensor):
             raise Unsupported(
-                f"{name}.{path} is a {type(tensor).__name__}: of weights that are already quantized, those of torchao "
-                f"and bitsandbytes can be planned. Load {name} without quantization."
+                f"{name}.{path} is a {type(tensor).__name__}: of weights that are already quantized, those of torchao, "
+                f"bitsandbytes and GGUF can be planned. Load {name} without quantization."
             )
         if tensor.device.type == "meta" and id(tensor) not in away:
             raise Unsupported(f"{name}.{path} is on the meta device: {name} holds no weights. Load them first.")

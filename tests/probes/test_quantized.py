@@ -8,6 +8,7 @@ import torch
 
 from memplan.errors import Unsupported
 from memplan.facts import Call
+from memplan.probes.gguf import library
 from memplan.probes.pipeline import measure
 from memplan.probes.quantized import inner_tensors
 from memplan.probes.sources import open_pipeline
@@ -56,6 +57,14 @@ def plain() -> Any:
     return torch.nn.Sequential(torch.nn.Linear(IN, OUT, dtype=DTYPE)).eval()
 
 
+def gguf() -> torch.nn.Module:
+    layer = library().GGUFLinear(IN, OUT, True, compute_dtype=DTYPE)
+    data = torch.zeros(OUT, IN // 32 * 34, dtype=torch.uint8)
+    layer.weight = library().GGUFParameter(data, quant_type=library().gguf.GGMLQuantizationType.Q8_0)
+    layer.bias = torch.nn.Parameter(torch.zeros(OUT, dtype=DTYPE))
+    return torch.nn.Sequential(layer).eval()
+
+
 SCALES = IN * OUT // 64
 CASES: dict[str, tuple[Make, int]] = {
     "int8": (torchao("Int8WeightOnlyConfig"), IN * OUT + OUT * (4 + 1)),
@@ -63,6 +72,7 @@ CASES: dict[str, tuple[Make, int]] = {
     "float8": (torchao("Float8WeightOnlyConfig"), IN * OUT + OUT * 4),
     "4 bits": (four_bit(False), IN * OUT // 2 + SCALES * 4 + 16 * 4),
     "4 bits, scales too": (four_bit(True), IN * OUT // 2 + SCALES + SCALES // 256 * 4 + 256 * 4 + 16 * 4 + 4),
+    "GGUF": (gguf, IN * OUT // 32 * 34),
     "8 bits": (eight_bit, IN * OUT + OUT * 4),
 }
 """How each is made, and the bytes of its weight by hand: elements, scales, tables and offsets."""
@@ -151,6 +161,7 @@ def test_formats_that_are_not_known() -> None:
 LACKS = {
     "int8": {"layerwise_casting"},
     "4 bits": {"layerwise_casting", "sequential", "group_offload"},
+    "GGUF": {"layerwise_casting", "sequential"},
     "8 bits": {"layerwise_casting", "sequential", "group_offload"},
 }
 
