@@ -13,7 +13,10 @@ ITEM_SIZE = {
 
 @dataclass(frozen=True)
 class Weight:
-    """One stored tensor: a parameter or a buffer. Tied tensors appear once, under their first name."""
+    """One stored tensor: a parameter or a buffer. Tied tensors appear once, under their first name.
+
+    A weight in a quantizer's format counts its bytes as elements of "uint8", its scales among them.
+    """
 
     name: str
     numel: int
@@ -65,6 +68,7 @@ class Component:
 
     `cast` indexes the weights that layerwise casting stores in fp8 by the library's own skip rules; `groupings` are
     the offload groups it forms; `lacks` holds (technique, sentence) for what the library refuses for this class.
+    `file` is the checkpoint of one file that it is loaded from; "" where that is the pipeline's own place.
     """
 
     name: str
@@ -76,6 +80,7 @@ class Component:
     cast: tuple[int, ...] = ()
     cast_skip: tuple[str, ...] = ()
     lacks: tuple[tuple[str, str], ...] = ()
+    file: str = ""
 
     @cached_property
     def size(self) -> int:

@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from memplan.errors import BadInput
+from memplan.errors import BadInput, Unsupported
 from memplan.probes.jsons import json_table
+
+MODULAR = "modular_model_index.json"
+"""What a saved ModularPipeline has in its place."""
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -14,6 +17,8 @@ def read_index(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise BadInput(f"{folder} is a file; give the folder of a pipeline, the one with model_index.json in it.")
     if not (folder / "model_index.json").exists():
+        if (folder / MODULAR).exists():
+            raise Unsupported(f"{folder} is a ModularPipeline, which cannot be planned. Give the model's own pipeline.")
         raise BadInput(
             f"{folder} has no model_index.json, so it is not a saved pipeline. Give the folder that "
             f"pipe.save_pretrained() wrote or that was downloaded whole."

@@ -10,6 +10,7 @@ import torch
 
 from memplan.allocator import Block, Pool
 from memplan.facts import Segment
+from memplan.probes.quantized import inner_tensors
 
 ALLOCATION_UNIT = 512
 """Bytes to which PyTorch's CUDA allocator rounds each tensor (`kMinBlockSize` of c10's CUDACachingAllocator)."""
@@ -110,7 +111,10 @@ class Ledger:
 
     def own(self, weight: torch.Tensor) -> None:
         """Enter a weight, which is priced elsewhere: only its death counts, when the pipeline casts a component."""
-        storage = weight.untyped_storage()
+        for tensor in inner_tensors(weight):
+            self._own(tensor.untyped_storage())
+
+    def _own(self, storage: Any) -> None:
         key = storage._cdata
         if key not in self._known:
             reference = weakref.ref(storage, lambda _: self._forget(key))

@@ -1,7 +1,9 @@
 """Measures a pipeline: what each component weighs, how it splits into groups, what the libraries refuse for it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -10,20 +12,23 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import PreTrainedModel
 
 from memplan.facts import Component, Model, Weight
-from memplan.probes import casting, grouping, variants
+from memplan.probes import casting, grouping, quantized, variants
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate")
+NOWHERE: Mapping[str, str] = MappingProxyType({})
 
 
-def measure(pipe: Any, name: str = "", source: str = "") -> Model:
+def measure(pipe: Any, name: str = "", source: str = "", files: Mapping[str, str] = NOWHERE) -> Model:
     """What `pipe` is made of, from fake or real weights; the pipeline is left as it was.
 
-    A weight that two components share is counted in the first of them.
+    A weight that two components share is counted in the first of them. `files` are the checkpoints of one file from
+    which components are loaded, by component.
     """
     modules = {key: part for key, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
     owner: dict[int, str] = {}
     with unset_fake_temporarily():  # the copies that are hooked must be plain, even where fakes are being made
-        components = tuple(_component(key, module, owner) for key, module in modules.items())
+        found = [_component(key, module, owner) for key, module in modules.items()]
+        components = tuple(replace(part, file=files.get(part.name, "")) for part in found)
     # The library asks for its exclusions only about components that its sequence does not name.
     order, excluded = _offload_order(pipe, modules), getattr(pipe, "_exclude_from_cpu_offload", ())
     return Model(
@@ -59,8 +64,9 @@ def _component(key: str, module: torch.nn.Module, owner: dict[int, str]) -> Comp
     index = {path: number for number, (path, _, _) in enumerate(own)}
     dtype = _dtype(module)
     groups = grouping.groupings(module, index)
-    uncast = casting.lack(module, dtype)
-    lacks = dict(grouping.lacks(module, groups))
+    formats = dict(quantized.lacks(module))
+    uncast = formats.get("layerwise_casting") or casting.lack(module, dtype)
+    lacks = dict(grouping.lacks(module, groups)) | formats
     lacks |= {"layerwise_casting": uncast} if uncast else {}
     lacks |= dict(variants.lacks(module))
     lacks |= {"own_weights": f"{key} shares weights with {shared[0]}, where they are counted"} if shared else {}
@@ -69,7 +75,7 @@ def _component(key: str, module: torch.nn.Module, owner: dict[int, str]) -> Comp
         class_name=type(module).__name__,
         library=_library(module),
         dtype=dtype,
-        weights=tuple(Weight(path, t.numel(), _name(t.dtype), buffer) for path, t, buffer in own),
+        weights=tuple(Weight(path, *quantized.stored(t), buffer) for path, t, buffer in own),
         groupings=groups,
         cast=() if uncast else casting.cast(module, index),
         cast_skip=() if uncast else casting.cast_skip(module),

@@ -1,7 +1,7 @@
 """A checkpoint of one file becomes a twin: the library says which model it is, and the bundled configs say the rest.
 
 The file's header gives names, shapes and dtypes. diffusers tells models apart by a few of them; that a model is the
-bundled one is checked by the number of elements of its denoiser.
+bundled one is checked by the number of elements of its denoiser, or, of a GGUF file, by every shape.
 """
 
 from collections import Counter
@@ -13,7 +13,9 @@ from typing import Any
 from memplan.catalogue.models import BundledModel, Part, find, is_bundled, names
 from memplan.errors import BadInput, Unsupported
 from memplan.probes.assembly import DTYPES
-from memplan.probes.bundled import twin_of
+from memplan.probes.bundled import bundled_twin, twin_of
+from memplan.probes.gguf import with_gguf
+from memplan.probes.gguf_headers import SUFFIX, gguf_tensors
 from memplan.probes.headers import StoredTensor, stored_tensors
 from memplan.probes.twin import Twin
 
@@ -27,7 +29,9 @@ OTHERS = {
 }
 """The prefixes of the other components: of CompVis' and Stability's checkpoints, and of ComfyUI's."""
 LEFT_OUT = ("safety_checker", "feature_extractor")
-"""What from_single_file() leaves out, because no checkpoint of one file holds it."""
+"""What a pipeline's from_single_file() leaves out, because no checkpoint of one file holds it."""
+TEXT_ENCODER = "text_encoder"
+"""How the names of components begin that diffusers finds in a checkpoint only when it loads the pipeline from it."""
 ANYTHING = "v1"
 """What diffusers takes a checkpoint for in which it finds nothing that it knows."""
 
@@ -41,21 +45,36 @@ class _Contents:
 
 
 def file_twin(path: Path, dtype: str | None = None) -> Twin:
-    """The twin of the pipeline in one safetensors file, completed from the bundled model of its family.
+    """The twin of the pipeline in one safetensors or GGUF file, completed from the bundled model of its family.
 
-    Without `dtype` each component has the dtype that most of it is stored in. Raises BadInput for a file that is not
-    whole or no model that diffusers knows, Unsupported for one whose family is not bundled.
+    Without `dtype` each component has the dtype that most of it is stored in; the layers of a GGUF file compute in the
+    published one. Raises BadInput for a file that is not whole or no model that diffusers knows, Unsupported for one
+    whose family is not bundled.
     """
+    if path.suffix == SUFFIX:
+        return _gguf_twin(path, dtype)
     if path.suffix != ".safetensors":
-        raise Unsupported(f"{path} is no safetensors file, and others are not read: convert it, or give a folder.")
+        raise Unsupported(f"{path} is no safetensors or GGUF file: convert it, or give a folder.")
     stored = stored_tensors(path)
     model = _family(path, stored)
     contents = _contents(model, stored)
     assumed = _assumptions(path, model, contents)
-    parts = {key: _as_stored(key, part, contents) for key, part in model.components.items() if key not in LEFT_OUT}
+    held = [key for key, tensors in contents.tensors.items() if tensors]
+    absent = LEFT_OUT if any(key.startswith(TEXT_ENCODER) for key in held) else ()
+    parts = {key: _as_stored(key, part, contents) for key, part in model.components.items() if key not in absent}
     twin = twin_of(replace(model, components=parts), dtype)
     _check_size(path, model, twin, contents)
-    return replace(twin, name=path.name, source=f"file {path}", assumptions=assumed)
+    return replace(twin, name=path.name, assumptions=assumed, files=dict.fromkeys(held, str(path)))
+
+
+def _gguf_twin(path: Path, dtype: str | None) -> Twin:
+    """A denoiser alone: no other component is published as a GGUF file that diffusers loads."""
+    model = _family(path, gguf_tensors(path))
+    denoiser = _denoiser(model)
+    twin = with_gguf(bundled_twin(model.name, dtype), denoiser, path)
+    others = ", ".join(key for key in twin.components() if key != denoiser)
+    said = f"{path.name} holds no {others}: taken from {model.hub}"
+    return replace(twin, name=path.name, assumptions=(said,))
 
 
 def _family(path: Path, stored: Mapping[str, Any]) -> BundledModel:
@@ -76,11 +95,15 @@ def _family(path: Path, stored: Mapping[str, Any]) -> BundledModel:
 
 
 def _contents(model: BundledModel, stored: Mapping[str, StoredTensor]) -> _Contents:
-    denoiser = "unet" if "unet" in model.components else "transformer"
+    denoiser = _denoiser(model)
     tensors = {key: _named(stored, OTHERS[key]) for key in OTHERS if key in model.components}
     others = tuple(prefix for prefixes in OTHERS.values() for prefix in prefixes)
     alone = [tensor for name, tensor in stored.items() if not name.startswith(others)]
     return _Contents(denoiser, {**tensors, denoiser: _named(stored, DENOISER) or alone})
+
+
+def _denoiser(model: BundledModel) -> str:
+    return "unet" if "unet" in model.components else "transformer"
 
 
 def _named(stored: Mapping[str, StoredTensor], prefixes: tuple[str, ...]) -> list[StoredTensor]:

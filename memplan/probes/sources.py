@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memplan.catalogue.models import find, is_bundled
-from memplan.errors import BadInput
+from memplan.errors import BadInput, Unsupported
 from memplan.probes.index import read_index
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 """owner/name, or owner/name@revision."""
+BESIDE = re.compile(r"(?P<base>[^\0]+),(?P<component>[a-z]\w*)=(?P<file>[^\0]+\.gguf)")
+"""MODEL,COMPONENT=FILE: any other source, and the GGUF file from which one of its components is loaded instead."""
 
 
 def look(source: Any) -> Any:
@@ -21,6 +23,10 @@ def look(source: Any) -> Any:
 
     Raises BadInput for a name that is not bundled and for a folder that holds no saved pipeline.
     """
+    beside = _beside(source)
+    if beside:
+        look(beside["base"])
+        return source
     place = Path(source).expanduser() if isinstance(source, str) and _is_path(source) else source
     if isinstance(place, Path) and not _is_checkpoint(place):
         read_index(place)
@@ -32,10 +38,16 @@ def look(source: Any) -> Any:
 def open_pipeline(source: Any, dtype: str | None = None) -> "Twin":
     """The twin of `source`: a DiffusionPipeline, a module, modules by name, a path, a bundled name, or a Hub id.
 
+    The last three may be followed by ",COMPONENT=FILE.gguf", from which that component is loaded instead.
+
     `dtype` ("bfloat16", "float16", "float32") says how a pipeline that is not in memory would be loaded. Raises
     BadInput, with what to do, for anything that cannot be opened.
     """
-    place = look(source)
+    place, beside = look(source), _beside(source)
+    if beside:
+        from memplan.probes.gguf import with_gguf
+
+        return with_gguf(open_pipeline(beside["base"], dtype), beside["component"], Path(beside["file"]).expanduser())
     if isinstance(place, Path):
         return _saved(place, dtype)
     return _named(place, dtype) if isinstance(place, str) else _live(place, dtype)
@@ -46,11 +58,20 @@ def identity(source: str | Path) -> Any:
 
     Raises BadInput for a Hub id of which nothing is known.
     """
+    beside = _beside(source)
+    if beside:
+        return [identity(beside["base"]), identity(Path(beside["file"]))]
     path = Path(source).expanduser()
     if isinstance(source, Path) or _is_path(source):
         paths = [path, *path.glob("*"), *path.glob("*/*")]
         return sorted((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.is_file())
     return _commit(source) if _is_hub_id(source) else None
+
+
+def _beside(source: Any) -> dict[str, str] | None:
+    """The parts of "MODEL,COMPONENT=FILE.gguf", unless that is the name of a file."""
+    found = BESIDE.fullmatch(source) if isinstance(source, str) and not _exists(Path(source).expanduser()) else None
+    return found.groupdict() if found else None
 
 
 def _is_path(source: str) -> bool:
@@ -106,11 +127,16 @@ def _commit(hub_id: str) -> str:
 
 
 def _live(source: Any, dtype: str | None) -> "Twin":
-    from diffusers import DiffusionPipeline
+    from diffusers import DiffusionPipeline, ModularPipeline
 
     from memplan.probes.modules import Modules, as_pipeline
     from memplan.probes.twin import live_twin
 
+    if isinstance(source, ModularPipeline):
+        raise Unsupported(
+            f"{type(source).__name__} is a ModularPipeline, which has none of diffusers' ways to offload a pipeline, "
+            f"and cannot be planned. Give the DiffusionPipeline of the model, or modules by name with their own calls."
+        )
     pipe = as_pipeline(source)
     if not isinstance(pipe, DiffusionPipeline | Modules):
         choices = "a DiffusionPipeline, modules, a folder, a file, a Hub id or a bundled name"

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass_type
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
@@ -41,7 +41,9 @@ class Tracker(TorchDispatchMode):
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the op and account for it."""
+        """Run the op and account for it; one on quantized weights is left to them, and what they do is watched."""
+        if any(map(is_traceable_wrapper_subclass_type, types)):
+            return NotImplemented
         kwargs = kwargs or {}
         if self._level != self.ledger.depth:
             return func(*args, **kwargs)

@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from memplan.errors import Unsupported
+from memplan.probes import quantized
 from memplan.probes.fake import fake_of, fresh_mode, make_castable
 
 
@@ -19,6 +20,7 @@ class Twin:
 
     `source` says where it came from: "bundled …", "folder …", "file …", "hub …" or "live …". `call` holds arguments of
     the published example that the pipeline does not choose by itself; `assumptions` say what the source left open.
+    `files` are the checkpoints of one file from which components are loaded, by component.
     """
 
     pipe: Any
@@ -27,6 +29,7 @@ class Twin:
     source: str
     call: Mapping[str, Any] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def components(self) -> dict[str, torch.nn.Module]:
         """The modules of the pipeline by name, in the pipeline's order."""
@@ -42,8 +45,8 @@ def live_twin(pipe: Any) -> Twin:
     """The twin of a pipeline in memory, which is only read.
 
     Hooks stay behind, so the twin runs as if nothing had been enabled; layerwise casting alone is put back, because it
-    decides how the weights are stored. Raises Unsupported for quantized weights, for weights that are nowhere and for a
-    component that cannot be copied.
+    decides how the weights are stored. Raises Unsupported for weights in a format of which no fake can be made, for
+    weights that are nowhere and for a component that cannot be copied.
     """
     mode = fresh_mode()
     memo: dict[int, Any] = {}
@@ -51,9 +54,10 @@ def live_twin(pipe: Any) -> Twin:
         memo.update(_fakes(name, _unwrapped(module), mode))
         memo.update(_left_behind(_unwrapped(module)))
     parts = {name: _copied(name, _unwrapped(part), memo) for name, part in pipe.components.items()}
-    for module in parts.values():
+    for name, module in parts.items():
         if isinstance(module, torch.nn.Module):
             _freed_from_hooks(module)
+            quantized.settle(name, module)
     for name, module in modules_of(pipe).items():
         _casting_again(_unwrapped(module), parts[name])
     twin = copy.copy(pipe)
@@ -68,15 +72,17 @@ def _unwrapped(part: Any) -> Any:
 
 
 # ---- copying --------------------------------------------------------------------------------------------------------
-def _fakes(name: str, module: torch.nn.Module, mode: FakeTensorMode) -> dict[int, torch.Tensor]:
+def _fakes(name: str, module: torch.nn.Module, mode: FakeTensorMode) -> dict[int, Any]:
     """A fake for each parameter and buffer, by the id of the original: tied tensors stay tied."""
-    fakes: dict[int, torch.Tensor] = {}
+    fakes: dict[int, Any] = quantized.fakes(name, module, mode)
     away = _put_away(module)
     for path, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if id(tensor) in fakes:
+            continue
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter, FakeTensor):
             raise Unsupported(
-                f"{name}.{path} is a {type(tensor).__name__}: weights that are already quantized cannot be planned "
-                f"yet. Load {name} without quantization and let memplan choose the format."
+                f"{name}.{path} is a {type(tensor).__name__}: of weights that are already quantized, those of torchao, "
+                f"bitsandbytes and GGUF can be planned. Load {name} without quantization."
             )
         if tensor.device.type == "meta" and id(tensor) not in away:
             raise Unsupported(f"{name}.{path} is on the meta device: {name} holds no weights. Load them first.")

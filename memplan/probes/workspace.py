@@ -20,9 +20,32 @@ def workspace(func: Any, args: Any, outputs: list[torch.Tensor], device: str) ->
         return cpu_attention_workspace(args[0], args[1])
     if func is torch.ops.aten.native_layer_norm.default:
         return 0 if args[0].is_contiguous() else size_of(args[0])
+    if str(func) == "bitsandbytes.gemm_4bit.default":
+        return four_bit_workspace(args, device)
     if func is torch.ops.aten._safe_softmax.default:
         return args[0].numel() + args[0][..., 0].numel()  # one boolean for each score, and for each row of them
     return 0
+
+
+def four_bit_workspace(args: Any, device: str) -> int:
+    """What a linear layer of bitsandbytes' 4-bit weights holds: the weight in the input's dtype.
+
+    Where the scales are quantized too they are made in float32, on a CUDA device once more with their offset. There a
+    kernel without any of it does the work for up to 4 rows; for 5 to 1536 it does so on some cards, and the weight is
+    counted for all of them. Source: `_dequant_linear_fallback` and `_gemm_4bit_use_custom_cuda` of
+    bitsandbytes/backends/cuda/ops.py, `_gemm_4bit_default_impl` of backends/default/ops.py.
+    """
+    rows, _, shape, scales, block = args[:5]
+    on_gpu = device == "cuda"
+    if on_gpu and rows.numel() // rows.shape[-1] <= _FEW_ROWS:
+        return 0
+    number = -(-prod(shape) // block)
+    nested = scales.numel() < number
+    return prod(shape) * int(rows.element_size()) + (4 * number * (2 if on_gpu else 1) if nested else 0)
+
+
+_FEW_ROWS = 4
+"""`_GEMM_4BIT_CUSTOM_FLOOR_M` there."""
 
 
 def size_of(tensor: torch.Tensor) -> int:

@@ -1,16 +1,24 @@
 """A plan as a script."""
 
 import ast
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from memplan.faces.report.code import script
+from memplan.faces.report.loading import loading
 from memplan.facts import Facts
 from memplan.planner import draw
+from memplan.probes.pipeline import measure
+from memplan.probes.twin import modules_of
 from memplan.strategies import GroupOffload, LayerwiseCasting, OnGpu
 from tests.faces import small
+from tests.pipelines import build
 
 PLAN = (
     LayerwiseCasting("text_encoder", skip=("norm",)),
@@ -103,3 +111,79 @@ def test_a_made_up_mask_has_one_channel() -> None:
 
 def _name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
+
+
+# ---- checkpoints of one file -----------------------------------------------------------------------------------------
+def loaded(
+    files: Mapping[Any, str], dtypes: Mapping[str, str], source: str = "owner/name", kind: str = "bundled"
+) -> list[str]:
+    """The lines between the imports and the strategies, for components from those files in those dtypes."""
+    facts = small.facts()
+    parts = tuple(
+        replace(
+            c, file=files.get(c.name, ""), dtype=dtypes.get(c.name, c.dtype),
+            library="transformers" if c.name == "text_encoder" else "diffusers",
+        )
+        for c in facts.model.components
+    )  # fmt: skip
+    model = replace(facts.model, components=parts, source=f"{kind} {source}")
+    text = script(draw(replace(facts, model=model), ()), source, {"prompt": "a cat"})
+    names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+    for part in parts:
+        assert (f"import {part.class_name}" in text or f", {part.class_name}" in text) == (part.class_name in names)
+    body = text.partition("\n\n")[2].partition("\n\n")[0]
+    return ast.unparse(ast.parse(body)).splitlines()
+
+
+def class_of(name: str) -> str:
+    return small.facts().model.component(name).class_name
+
+
+def test_a_denoiser_alone_is_loaded_by_itself() -> None:
+    """FluxPipeline.from_single_file() refuses a file without text encoders."""
+    assert loaded({"transformer": "x.safetensors"}, {"transformer": "float16"}) == [
+        f"transformer = {class_of('transformer')}.from_single_file('x.safetensors', config='owner/name', "
+        "subfolder='transformer', torch_dtype=torch.float16)",
+        "pipe = SmallPipeline.from_pretrained('owner/name', transformer=transformer, torch_dtype=torch.bfloat16)",
+    ]
+
+
+def test_a_gguf_file_is_loaded_with_its_quantization() -> None:
+    first, second = loaded({"transformer": "x.gguf"}, {"vae": "float32"}, "owner/name@dev", "hub")
+    assert "quantization_config=GGUFQuantizationConfig(compute_dtype=torch.bfloat16)" in first
+    assert "config='owner/name', subfolder='transformer', config_revision='dev'" in first
+    assert second == (
+        "pipe = SmallPipeline.from_pretrained('owner/name', revision='dev', transformer=transformer, "
+        "torch_dtype={'vae': torch.float32, 'default': torch.bfloat16})"
+    )
+
+
+def test_a_whole_file_of_one_dtype() -> None:
+    files = dict.fromkeys(("transformer", "text_encoder", "vae"), "x.safetensors")
+    assert loaded(files, {}) == ["pipe = SmallPipeline.from_single_file('x.safetensors', torch_dtype=torch.bfloat16)"]
+
+
+def test_a_whole_file_of_several() -> None:
+    """A pipeline's from_single_file() takes a table of dtypes for float32; components are loaded before it."""
+    files = dict.fromkeys(("transformer", "text_encoder"), "x.safetensors")
+    assert loaded(files, {"text_encoder": "float16", "vae": "float32"}) == [
+        f"transformer = {class_of('transformer')}.from_single_file('x.safetensors', config='owner/name', "
+        "subfolder='transformer', torch_dtype=torch.bfloat16)",
+        f"vae = {class_of('vae')}.from_pretrained('owner/name', subfolder='vae', torch_dtype=torch.float32)",
+        "pipe = SmallPipeline.from_single_file('x.safetensors', transformer=transformer, vae=vae, "
+        "torch_dtype=torch.float16)",
+    ]
+
+
+def test_diffusers_takes_these_lines(tmp_path: Path) -> None:
+    pipe = build("flux", dtype=torch.bfloat16)
+    pipe.save_pretrained(tmp_path / "flux")
+    file = str(tmp_path / "x.safetensors")
+    save_file(pipe.transformer.half().state_dict(), file)
+    model = measure(pipe, "flux", f"folder {tmp_path / 'flux'}", {"transformer": file})
+    load = loading(model, str(tmp_path / "flux"))
+    found: dict[str, Any] = {}
+    exec("\n".join(("import torch", "from diffusers import FluxPipeline", *load.imports, *load.lines)), found)
+    dtypes = {name: part.dtype for name, part in modules_of(found["pipe"]).items()}
+    assert dtypes.pop("transformer") == torch.float16
+    assert set(dtypes.values()) == {torch.bfloat16}

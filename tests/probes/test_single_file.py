@@ -16,6 +16,7 @@ from memplan.errors import BadInput, Unsupported
 from memplan.probes.bundled import bundled_twin
 from memplan.probes.single_file import file_twin
 from memplan.probes.sources import identity, open_pipeline
+from tests.probes.gguf_files import write
 
 Shapes = dict[str, tuple[int, ...]]
 ITEM = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1}
@@ -57,7 +58,8 @@ def test_a_transformer_alone(tmp_path: Path) -> None:
     assert (twin.pipe.transformer.dtype, twin.pipe.vae.dtype) == (torch.float16, torch.bfloat16)
     said = "flux-mine.safetensors holds no vae, text_encoder, text_encoder_2: taken from black-forest-labs/FLUX.1-dev"
     assert twin.assumptions == (said,)
-    assert (twin.name, twin.source) == ("flux-mine.safetensors", f"file {path}")
+    assert (twin.name, twin.source) == ("flux-mine.safetensors", "bundled flux.1-dev")
+    assert twin.files == {"transformer": str(path)}
 
 
 @pytest.mark.slow
@@ -66,6 +68,7 @@ def test_comfyui_s_whole_pipeline_in_8_bits(tmp_path: Path) -> None:
     groups: dict[str, Shapes] = {"F8_E4M3": flux_transformer("model.diffusion_model."), "F16": rest}
     twin = file_twin(written(tmp_path / "all.safetensors", groups))
     assert twin.assumptions == ("all.safetensors stores transformer as float8_e4m3fn: loaded in bfloat16",)
+    assert set(twin.files) == {"transformer", "vae", "text_encoder", "text_encoder_2"}
     dtypes = {key: module.dtype for key, module in twin.components().items()}
     assert dtypes.pop("transformer") == torch.bfloat16
     assert set(dtypes.values()) == {torch.float16}
@@ -89,6 +92,24 @@ def test_stable_diffusion_as_published(tmp_path: Path) -> None:
     assert (twin.pipe.safety_checker, twin.assumptions) == (None, ())
 
 
+@pytest.mark.slow
+def test_a_unet_alone_has_the_rest_of_its_pipeline(tmp_path: Path) -> None:
+    elements = sum(t.numel() for t in bundled_twin("sd1.5").pipe.unet.state_dict().values())
+    shapes: Shapes = {known_by("v1"): (320, 960, 1, 1), known_by("inpainting"): (320, 4, 3, 3)}
+    shapes["model.diffusion_model.rest"] = (elements - sum(map(prod, shapes.values())),)
+    twin = open_pipeline(written(tmp_path / "unet.safetensors", {"F32": shapes}))
+    assert (twin.pipe.unet.dtype, twin.pipe.vae.dtype) == (torch.float32, torch.float16)
+    assert twin.pipe.safety_checker is not None
+    assert set(twin.files) == {"unet"}
+
+
+@pytest.mark.slow
+def test_a_gguf_file_alone(tmp_path: Path) -> None:
+    tensors = {k: ("F32", shape) for k, shape in flux_transformer().items() if k != "rest"}
+    with pytest.raises(BadInput, match=r"diffusers makes no FluxTransformer2DModel of the tensors in .*x\.gguf"):
+        open_pipeline(write(tmp_path / "x.gguf", tensors))
+
+
 def change(edit: Callable[[Shapes], Shapes], words: str) -> Any:
     return pytest.param(edit, words, id=words[:30])
 
@@ -109,10 +130,10 @@ def test_what_is_not_bundled(tmp_path: Path, edit: Callable[[Shapes], Shapes], w
         file_twin(path)
 
 
-@pytest.mark.parametrize("name", ["model.ckpt", "model.gguf", "notes"])
+@pytest.mark.parametrize("name", ["model.ckpt", "notes"])
 def test_other_files(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(bytes(100))
-    with pytest.raises(Unsupported, match=re.escape(f"{name} is no safetensors file, and others are not read")):
+    with pytest.raises(Unsupported, match=re.escape(f"{name} is no safetensors or GGUF file: convert it")):
         open_pipeline(tmp_path / name)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from memplan.errors import BadInput
+from memplan.errors import BadInput, Unsupported
 from memplan.probes.sources import open_pipeline
 from tests.pipelines import build
 
@@ -91,3 +91,28 @@ def test_a_dtype_goes_on(folder: Path) -> None:
     import torch
 
     assert open_pipeline(folder, dtype="float16").pipe.unet.dtype == torch.float16
+
+
+def test_a_file_beside_a_source(folder: Path) -> None:
+    with pytest.raises(BadInput, match=r"x\.gguf cannot be read: No such file"):
+        open_pipeline("mine,unet=x.gguf")
+    with pytest.raises(BadInput, match="no bundled model named 'flx'"):
+        open_pipeline("flx,transformer=x.gguf")
+
+
+def test_a_file_with_such_a_name(folder: Path) -> None:
+    named = folder.parent / "flux,transformer=x.gguf"
+    named.write_bytes(b"GGUF")
+    with pytest.raises(BadInput, match=r"flux,transformer=x\.gguf is not a whole GGUF file"):
+        open_pipeline(str(named))
+
+
+def test_a_modular_pipeline(tmp_path: Path) -> None:
+    from diffusers import ModularPipeline
+    from diffusers.modular_pipelines import SequentialPipelineBlocks
+
+    with pytest.raises(Unsupported, match="ModularPipeline is a ModularPipeline, which has none of diffusers' ways"):
+        open_pipeline(ModularPipeline(SequentialPipelineBlocks()))
+    (tmp_path / "modular_model_index.json").write_text("{}")
+    with pytest.raises(Unsupported, match="is a ModularPipeline, which cannot be planned"):
+        open_pipeline(tmp_path)

@@ -3,12 +3,11 @@
 import ast
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from memplan.facts import Facts
+from memplan.faces.report.loading import loading
 from memplan.planner import Plan
 from memplan.probes.inputs import is_size
 
@@ -17,7 +16,7 @@ _PICTURES = re.compile(r"(?:a|(\d+))(?: made-up)? (?:pictures of )?(\d+) x (\d+)
 
 
 def script(plan: Plan, source: str, call: Mapping[str, Any]) -> str:
-    """The complete script of `plan` for a pipeline loaded from `source`, a Hub id or a folder.
+    """The complete script of `plan` for a pipeline whose configs are at `source`, a Hub id or a folder.
 
     `call` has the values of arguments that reports shorten.
     """
@@ -25,25 +24,19 @@ def script(plan: Plan, source: str, call: Mapping[str, Any]) -> str:
     lines = [line for strategy in plan.strategies for line in strategy.code(_device(plan))]
     values = [(name, *_value(name, shown, call)) for name, shown in facts.trace.arguments]
     needed = [needs for _, needs, _ in values if needs]
-    imports = ["import torch", f"from diffusers import {facts.model.class_name}", *filter(_is_import, lines), *needed]
+    load = loading(facts.model, source)
+    own = ["import torch", f"from diffusers import {facts.model.class_name}", *load.imports]
+    imports = [*own, *filter(_is_import, lines), *needed]
     return "\n".join([
         *_merged(imports),
         "",
-        f"pipe = {facts.model.class_name}.{_loading(facts, source)}, torch_dtype={_dtypes(facts)})",
+        *load.lines,
         *(line for line in lines if not _is_import(line)),
         "",
         "result = pipe(",
         *(f"    {name}={value}" for name, _, value in values),
         ")",
     ])  # fmt: skip
-
-
-def _loading(facts: Facts, source: str) -> str:
-    """The call that loads the pipeline, without its end; a Hub id may name a revision."""
-    kind, (hub_id, at, revision) = facts.model.source.partition(" ")[0], source.partition("@")
-    if kind == "hub" and at:
-        return f"from_pretrained({json.dumps(hub_id)}, revision={json.dumps(revision)}"
-    return f"from_{'single_file' if kind == 'file' else 'pretrained'}({json.dumps(source)}"
 
 
 # ---- arguments ------------------------------------------------------------------------------------------------------
@@ -98,15 +91,3 @@ def _merged(imports: Iterable[str]) -> list[str]:
             module, _, names = line.removeprefix("from ").partition(" import ")
             modules.setdefault(module, set()).update(name.strip() for name in names.split(","))
     return [*sorted(plain), *(f"from {m} import {', '.join(sorted(names))}" for m, names in sorted(modules.items()))]
-
-
-def _dtypes(facts: Facts) -> str:
-    """One dtype, or a table where a component is loaded in another than the rest."""
-    dtypes = {c.name: c.dtype for c in facts.model.components}
-    sizes = Counter[str]()
-    for component in facts.model.components:
-        sizes[component.dtype] += component.size
-    usual = max(sizes, key=lambda dtype: sizes[dtype])
-    other = [f'"{name}": torch.{dtype}' for name, dtype in dtypes.items() if dtype != usual]
-    table = ", ".join([*other, f'"default": torch.{usual}'])
-    return f"{{{table}}}" if other else f"torch.{usual}"

@@ -1,0 +1,122 @@
+"""The lines of a script that load a pipeline: from its own place, or with components from a checkpoint of one file."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from memplan.facts import Component, Model
+
+GGUF = ".gguf"
+FROM_FILE = "from_single_file"
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Imports, and the lines after which `pipe` is there. Values of arguments are code."""
+
+    imports: tuple[str, ...]
+    lines: tuple[str, ...]
+
+
+def loading(model: Model, source: str) -> Loading:
+    """How `model` is loaded, whose pipeline is at `source`: a Hub id, perhaps with a revision, or a folder.
+
+    A pipeline's from_single_file() knows one dtype, and wants every component that the file does not hold; components
+    of diffusers can be loaded from the file by themselves, those of transformers cannot.
+    """
+    place = _Place(source, model.source.startswith("hub "))
+    held = [part for part in model.components if part.file]
+    encoders = [part for part in held if part.library == "transformers"]
+    if encoders:
+        return _whole(model, place, encoders)
+    rest = [part for part in model.components if not part.file]
+    arguments = {part.name: part.name for part in held} | {"torch_dtype": _dtypes(rest or held)}
+    pipe = _call(f"pipe = {model.class_name}.from_pretrained", place.arguments(), arguments)
+    imports = [_import("diffusers", part.class_name) for part in held]
+    imports += ["from diffusers import GGUFQuantizationConfig"] if any(map(_is_gguf, held)) else []
+    return Loading(tuple(imports), (*(line for part in held for line in _single(part, place)), *pipe))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the pipeline's own configs and weights are."""
+
+    source: str
+    on_hub: bool
+
+    def arguments(self, revision: str = "revision") -> dict[str, str]:
+        """Those that name it; the first has no name."""
+        hub_id, at, which = self.source.partition("@")
+        return (
+            {"": json.dumps(hub_id), revision: json.dumps(which)}
+            if self.on_hub and at
+            else {"": json.dumps(self.source)}
+        )
+
+
+def _whole(model: Model, place: _Place, encoders: list[Component]) -> Loading:
+    """A checkpoint that holds text encoders, with what else is needed beside it.
+
+    All that is loaded with the pipeline is in one dtype; where text encoders have several, that is float32, and each is
+    cast afterwards.
+    """
+    dtypes = {part.dtype for part in encoders}
+    together = dtypes.pop() if len(dtypes) == 1 else "float32"
+    beside = [part for part in model.components if part not in encoders and (not part.file or part.dtype != together)]
+    lines = [line for part in beside for line in (_single if part.file else _pretrained)(part, place)]
+    arguments = {part.name: part.name for part in beside} | {"torch_dtype": f"torch.{together}"}
+    lines += _call(f"pipe = {model.class_name}.{FROM_FILE}", {"": json.dumps(encoders[0].file)}, arguments)
+    lines += [f"pipe.{part.name}.to(torch.{part.dtype})" for part in encoders if part.dtype != together]
+    return Loading(tuple(_import(part.library, part.class_name) for part in beside), tuple(lines))
+
+
+def _single(part: Component, place: _Place) -> Iterator[str]:
+    """A component of diffusers from the checkpoint; its config is named, as diffusers may guess another."""
+    config = place.arguments("config_revision")
+    arguments = {"config": config.pop(""), "subfolder": json.dumps(part.name), **config}
+    if _is_gguf(part):
+        arguments["quantization_config"] = f"GGUFQuantizationConfig(compute_dtype=torch.{part.dtype})"
+    arguments["torch_dtype"] = f"torch.{part.dtype}"
+    return _call(f"{part.name} = {part.class_name}.{FROM_FILE}", {"": json.dumps(part.file)}, arguments)
+
+
+def _pretrained(part: Component, place: _Place) -> Iterator[str]:
+    """A component that no checkpoint holds, from the pipeline's own place."""
+    arguments = {"subfolder": json.dumps(part.name), "torch_dtype": f"torch.{part.dtype}"}
+    return _call(f"{part.name} = {part.class_name}.from_pretrained", place.arguments(), arguments)
+
+
+def _call(function: str, *arguments: dict[str, str]) -> Iterator[str]:
+    """A call on one line, or with an argument a line where that would be long."""
+    values = [f"{name}={value}" if name else value for table in arguments for name, value in table.items()]
+    line = f"{function}({', '.join(values)})"
+    if len(line) <= _LONG:
+        yield line
+    else:
+        yield from (f"{function}(", *(f"    {value}," for value in values), ")")
+
+
+_LONG = 120
+"""Characters of a line."""
+
+
+def _is_gguf(part: Component) -> bool:
+    return part.file.endswith(GGUF)
+
+
+def _import(library: str, name: str) -> str:
+    return f"from {library} import {name}"
+
+
+def _dtypes(components: Iterable[Any]) -> str:
+    """One dtype, or a table where a component is loaded in another than the rest."""
+    parts = list(components)
+    sizes = Counter[str]()
+    for component in parts:
+        sizes[component.dtype] += component.size
+    usual = max(sizes, key=lambda dtype: sizes[dtype])
+    other = [f'"{part.name}": torch.{part.dtype}' for part in parts if part.dtype != usual]
+    table = ", ".join([*other, f'"default": torch.{usual}'])
+    return f"{{{table}}}" if other else f"torch.{usual}"
