@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from memplan.errors import BadInput
 from memplan.facts import Component, Facts
 from memplan.run import InGroups, Run
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
-from ._way_back import attributes, homes
+from ._refusals import check_free, frees_nothing, stuck, willing
+from ._way_back import attributes, done, homes
 
 HAVE_STREAMS = ("cuda", "rocm", "xpu")
 """Kinds of device on which torch can copy beside the computation."""
@@ -50,33 +50,21 @@ class GroupOffload(Strategy):
     @classmethod
     def variants(cls, facts: Facts) -> Iterator[Self]:
         """Every grouping of every component; at leaf level and for single blocks also streamed."""
-        for component in facts.model.components:
-            for grouping in (g for g in component.groupings if g.level in LEVELS):
-                for stream, low_cpu_mem in ((False, False), (True, False), (True, True)):
-                    strategy = cls(component.name, grouping.level, grouping.blocks, stream, low_cpu_mem)
-                    if not strategy.refuses(Run(facts)):
-                        yield strategy
+        ways = ((False, False), (True, False), (True, True))
+        every = ((c.name, g) for c in facts.model.components for g in c.groupings if g.level in LEVELS)
+        yield from willing((cls(name, g.level, g.blocks, *way) for name, g in every for way in ways), facts)
 
     def refuses(self, run: Run) -> str | None:
         """Refuses what the library refuses, what would break, and what would change nothing."""
-        component, gpu = run.facts.model.component(self.component), run.facts.machine.gpu
-        if gpu is not None and gpu.unified:
-            return f"the memory of {gpu.name} is the host's own, so offloading would free nothing"
-        lack = component.lack("group_offload") or component.lack(self.level) or self._breaks(run)
-        if lack:
-            return lack
+        component = run.facts.model.component(self.component)
+        lack = component.lack("group_offload") or component.lack(self.level) or stuck(run, component, self.level)
+        if frees_nothing(run) or lack:
+            return frees_nothing(run) or lack
         if self.level not in LEVELS or component.grouping(self.level, self.blocks) is None:
             return f"{component.class_name} does not split that way: {_choices(component)}"
         if not component.weights:
             return f"{component.name} has no weights of its own to offload"
         return self._refuses_stream(run) if self.stream or self.low_cpu_mem else None
-
-    def _breaks(self, run: Run) -> str | None:
-        """The sentence about a module that would break and that is called in this run."""
-        calls = [call for call in run.facts.trace.calls if call.component == self.component]
-        called = {f"{self.level}:{path}" for call in calls for path in call.modules}
-        lacks = run.facts.model.component(self.component).lacks
-        return next((sentence for technique, sentence in lacks if technique in called), None)
 
     def _refuses_stream(self, run: Run) -> str | None:
         gpu = run.facts.machine.gpu
@@ -100,15 +88,8 @@ class GroupOffload(Strategy):
         from diffusers.hooks import apply_group_offloading
 
         part = getattr(pipe, self.component)
-        if any(m._diffusers_hook.get_hook(HOOKS[-1]) for m in part.modules() if hasattr(m, "_diffusers_hook")):
-            raise BadInput(f"{self.component} is offloaded in groups already; reload the pipeline to start afresh")
-        undo = way_back(part)
-        try:
-            apply_group_offloading(part, device, **self._settings())
-        except BaseException:
-            undo()
-            raise
-        return undo
+        check_free(self.component, part)
+        return done(lambda: apply_group_offloading(part, device, **self._settings()), way_back(part))
 
     def code(self, device: str = "cuda") -> tuple[str, ...]:
         """A call of diffusers' function, which takes models of diffusers and of transformers alike."""
