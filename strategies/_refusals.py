@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from memplan.errors import BadInput
-from memplan.facts import Component, Facts
+from memplan.facts import Call, Component, Facts, Grouping
 from memplan.run import Run
 from memplan.strategy import Strategy
 
@@ -25,11 +25,34 @@ def frees_nothing(run: Run) -> str | None:
 
 
 def stuck(run: Run, component: Component, level: str) -> str | None:
-    """The sentence about weights of `component` that another one has too, or of a called module that breaks at `level`."""
+    """The sentence about weights that `component` shares, or about a called module of it that breaks at `level`."""
     calls = [call for call in run.facts.trace.calls if call.component == component.name]
     called = {f"{level}:{path}" for call in calls for path in call.modules}
     broken = next((sentence for technique, sentence in component.lacks if technique in called), None)
     return component.lack("own_weights") or broken
+
+
+def read_while_away(run: Run, component: Component, grouping: Grouping) -> str | None:
+    """The sentence about a module that is called in this run while the group of its weights is not there."""
+    own: dict[str, set[int]] = {}
+    for number, weight in enumerate(component.weights):
+        own.setdefault(weight.module, set()).add(number)
+    for call in (call for call in run.facts.trace.calls if call.component == component.name):
+        for path, here in _openings(call, grouping):
+            if not own.get(path, set()) <= here:
+                return f"{component.class_name} calls {path or 'itself'} before the group that it belongs to comes in"
+    return None
+
+
+def _openings(call: Call, grouping: Grouping) -> Iterator[tuple[str, set[int]]]:
+    """Each module that `call` enters, and the weights that groups have brought in by then."""
+    here: set[int] = set()
+    for segment in call.segments:
+        for path in (call.modules[module] for module in segment.enters):
+            here |= {i for group in grouping.groups if group.onload == path for i in group.weights}
+            yield path, here
+        for path in (call.modules[module] for module in segment.leaves):
+            here -= {i for group in grouping.groups if group.offload == path for i in group.weights}
 
 
 def check_free(name: str, part: Any) -> None:

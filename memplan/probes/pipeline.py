@@ -77,6 +77,8 @@ def _component(key: str, module: torch.nn.Module, owner: dict[int, str], shared:
     lacks |= {"layerwise_casting": uncast} if uncast else {}
     lacks |= dict(variants.lacks(module))
     lacks |= {"own_weights": shared} if shared else {}
+    if type(module).forward is torch.nn.Module.forward and not hasattr(module, "decode"):
+        lacks |= {"call": f"{type(module).__name__} has no forward(), so a dry run does not see who reads its weights"}
     return Component(
         name=key,
         class_name=type(module).__name__,
