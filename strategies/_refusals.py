@@ -1,5 +1,6 @@
 """Why weights cannot be moved: the sentences that placements share."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -34,14 +35,19 @@ def stuck(run: Run, component: Component, level: str) -> str | None:
 
 def read_while_away(run: Run, component: Component, grouping: Grouping) -> str | None:
     """The sentence about a module that is called in this run while the group of its weights is not there."""
-    own: dict[str, set[int]] = {}
-    for number, weight in enumerate(component.weights):
-        own.setdefault(weight.module, set()).add(number)
     for call in (call for call in run.facts.trace.calls if call.component == component.name):
         for path, here in _openings(call, grouping):
-            if not own.get(path, set()) <= here:
-                return f"{component.class_name} calls {path or 'itself'} before the group that it belongs to comes in"
+            if not _weights_of(component, grouping, path) <= here:
+                return f"{component.class_name} calls {path or 'itself'} while the weights that it reads are away"
     return None
+
+
+def _weights_of(component: Component, grouping: Grouping, path: str) -> set[int]:
+    """The weights that module `path` itself owns; all that are tied where it has none under their first name."""
+    if any(weight.name.startswith(f"{path}.".removeprefix(".")) for weight in component.weights):
+        return {number for number, weight in enumerate(component.weights) if weight.module == path}
+    times = Counter(number for group in grouping.groups for number in set(group.weights))
+    return {number for number, groups in times.items() if groups > 1}
 
 
 def _openings(call: Call, grouping: Grouping) -> Iterator[tuple[str, set[int]]]:

@@ -155,14 +155,20 @@ def test_what_is_held_is_what_was_said(family: str) -> None:
 @pytest.mark.parametrize(
     ("family", "setting"),
     [
-        ("flux", "transformer,stream=true,record_stream=true"),
         ("flux", "transformer,level=block_level,blocks=1,stream=true,record_stream=true"),
         ("flux", "transformer,disk={}"),
-        ("sd3", "transformer,level=block_level,blocks=1,disk={}"),
-        ("flux", "text_encoder_2,level=block_level,blocks=1,modules=encoder"),
-        ("sd3", "text_encoder,level=block_level,blocks=1,modules=text_model+encoder"),
         ("sd3", "text_encoder,level=block_level,blocks=1,modules=text_model+encoder,disk={}"),
-        ("cogvideox", "vae,level=block_level,blocks=1,modules=encoder+decoder"),
+        *(
+            pytest.param(*case, marks=pytest.mark.wide)
+            for case in (
+                ("flux", "transformer,stream=true,record_stream=true"),
+                ("flux", "text_encoder_2,level=block_level,blocks=1,modules=encoder"),
+                ("sd3", "transformer,level=block_level,blocks=1,disk={}"),
+                ("sd3", "text_encoder,level=block_level,blocks=1,modules=text_model+encoder"),
+                ("cogvideox", "vae,level=block_level,blocks=1,modules=encoder+decoder"),
+                ("sana", "vae,level=block_level,blocks=1,modules=encoder+decoder"),
+            )
+        ),
     ],
 )
 def test_settings_that_are_named_and_not_searched(family: str, setting: str, tmp_path: Path) -> None:
