@@ -74,7 +74,7 @@ def test_the_search_takes_it_where_it_helps() -> None:
     """On a card with room for all but the image encoder."""
     pipe = build("flux")
     large = transformers.CLIPVisionConfig(
-        hidden_size=512, intermediate_size=4096, num_hidden_layers=3, image_size=32, patch_size=8
+        hidden_size=512, intermediate_size=4096, num_attention_heads=8, num_hidden_layers=3, image_size=32, patch_size=8
     )
     pipe.register_modules(image_encoder=transformers.CLIPVisionModelWithProjection(large))
     twin = open_pipeline(pipe)
