@@ -22,18 +22,33 @@ class OnCall:
 class InGroups:
     """In host memory; each offload group is on the device only around its own modules.
 
-    `level` and `blocks` name the component's grouping. At level "sequential" the copy is dropped, not sent back.
-    With `stream` the next group is copied while this one computes, from pinned memory; with `low_cpu_mem` the pinned
-    copy is made anew for each transfer.
+    `level`, `blocks` and `modules` name the component's grouping. At level "sequential" the copy is dropped, not sent
+    back. With `stream` the next group is copied while this one computes, from pinned memory; with `low_cpu_mem` the
+    pinned copy is made anew for each transfer.
     """
 
     level: str
     blocks: int | None = None
     stream: bool = False
     low_cpu_mem: bool = False
+    modules: str = ""
 
 
-Placement = Resident | OnCall | InGroups
+@dataclass(frozen=True)
+class FromDisk:
+    """In files; each offload group is read onto the device around its own modules, and dropped after them."""
+
+    level: str
+    blocks: int | None = None
+    modules: str = ""
+
+
+@dataclass(frozen=True)
+class Aside:
+    """As loaded, and never on the device: nothing calls it."""
+
+
+Placement = Resident | OnCall | InGroups | FromDisk | Aside
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from .layerwise_casting import LayerwiseCasting as LayerwiseCasting
 from .model_offload import ModelOffload as ModelOffload
 from .on_gpu import OnGpu as OnGpu
 from .sequential_offload import SequentialOffload as SequentialOffload
+from .set_aside import SetAside as SetAside
 from .vae_slicing import VaeSlicing as VaeSlicing
 from .vae_tiling import VaeTiling as VaeTiling
 
@@ -16,6 +17,7 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     ModelOffload,
     GroupOffload,
     SequentialOffload,
+    SetAside,
     LayerwiseCasting,
     VaeTiling,
     VaeSlicing,

@@ -19,6 +19,16 @@ def homes(module: Any) -> Undo:
     return restore
 
 
+def done(act: Callable[[], Any], undo: Undo) -> Undo:
+    """Calls `act`; the value is `undo`. Where `act` fails, that is called at once."""
+    try:
+        act()
+    except BaseException:
+        undo()
+        raise
+    return undo
+
+
 def attributes(thing: Any, *names: str) -> Undo:
     """Gives `thing` the instance attributes `names` that it has now, and takes away those it lacks now."""
     found = {name: vars(thing)[name] for name in names if name in vars(thing)}

@@ -1,18 +1,18 @@
 """A U-Net computes its attention for some of the heads at a time."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from memplan.facts import IN_SLICES, Facts
+from memplan.facts import IN_SLICES
 from memplan.run import Run
-from memplan.strategy import Decision, Seat, Strategy, Undo
+from memplan.strategy import Decision, Undo
 
+from ._other_way import OtherWay
 from ._way_back import switched
 
 
 @dataclass(frozen=True)
-class AttentionSlicing(Strategy):
+class AttentionSlicing(OtherWay):
     """A U-Net computes its attention for some of the heads at a time.
 
     It takes the place of PyTorch's fused attention, which holds no scores at all. It helps only where none of the
@@ -27,39 +27,31 @@ class AttentionSlicing(Strategy):
 
     name: ClassVar[str] = "attention_slicing"
 
-    @property
-    def seats(self) -> frozenset[Seat]:
-        """How this component computes its attention."""
-        return frozenset({Seat(Decision.ATTENTION, self.component)})
+    decision: ClassVar[Decision] = Decision.ATTENTION
+    lacks: ClassVar[str] = "attention_slicing"
+    fails: ClassVar[str] = "fails with its attention in slices"
 
-    @classmethod
-    def variants(cls, facts: Facts) -> Iterator[Self]:
-        """One for each U-Net whose peak it lowers."""
-        for component in facts.model.components:
-            strategy = cls(component.name)
-            if not strategy.refuses(Run(facts)):
-                yield strategy
+    @property
+    def way(self) -> str:
+        """How the dry run names calls with attention in slices."""
+        return IN_SLICES
 
     def refuses(self, run: Run) -> str | None:
-        """Refuses Apple's GPUs, components that cannot, and those whose peak it does not lower."""
-        facts = run.facts
-        if facts.machine.gpu and facts.machine.gpu.kind == "mps":
+        """Refuses Apple's GPUs, and what every other way of calling refuses."""
+        gpu = run.facts.machine.gpu
+        if gpu and gpu.kind == "mps":
             return "on Apple's GPUs PyTorch's own attention is faster and holds no more"
-        lack = facts.model.component(self.component).lack("attention_slicing")
-        if lack:
-            return lack
-        failure = facts.trace.failure(self.component, IN_SLICES)
-        if failure:
-            return f"{self.component} fails with its attention in slices: {failure}"
-        calls = [call for call in facts.trace.calls if call.component == self.component]
-        sliced = (facts.trace.alternative(call, frozenset({IN_SLICES})) for call in calls)
-        if any(one.activations < other.activations for one, other in zip(sliced, calls, strict=True)):
-            return None
-        return f"it would not lower the peak of {self.component}, which is not in the scores of its attention"
+        return super().refuses(run)
 
-    def redraw(self, run: Run) -> Run:
-        """Its calls compute attention in slices."""
-        return run.vary(self.component, IN_SLICES)
+    def helps(self, run: Run) -> bool:
+        """Whether it lowers the peak of a call."""
+        calls = [call for call in run.facts.trace.calls if call.component == self.component]
+        sliced = (run.facts.trace.alternative(call, frozenset({IN_SLICES})) for call in calls)
+        return any(one.activations < other.activations for one, other in zip(sliced, calls, strict=True))
+
+    def idle(self, run: Run) -> str:
+        """For components whose peak is elsewhere."""
+        return f"it would not lower the peak of {self.component}, which is not in the scores of its attention"
 
     def apply(self, pipe: Any, device: str) -> Undo:
         """Gives each attention the library's sliced processor; the way back puts the former ones back."""

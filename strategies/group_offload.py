@@ -1,15 +1,19 @@
 """Parts of a component take turns on the device."""
 
+import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, ClassVar, Self
 
-from memplan.errors import BadInput
-from memplan.facts import Component, Facts
-from memplan.run import InGroups, Run
+from memplan.facts import Component, Facts, Grouping
+from memplan.run import FromDisk, InGroups, Run
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
-from ._way_back import attributes, homes
+from ._files import fresh, read_back
+from ._refusals import check_free, frees_nothing, read_while_away, stuck, willing
+from ._way_back import attributes, done, homes
 
 HAVE_STREAMS = ("cuda", "rocm", "xpu")
 """Kinds of device on which torch can copy beside the computation."""
@@ -30,8 +34,15 @@ class GroupOffload(Strategy):
     It costs a copy of the component on every forward, so on every step. Streaming pins host memory, each tensor
     rounded up to a power of two: 1.0 to 1.8 times the component; `low_cpu_mem` pins group by group instead, slower.
 
-    Traps: text encoders keep their blocks too deep for block level, so use leaf level; most VAEs break at block level;
-    a second enable_group_offload on the same component is silently ignored.
+    Three settings are for plans that you name, and are not searched. `record_stream` with `stream` does not wait for
+    the computation before it drops a group. It is priced like `stream`: PyTorch's allocator gives what was dropped
+    away again only once the device is done with it, so a card with room reserves more, and a full one waits; that is
+    read from its source, not measured. `modules` names modules inside which blocks are looked for too, such as
+    "encoder" of T5: fewer and larger copies than at leaf level. `disk` names a folder with room for the weights, which
+    are then in files instead of host memory; each group is read anew each time, how fast is not priced.
+
+    Traps: text encoders keep their blocks too deep for block level without `modules`, as most VAEs do; a second
+    enable_group_offload on the same component is silently ignored; with `disk` load no LoRA, as the files stay the old.
     """
 
     component: str
@@ -39,6 +50,9 @@ class GroupOffload(Strategy):
     blocks: int | None = None
     stream: bool = False
     low_cpu_mem: bool = False
+    record_stream: bool = False
+    modules: str = ""
+    disk: str = ""
 
     name: ClassVar[str] = "group_offload"
 
@@ -49,39 +63,49 @@ class GroupOffload(Strategy):
 
     @classmethod
     def variants(cls, facts: Facts) -> Iterator[Self]:
-        """Every grouping of every component; at leaf level and for single blocks also streamed."""
-        for component in facts.model.components:
-            for grouping in (g for g in component.groupings if g.level in LEVELS):
-                for stream, low_cpu_mem in ((False, False), (True, False), (True, True)):
-                    strategy = cls(component.name, grouping.level, grouping.blocks, stream, low_cpu_mem)
-                    if not strategy.refuses(Run(facts)):
-                        yield strategy
+        """Every grouping of every component, but for named modules; single blocks and leaves also streamed.
+
+        Left out is what needs more of something that is priced, and less of nothing; and folders, which nobody named.
+        """
+        ways = ((False, False), (True, False), (True, True))
+        found = ((c.name, g) for c in facts.model.components for g in c.groupings)
+        every = [(name, g) for name, g in found if g.level in LEVELS and not g.modules]
+        yield from willing((cls(name, g.level, g.blocks, *way) for name, g in every for way in ways), facts)
 
     def refuses(self, run: Run) -> str | None:
         """Refuses what the library refuses, what would break, and what would change nothing."""
-        component, gpu = run.facts.model.component(self.component), run.facts.machine.gpu
-        if gpu is not None and gpu.unified:
-            return f"the memory of {gpu.name} is the host's own, so offloading would free nothing"
-        lack = component.lack("group_offload") or component.lack(self.level) or self._breaks(run)
-        if lack:
-            return lack
-        if self.level not in LEVELS or component.grouping(self.level, self.blocks) is None:
+        component = run.facts.model.component(self.component)
+        grouping = component.grouping(self.level, self.blocks, self.modules)
+        level = None if self.modules else component.lack(self.level)
+        lack = component.lack("group_offload") or level or stuck(run, component, self.level)
+        if frees_nothing(run) or lack:
+            return frees_nothing(run) or lack
+        if self.level not in LEVELS or grouping is None:
             return f"{component.class_name} does not split that way: {_choices(component)}"
         if not component.weights:
             return f"{component.name} has no weights of its own to offload"
-        return self._refuses_stream(run) if self.stream or self.low_cpu_mem else None
+        if self.modules and read_while_away(run, component, grouping):
+            return read_while_away(run, component, grouping)
+        if self.disk:
+            return self._refuses_disk(component, grouping)
+        return self._refuses_stream(run) if self.stream or self.low_cpu_mem or self.record_stream else None
 
-    def _breaks(self, run: Run) -> str | None:
-        """The sentence about a module that would break and that is called in this run."""
-        calls = [call for call in run.facts.trace.calls if call.component == self.component]
-        called = {f"{self.level}:{path}" for call in calls for path in call.modules}
-        lacks = run.facts.model.component(self.component).lacks
-        return next((sentence for technique, sentence in lacks if technique in called), None)
+    def _refuses_disk(self, component: Component, grouping: Grouping) -> str | None:
+        if self.stream or self.low_cpu_mem or self.record_stream:
+            return "the library waits for each file it reads, with a stream or without: leave out stream"
+        times = Counter(number for group in grouping.groups for number in set(group.weights))
+        number, most = max(times.items(), key=itemgetter(1))
+        if most == 1:
+            return None
+        name = component.weights[number].name
+        return f"{name} of {component.name} is in two groups: the library would empty it, then write it to a file"
 
     def _refuses_stream(self, run: Run) -> str | None:
         gpu = run.facts.machine.gpu
         if not self.stream:
-            return "low_cpu_mem decides how streamed groups are pinned; add stream=true"
+            return "low_cpu_mem and record_stream say how groups are streamed; add stream=true"
+        if self.modules:
+            return "the library fails where two modules with weights beside their blocks are streamed: leave out stream"
         if gpu is None or gpu.kind not in HAVE_STREAMS:
             return f"streams need a CUDA, ROCm or XPU device, and this machine has {gpu.kind if gpu else 'none'}"
         if self.blocks not in (None, 1):
@@ -93,32 +117,41 @@ class GroupOffload(Strategy):
 
     def redraw(self, run: Run) -> Run:
         """The component comes in groups."""
-        return run.place(self.component, InGroups(self.level, self.blocks, self.stream, self.low_cpu_mem))
+        if self.disk:
+            return run.place(self.component, FromDisk(self.level, self.blocks, self.modules))
+        placement = InGroups(self.level, self.blocks, self.stream, self.low_cpu_mem, self.modules)
+        return run.place(self.component, placement)
 
     def apply(self, pipe: Any, device: str) -> Undo:
         """Hooks the component. Raises BadInput for one that is offloaded in groups already."""
         from diffusers.hooks import apply_group_offloading
 
         part = getattr(pipe, self.component)
-        if any(m._diffusers_hook.get_hook(HOOKS[-1]) for m in part.modules() if hasattr(m, "_diffusers_hook")):
-            raise BadInput(f"{self.component} is offloaded in groups already; reload the pipeline to start afresh")
-        undo = way_back(part)
-        try:
-            apply_group_offloading(part, device, **self._settings())
-        except BaseException:
-            undo()
-            raise
-        return undo
+        check_free(self.component, part)
+        back, settings = way_back(part), self._settings()
+        if not self.disk:
+            return done(lambda: apply_group_offloading(part, device, **settings), back)
+        folder = fresh(self.component, self.disk)
+        read = read_back(part, folder)
+
+        def undo() -> None:
+            read()
+            back()
+
+        return done(lambda: apply_group_offloading(part, device, **settings, offload_to_disk_path=folder), undo)
 
     def code(self, device: str = "cuda") -> tuple[str, ...]:
         """A call of diffusers' function, which takes models of diffusers and of transformers alike."""
         settings = {"onload_device": device} | self._settings()
-        shown = [f'{key}="{v}"' if isinstance(v, str) else f"{key}={v}" for key, v in settings.items()]
+        shown = [f"{key}={json.dumps(v) if isinstance(v, str | list) else v}," for key, v in settings.items()]
+        folder = f'tempfile.mkdtemp(prefix="{self.component}-", dir={json.dumps(self.disk)})'
         return (
+            *(["import tempfile"] if self.disk else []),
             "from diffusers.hooks import apply_group_offloading",
             "apply_group_offloading(",
             f"    pipe.{self.component},",
-            *(f"    {setting}," for setting in shown),
+            *(f"    {setting}" for setting in shown),
+            *([f"    offload_to_disk_path={folder},"] if self.disk else []),
             ")",
         )
 
@@ -126,6 +159,8 @@ class GroupOffload(Strategy):
         settings: dict[str, Any] = {"offload_type": self.level}
         settings |= {"num_blocks_per_group": self.blocks} if self.blocks else {}
         settings |= {"use_stream": True} if self.stream else {}
+        settings |= {"record_stream": True} if self.record_stream else {}
+        settings |= {"block_modules": self.modules.split("+")} if self.modules else {}
         return settings | ({"low_cpu_mem_usage": True} if self.low_cpu_mem else {})
 
 
@@ -152,5 +187,6 @@ def way_back(part: Any) -> Undo:
 
 
 def _choices(component: Component) -> str:
-    blocks = [str(g.blocks) for g in component.groupings if g.level == "block_level"]
-    return f"level is leaf_level, or block_level with blocks {', '.join(blocks)}"
+    blocks = [str(g.blocks) for g in component.groupings if g.level == "block_level" and not g.modules]
+    named = [f", or with blocks 1 and modules {g.modules}" for g in component.groupings if g.modules]
+    return f"level is leaf_level, or block_level with blocks {', '.join(blocks)}{''.join(named)}"

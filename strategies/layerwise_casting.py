@@ -9,6 +9,8 @@ from memplan.facts import Facts
 from memplan.run import Run, Stored
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
+from ._refusals import willing
+
 STORAGES = ("float8_e4m3fn", "float8_e5m2")
 
 
@@ -43,17 +45,14 @@ class LayerwiseCasting(Strategy):
     @classmethod
     def variants(cls, facts: Facts) -> Iterator[Self]:
         """One for each component that can be cast: e5m2 is as large as e4m3fn, and less precise."""
-        for component in facts.model.components:
-            strategy = cls(component.name, skip=component.cast_skip)
-            if not strategy.refuses(Run(facts)):
-                yield strategy
+        yield from willing((cls(c.name, skip=c.cast_skip) for c in facts.model.components), facts)
 
     def refuses(self, run: Run) -> str | None:
         """Refuses models on which it breaks or changes nothing, and settings other than those measured."""
         component = run.facts.model.component(self.component)
         if self.storage not in STORAGES:
             return f"storage is {' or '.join(STORAGES)}, not {self.storage}"
-        lack = component.lack("layerwise_casting")
+        lack = component.lack("layerwise_casting") or component.lack("own_weights")
         if lack:
             return lack
         if not component.cast:

@@ -8,7 +8,7 @@ from memplan.facts import Facts
 from memplan.run import Resident, Run
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
-from ._way_back import homes
+from ._way_back import done, homes
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,7 @@ class OnGpu(Strategy):
     def apply(self, pipe: Any, device: str) -> Undo:
         """Moves the component; the way back moves each weight to where it was."""
         part = getattr(pipe, self.component)
-        undo = homes(part)
-        try:
-            part.to(device)
-        except BaseException:
-            undo()
-            raise
-        return undo
+        return done(lambda: part.to(device), homes(part))
 
     def code(self, device: str = "cuda") -> tuple[str, ...]:
         """One line."""

@@ -1,20 +1,20 @@
 """Each module's own weights are on the device only while that module runs."""
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from memplan.errors import BadInput
-from memplan.facts import SEQUENTIAL, Facts
-from memplan.run import InGroups, Resident, Run
-from memplan.strategy import Decision, Seat, Strategy, Undo
+from memplan.facts import SEQUENTIAL, Component, Model
+from memplan.run import InGroups, Placement, Run
+from memplan.strategy import Undo
 
+from ._refusals import check_free, stuck
 from ._way_back import attributes, homes
+from ._whole_pipeline import WholePipeline
 
 
 @dataclass(frozen=True)
-class SequentialOffload(Strategy):
+class SequentialOffload(WholePipeline):
     """Everything is in host memory, and every module copies its own weights to the device when it is called.
 
     Exact, and of each component only the largest single layer is there. It does what diffusers'
@@ -28,51 +28,23 @@ class SequentialOffload(Strategy):
     read without calling them break; meanwhile the weights are on the meta device, so load and save none.
     """
 
-    components: tuple[str, ...]
-
     name: ClassVar[str] = "sequential_offload"
+    away: ClassVar[Placement] = InGroups(SEQUENTIAL)
 
-    @property
-    def seats(self) -> frozenset[Seat]:
-        """Where every component lives."""
-        return frozenset(Seat(Decision.PLACEMENT, component) for component in self.components)
+    @staticmethod
+    def stay(model: Model) -> tuple[str, ...]:
+        """What the class excludes."""
+        return model.never_sequential
 
-    @classmethod
-    def variants(cls, facts: Facts) -> Iterator[Self]:
-        """One, for pipelines in which nothing would break."""
-        strategy = cls(tuple(component.name for component in facts.model.components))
-        if not strategy.refuses(Run(facts)):
-            yield strategy
-
-    def refuses(self, run: Run) -> str | None:
-        """Refuses parts of a pipeline, whose other parts would then look for the meta device, and what would break."""
-        model, gpu = run.facts.model, run.facts.machine.gpu
-        if gpu is not None and gpu.unified:
-            return f"the memory of {gpu.name} is the host's own, so offloading would free nothing"
-        left_out = [c.name for c in model.components if c.name not in self.components]
-        if left_out:
-            return f"sequential offload takes every component of the pipeline; {', '.join(left_out)} would be left out"
-        called = {(call.component, f"leaf_level:{path}") for call in run.facts.trace.calls for path in call.modules}
-        for component in model.components:
-            for technique, sentence in component.lacks:
-                breaks = technique == SEQUENTIAL or (component.name, technique) in called
-                if breaks and component.name not in model.never_sequential:
-                    return sentence
-        return None
-
-    def redraw(self, run: Run) -> Run:
-        """Every component comes module by module, except those that the class never offloads."""
-        for component in self.components:
-            stays = component in run.facts.model.never_sequential
-            run = run.place(component, Resident() if stays else InGroups(SEQUENTIAL))
-        return run
+    def lack(self, run: Run, component: Component) -> str | None:
+        """Components that would break."""
+        return component.lack(SEQUENTIAL) or stuck(run, component, "leaf_level")
 
     def apply(self, pipe: Any, device: str) -> Undo:
         """Hooks every module that has weights. Raises BadInput for a pipeline that is offloaded already."""
         parts = {name: getattr(pipe, name) for name in self.components}
         for name, part in parts.items():
-            if any(hasattr(module, "_hf_hook") for module in part.modules()):
-                raise BadInput(f"{name} is offloaded by accelerate already; call pipe.remove_all_hooks() first")
+            check_free(name, part)
         with ExitStack() as undos:
             for name, part in parts.items():
                 undos.callback(_way_back(part))

@@ -1,18 +1,18 @@
 """A VAE works on one picture after the other."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from memplan.facts import SLICED, Facts
+from memplan.facts import SLICED
 from memplan.run import Run
-from memplan.strategy import Decision, Seat, Strategy, Undo
+from memplan.strategy import Decision, Undo
 
+from ._other_way import OtherWay
 from ._way_back import switched
 
 
 @dataclass(frozen=True)
-class VaeSlicing(Strategy):
+class VaeSlicing(OtherWay):
     """A VAE encodes and decodes the pictures of a batch one after the other.
 
     It lowers the peak of the decode to that of one picture and the finished ones, where several are made in one call
@@ -26,34 +26,18 @@ class VaeSlicing(Strategy):
 
     name: ClassVar[str] = "vae_slicing"
 
+    decision: ClassVar[Decision] = Decision.SLICES
+    lacks: ClassVar[str] = "slicing"
+    fails: ClassVar[str] = "fails slice by slice"
+
     @property
-    def seats(self) -> frozenset[Seat]:
-        """How many pictures this component is given at a time."""
-        return frozenset({Seat(Decision.SLICES, self.component)})
+    def way(self) -> str:
+        """How the dry run names calls with one picture at a time."""
+        return SLICED
 
-    @classmethod
-    def variants(cls, facts: Facts) -> Iterator[Self]:
-        """One for each VAE that is given several pictures at a time."""
-        for component in facts.model.components:
-            if SLICED in facts.trace.ways(component.name):
-                yield cls(component.name)
-
-    def refuses(self, run: Run) -> str | None:
-        """Refuses components without slices, and calls with a single picture."""
-        facts = run.facts
-        lack = facts.model.component(self.component).lack("slicing")
-        if lack:
-            return lack
-        failure = facts.trace.failure(self.component, *run.variant(self.component), SLICED)
-        if failure:
-            return f"{self.component} fails slice by slice: {failure}"
-        if SLICED in facts.trace.ways(self.component):
-            return None
+    def idle(self, run: Run) -> str:
+        """For calls with a single picture."""
         return f"slices change nothing: {self.component} is given no more than one picture or video at a time"
-
-    def redraw(self, run: Run) -> Run:
-        """Its calls run slice by slice."""
-        return run.vary(self.component, SLICED)
 
     def apply(self, pipe: Any, device: str) -> Undo:
         """Turns slicing on; the way back gives the setting its former value."""

@@ -6,13 +6,14 @@ from typing import Any, ClassVar, Self
 
 from memplan.facts import TILED, Facts
 from memplan.run import Run
-from memplan.strategy import Decision, Seat, Strategy, Undo
+from memplan.strategy import Decision, Undo
 
+from ._other_way import OtherWay
 from ._way_back import switched
 
 
 @dataclass(frozen=True)
-class VaeTiling(Strategy):
+class VaeTiling(OtherWay):
     """A VAE encodes and decodes overlapping tiles, one after the other, and blends them.
 
     It lowers the peak of the decode to about that of one tile and the finished picture, where the decode is the
@@ -28,10 +29,9 @@ class VaeTiling(Strategy):
 
     name: ClassVar[str] = "vae_tiling"
 
-    @property
-    def seats(self) -> frozenset[Seat]:
-        """Into which tiles this component cuts its pictures."""
-        return frozenset({Seat(Decision.TILES, self.component)})
+    decision: ClassVar[Decision] = Decision.TILES
+    lacks: ClassVar[str] = "tiling"
+    fails: ClassVar[str] = "fails in tiles of this size"
 
     @property
     def way(self) -> str:
@@ -47,25 +47,12 @@ class VaeTiling(Strategy):
                 if name == TILED:
                     yield cls(component.name, int(tile or 0))
 
-    def refuses(self, run: Run) -> str | None:
-        """Refuses components without tiles, tiles that fail, and those that change nothing or were not dry-run."""
-        facts = run.facts
-        lack = facts.model.component(self.component).lack("tiling")
-        if lack:
-            return lack
-        failure = facts.trace.failure(self.component, *run.variant(self.component), self.way)
-        if failure:
-            return f"{self.component} fails in tiles of this size: {failure}"
-        if self.way in facts.trace.ways(self.component):
-            return None
-        found = [str(other) for other in self.variants(facts) if other.component == self.component]
+    def idle(self, run: Run) -> str:
+        """For tiles that change nothing or were not dry-run; it names those that do."""
+        found = [str(other) for other in self.variants(run.facts) if other.component == self.component]
         if found:
             return f"these tiles change nothing at this size, or were not tried: {' and '.join(found)} would do"
         return f"tiles change nothing at this size: {self.component} is given no more than one at a time"
-
-    def redraw(self, run: Run) -> Run:
-        """Its calls run in tiles."""
-        return run.vary(self.component, self.way)
 
     def apply(self, pipe: Any, device: str) -> Undo:
         """Turns tiling on; the way back gives every setting that this changed its former value."""

@@ -13,6 +13,10 @@ NOTHING = Segment(enters=(), leaves=(), live=0, peak=0, op=0, flops=0, traffic=0
 SOMETHING = replace(NOTHING, peak=1)
 
 
+UNUSED = ("image_encoder", "safety_checker")
+"""Components that no call of the small pipelines uses, where they have them."""
+
+
 def call(component: str, method: str, variant: tuple[str, ...] = ()) -> Call:
     """One call of a component; made another way it holds nothing."""
     return Call(component, method, "", 0, ("",), ("",), (NOTHING if variant else SOMETHING,), variant)
@@ -31,7 +35,8 @@ def ways_of(pipe: Any) -> Ways:
 def facts_of(pipe: Any, kind: str = "cuda", ways: Ways | None = None, unified: bool = False) -> Facts:
     """Facts of `pipe` on a device of `kind`; `ways` to call its components change something, None for all there are."""
     model = measure(pipe)
-    calls = tuple(call(c.name, "decode" if c.name == "vae" else "forward") for c in model.components)
+    used = (c.name for c in model.components if c.name not in UNUSED)
+    calls = tuple(call(name, "decode" if name == "vae" else "forward") for name in used)
     made = ways_of(pipe) if ways is None else ways
     others = tuple(call(c.component, c.method, way) for c in calls for way in made.get(c.component, ()))
     timeline = tuple(Step(i, 1) for i in range(len(calls)))

@@ -55,11 +55,15 @@ SEQUENTIAL = "sequential"
 
 @dataclass(frozen=True)
 class Grouping:
-    """All groups of a component for one setting: "leaf_level", "sequential", or "block_level" with blocks per group."""
+    """All groups of a component for one setting: "leaf_level", "sequential", or "block_level" with blocks per group.
+
+    At block level `modules` names those inside which lists of blocks are looked for too, joined by "+".
+    """
 
     level: str
     blocks: int | None
     groups: tuple[Group, ...]
+    modules: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,9 +114,10 @@ class Component:
             table[w.dtype] = table.get(w.dtype, 0) + w.nbytes
         return table
 
-    def grouping(self, level: str, blocks: int | None = None) -> Grouping | None:
+    def grouping(self, level: str, blocks: int | None = None, modules: str = "") -> Grouping | None:
         """The grouping of that setting, or None where the library forms none."""
-        return next((g for g in self.groupings if (g.level, g.blocks) == (level, blocks)), None)
+        wanted = (level, blocks, modules)
+        return next((g for g in self.groupings if (g.level, g.blocks, g.modules) == wanted), None)
 
     def lack(self, technique: str) -> str | None:
         """The sentence that says why the library does not offer `technique` here, or None when it does."""

@@ -96,6 +96,7 @@ class Trace:
     `alternatives` are calls of `calls` made in other ways: same component and method, with a `variant`. A way that
     changes nothing is in none. `failed` are the ways that fail: component, way or ways TOGETHER, and the words of the
     error. `arguments` are the call's arguments as shown to people; `assumptions` what had to be bounded, in sentences.
+    `reached` are components whose modules run, in calls or by other ways.
     """
 
     device: str
@@ -105,6 +106,7 @@ class Trace:
     arguments: tuple[tuple[str, str], ...] = ()
     assumptions: tuple[str, ...] = ()
     failed: tuple[tuple[str, str, str], ...] = ()
+    reached: tuple[str, ...] = ()
 
     def alternative(self, call: Call, ways: frozenset[str]) -> Call:
         """`call` made in as many of these ways as change it; `call` itself where none does."""

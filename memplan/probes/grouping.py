@@ -24,8 +24,8 @@ READS_ITS_LEAVES = {"Qwen3VLForConditionalGeneration": "its code reads the weigh
 def groupings(module: torch.nn.Module, index: Mapping[str, int]) -> tuple[Grouping, ...]:
     """Module by module, at leaf level, and at block level for 1, 2, 4, 8 … blocks up to the longest list of blocks.
 
-    `index` numbers the weights by name; weights without a number are left out. Where diffusers refuses, the first
-    alone.
+    Where block level would not work as it is, also for single blocks inside named modules. `index` numbers the weights
+    by name; weights without a number are left out. Where diffusers refuses, the first alone.
     """
     sequential = Grouping(SEQUENTIAL, None, tuple(_one_by_one(module, index)))
     return sequential, *(_in_groups(module, index) if getattr(module, "_supports_group_offloading", True) else ())
@@ -65,7 +65,26 @@ def _in_groups(module: torch.nn.Module, index: Mapping[str, int]) -> tuple[Group
         if blocks == 1:
             longest = max(Counter(g.onload.rpartition(".")[0] for g in groups if g.streamed).values(), default=0)
         blocks *= 2
-    return tuple(found)
+    return tuple(found) + _deeper(module, index, found[1])
+
+
+def _deeper(module: torch.nn.Module, index: Mapping[str, int], plain: Grouping) -> tuple[Grouping, ...]:
+    """Single blocks of lists inside named modules, where block level breaks or splits nothing without the names."""
+    names = _deeper_names(module) if _block_level_lack(module, plain) else ()
+    if not names:
+        return ()
+    groups = _groups(module, index, "block_level", 1, names)
+    named = Grouping("block_level", 1, groups, "+".join(names))
+    return () if _block_level_lack(module, named) else (named,)
+
+
+def _deeper_names(module: torch.nn.Module) -> tuple[str, ...]:
+    """The modules to name: all parts of a VAE, else those on the way to the largest list of blocks."""
+    if hasattr(module, "decode"):
+        return tuple(name for name, part in module.named_children() if any(True for _ in part.parameters()))
+    lists = {path: part for path, part in module.named_modules() if type(part) is torch.nn.ModuleList}
+    largest = max(lists, key=lambda path: sum(p.numel() for p in lists[path].parameters()), default="")
+    return tuple(dict.fromkeys(largest.split(".")[:-1]))
 
 
 def lacks(module: torch.nn.Module, found: tuple[Grouping, ...]) -> Iterator[tuple[str, str]]:
@@ -82,7 +101,7 @@ def lacks(module: torch.nn.Module, found: tuple[Grouping, ...]) -> Iterator[tupl
     if len(found) == 1:
         yield "group_offload", f"diffusers marks {kind} as unable to offload in groups"
         return
-    by_level = {g.level: g for g in reversed(found)}
+    by_level = {g.level: g for g in reversed(found) if not g.modules}
     block_level = _block_level_lack(module, by_level["block_level"])
     leaf_level = _leaf_level_lack(module, by_level[LEAF])
     if block_level:
@@ -117,9 +136,12 @@ def _weights_read_directly(module: torch.nn.Module) -> Iterator[tuple[str, str]]
             yield path, f"{path} computes its weight from other tensors before the hook brings them in"
 
 
-def _groups(module: torch.nn.Module, index: Mapping[str, int], level: str, blocks: int | None) -> tuple[Group, ...]:
+def _groups(
+    module: torch.nn.Module, index: Mapping[str, int], level: str, blocks: int | None, names: tuple[str, ...] = ()
+) -> tuple[Group, ...]:
     copy = bare(module)
     settings: dict[str, Any] = {"offload_type": level, "num_blocks_per_group": blocks, "non_blocking": True}
+    settings |= {"block_modules": list(names)} if names else {}
     devices = {"onload_device": torch.device("cpu"), "offload_device": torch.device("meta")}
     if isinstance(copy, ModelMixin):
         copy.enable_group_offload(**devices, **settings)

@@ -26,8 +26,9 @@ def measure(pipe: Any, name: str = "", source: str = "", files: Mapping[str, str
     """
     modules = {key: part for key, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
     owner: dict[int, str] = {}
+    shared = _shared(modules)
     with unset_fake_temporarily():  # the copies that are hooked must be plain, even where fakes are being made
-        found = [_component(key, module, owner) for key, module in modules.items()]
+        found = [_component(key, module, owner, shared.get(key)) for key, module in modules.items()]
         components = tuple(replace(part, file=files.get(part.name, "")) for part in found)
     # The library asks for its exclusions only about components that its sequence does not name.
     order, excluded = _offload_order(pipe, modules), getattr(pipe, "_exclude_from_cpu_offload", ())
@@ -57,8 +58,20 @@ def _versions() -> Iterator[tuple[str, str]]:
             continue
 
 
-def _component(key: str, module: torch.nn.Module, owner: dict[int, str]) -> Component:
-    shared = [owner[id(t)] for _, t, _ in _tensors(module) if id(t) in owner]
+def _shared(modules: dict[str, torch.nn.Module]) -> dict[str, str]:
+    """Of each component that shares weights the sentence that says with which other."""
+    holders: dict[int, list[str]] = {}
+    for key, module in modules.items():
+        for _, tensor, _ in _tensors(module):
+            holders.setdefault(id(tensor), []).append(key)
+    pairs = {key: other for keys in holders.values() for key in keys for other in keys if key != other}
+    return {
+        key: f"{key} shares weights with {other}: one can't be moved or cast without the other"
+        for key, other in pairs.items()
+    }
+
+
+def _component(key: str, module: torch.nn.Module, owner: dict[int, str], shared: str | None) -> Component:
     own = [(path, t, buffer) for path, t, buffer in _tensors(module) if id(t) not in owner]
     owner.update({id(t): key for _, t, _ in own})
     index = {path: number for number, (path, _, _) in enumerate(own)}
@@ -69,7 +82,9 @@ def _component(key: str, module: torch.nn.Module, owner: dict[int, str]) -> Comp
     lacks = dict(grouping.lacks(module, groups)) | formats
     lacks |= {"layerwise_casting": uncast} if uncast else {}
     lacks |= dict(variants.lacks(module))
-    lacks |= {"own_weights": f"{key} shares weights with {shared[0]}, where they are counted"} if shared else {}
+    lacks |= {"own_weights": shared} if shared else {}
+    if type(module).forward is torch.nn.Module.forward and not hasattr(module, "decode"):
+        lacks |= {"call": f"{type(module).__name__} has no forward(), so a dry run does not see who reads its weights"}
     return Component(
         name=key,
         class_name=type(module).__name__,

@@ -19,6 +19,7 @@ from memplan.probes.kernels import FLASH_SINCE, Kernels
 from memplan.probes.ledger import ALLOCATION_UNIT, Ledger
 from memplan.probes.postprocess import METHOD as POSTPROCESS
 from memplan.probes.postprocess import postprocessing
+from memplan.probes.reached import reached
 from memplan.probes.shapes import Shape
 from memplan.probes.timeline import OWN_CODE, Timeline
 from memplan.probes.tracker import Tracker
@@ -88,6 +89,7 @@ def _trace(
     with torch.random.fork_rng(devices=[]), ExitStack() as stack:
         for context in (doors.open(components), postprocessing(twin.pipe, doors), unseen()):
             stack.enter_context(context)
+        entered = stack.enter_context(reached(components, lambda: doors.inside))
         for mode in (Kernels(ledger, device, capability), Tracker(ledger, device)):
             stack.enter_context(mode)
         result = _call(twin.pipe, arguments)
@@ -96,7 +98,7 @@ def _trace(
     named = effective(twin.pipe, arguments, doors).items()
     shown = tuple((name, describe(value, invented=name in pictures) or show(value)) for name, value in named)
     failed = tuple((name, TOGETHER.join(ways), words) for (name, ways), words in doors.failed.items())
-    tried = Trace(device, calls, steps, failed=failed)
+    tried = Trace(device, calls, steps, failed=failed, reached=tuple(sorted(entered)))
     others = tuple(c for c in timeline.alternatives() if not tried.failure(c.component, *c.variant))
     assumptions = (*twin.assumptions, *ledger.assumptions)
     return replace(tried, alternatives=others, arguments=shown, assumptions=assumptions)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from memplan.facts import Call, Step
 from memplan.run import Run
 from memplan.simulator.chain import Chain
-from memplan.simulator.residency import outside
+from memplan.simulator.movers import outside
 from memplan.simulator.weights import total
 
 

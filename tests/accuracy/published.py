@@ -18,7 +18,7 @@ from memplan.probes.pipeline import measure
 from memplan.probes.trace import dry_run
 from memplan.registry import parse
 from memplan.run import Resident, Run
-from memplan.simulator.residency import outside
+from memplan.simulator.movers import outside
 from memplan.simulator.weights import blocks
 from tests.accuracy.eras import era
 from tests.accuracy.setups import twin_of

@@ -8,9 +8,11 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 from unittest.mock import patch
 
+import safetensors.torch
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -93,7 +95,7 @@ class Device(TorchFunctionMode):
             return self.enter(args[0].clone(), False, origin.weight if origin else None, pinned=True)
         if func is torch.Tensor.is_pinned:
             return (copy := self.of(args[0])) is not None and copy.pinned
-        return None if func is torch.Tensor.record_stream else self._compute(func, args, kwargs)
+        return self._compute(func, args, kwargs)
 
     def _attribute(self, func: Any, args: Any) -> Any:
         owner = func.__self__
@@ -161,10 +163,26 @@ class Stream:
 
 
 @contextmanager
+def files(device: Device) -> Generator[None]:
+    """Weights can be read from files onto `device`: those of the component after which their folder is named."""
+    read = safetensors.torch.load_file
+
+    def load_file(path: str, device: Any = CPU) -> dict[str, torch.Tensor]:
+        component = Path(path).parent.name.rpartition("-")[0]
+        there = torch.device(device).type != "cpu"
+        return {key: known.enter(tensor.clone(), there, (component, key)) for key, tensor in read(path).items()}
+
+    known = device
+    with patch.object(safetensors.torch, "load_file", load_file):
+        yield
+
+
+@contextmanager
 def streams() -> Generator[None]:
     """`torch.cuda` has streams, whatever this machine has."""
     fakes = {"Stream": Stream, "stream": lambda _: nullcontext(), "current_stream": lambda _=None: Stream()}
     with ExitStack() as patches:
         for name, fake in fakes.items():
             patches.enter_context(patch.object(torch.cuda, name, fake))
+        patches.enter_context(patch.object(torch.Tensor, "record_stream", lambda tensor, stream: None))
         yield

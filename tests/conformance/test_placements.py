@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,13 +18,15 @@ from memplan.facts import Facts
 from memplan.probes.pipeline import measure
 from memplan.probes.sources import open_pipeline
 from memplan.probes.trace import dry_run
+from memplan.registry import parse
 from memplan.run import Run
-from memplan.strategies import STRATEGIES, GroupOffload, OnGpu
+from memplan.strategies import STRATEGIES, GroupOffload, OnGpu, SetAside
 from memplan.strategy import Decision, Strategy
-from tests.conformance.device import Device, streams
+from tests.conformance.device import Device, files, streams
 from tests.conformance.watch import Held, Moments, drawn, watched
 from tests.measured_facts import facts_of
 from tests.pipelines import build, inputs
+from tests.pipelines.pictures import image_encoder
 from tests.some import some
 from tests.test_strategy_laws import attributes, picture
 
@@ -43,10 +46,36 @@ class Subject:
 
 @cache
 def subject(family: str) -> Subject:
-    pipe = build(family)
+    return known_by(family, build(family))
+
+
+@cache
+def with_image_encoder() -> Subject:
+    """FLUX with an image encoder, for which no picture is given."""
+    pipe = build("flux")
+    pipe.register_modules(image_encoder=image_encoder())
+    return known_by("flux", pipe)
+
+
+def known_by(family: str, pipe: Any) -> Subject:
     twin = open_pipeline(pipe)
     facts = replace(facts_of(pipe), model=measure(twin.pipe), trace=dry_run(twin, inputs(family)))
     return Subject(family, pipe, facts, picture(pipe, family))
+
+
+def beside(facts: Facts, *own: Strategy) -> list[Strategy]:
+    """The plan of `own` with everything else on the device."""
+    placed = {seat.component for strategy in own for seat in strategy.seats}
+    return [*own, *(OnGpu(c.name) for c in facts.model.components if c.name not in placed)]
+
+
+def hold_together(known: Subject, plan: Sequence[Strategy]) -> None:
+    """What is held in a second call under `plan` is what was said."""
+    _, steady = lived(known, plan, calls=2)
+    drawing = said(known.facts, plan)
+    assert [(m.component, m.method) for m in steady] == [(m.component, m.method) for m, _ in drawing], plan
+    for real, (picture_of_it, repeated) in zip(steady, drawing, strict=True):
+        compare(real, picture_of_it, repeated)
 
 
 def lived(known: Subject, plan: Sequence[Strategy], calls: int) -> list[list[Moments]]:
@@ -56,6 +85,7 @@ def lived(known: Subject, plan: Sequence[Strategy], calls: int) -> list[list[Mom
     with ExitStack() as undos:
         undos.enter_context(device)
         undos.enter_context(streams())
+        undos.enter_context(files(device))
         for strategy in plan:
             undos.callback(strategy.apply(known.pipe, "cuda"))
         for _ in range(calls):
@@ -116,13 +146,47 @@ def test_what_is_held_is_what_was_said(family: str) -> None:
     known = subject(family)
     before = attributes(known.pipe)
     for plan in plans(known.facts):
-        _, steady = lived(known, plan, calls=2)
-        drawing = said(known.facts, plan)
-        assert [(m.component, m.method) for m in steady] == [(m.component, m.method) for m, _ in drawing], plan
-        for real, (picture_of_it, repeated) in zip(steady, drawing, strict=True):
-            compare(real, picture_of_it, repeated)
+        hold_together(known, plan)
         assert attributes(known.pipe) == before, plan
     assert torch.equal(picture(known.pipe, family), known.expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "setting"),
+    [
+        ("flux", "transformer,level=block_level,blocks=1,stream=true,record_stream=true"),
+        ("flux", "transformer,disk={}"),
+        ("sd3", "text_encoder,level=block_level,blocks=1,modules=text_model+encoder,disk={}"),
+        *(
+            pytest.param(*case, marks=pytest.mark.wide)
+            for case in (
+                ("flux", "transformer,stream=true,record_stream=true"),
+                ("flux", "text_encoder_2,level=block_level,blocks=1,modules=encoder"),
+                ("sd3", "transformer,level=block_level,blocks=1,disk={}"),
+                ("sd3", "text_encoder,level=block_level,blocks=1,modules=text_model+encoder"),
+                ("cogvideox", "vae,level=block_level,blocks=1,modules=encoder+decoder"),
+                ("sana", "vae,level=block_level,blocks=1,modules=encoder+decoder"),
+            )
+        ),
+    ],
+)
+def test_settings_that_are_named_and_not_searched(family: str, setting: str, tmp_path: Path) -> None:
+    known = subject(family)
+    named = parse(f"group_offload:{setting.format(tmp_path)}", known.facts)
+    assert named not in list(GroupOffload.variants(known.facts))
+    before = attributes(known.pipe)
+    hold_together(known, beside(known.facts, named))
+    assert attributes(known.pipe) == before
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_what_is_set_aside_is_never_on_the_device() -> None:
+    known = with_image_encoder()
+    (own,) = SetAside.variants(known.facts)
+    assert own == SetAside("image_encoder")
+    hold_together(known, beside(known.facts, own))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from memplan.facts import Call
 from memplan.run import Run
 from memplan.simulator.chain import Chain
-from memplan.simulator.residency import mover_of
+from memplan.simulator.movers import mover_of
 from memplan.simulator.visits import visits
 from tests.conformance.device import Device
 

@@ -67,6 +67,6 @@ def test_help_lists_every_strategy_and_shows_its_settings() -> None:
     text = help.listing(strategies())
     assert all(cls.name in text for cls in strategies())
     page = help.page(GroupOffload)
-    assert "level        str         default 'leaf_level'" in page
+    assert "level          str         default 'leaf_level'" in page
     assert "--with group_offload:component,level=…,blocks=…,stream=…,low_cpu_mem=…" in page
     assert "Can't be undone" in help.page(LayerwiseCasting)

@@ -2,6 +2,7 @@
 
 import contextlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,14 @@ from diffusers.hooks import group_offloading as library
 
 from memplan.errors import BadInput
 from memplan.run import Run
+from memplan.simulator import simulate
 from memplan.strategies import GroupOffload
-from tests.measured_facts import facts_of
+from tests.measured_facts import NOTHING, facts_of
 from tests.pipelines import build
 from tests.test_strategy_laws import attributes, picture
+
+ROUNDING = 1e-5
+"""The CPU's kernels add up in another order where weights are mapped from a file, at addresses that are not aligned."""
 
 
 @pytest.mark.parametrize(
@@ -24,6 +29,11 @@ from tests.test_strategy_laws import attributes, picture
         (GroupOffload("transformer", "block_level", 3), "cuda", "does not split that way"),
         (GroupOffload("transformer", "block_level", 2, stream=True), "cuda", "one block at a time, not 2"),
         (GroupOffload("transformer", low_cpu_mem=True), "cuda", "add stream=true"),
+        (GroupOffload("transformer", record_stream=True), "cuda", "add stream=true"),
+        (GroupOffload("transformer", stream=True, disk="here"), "cuda", "leave out stream"),
+        (GroupOffload("text_encoder_2", disk="here"), "cuda", "shared.weight of text_encoder_2 is in two groups"),
+        (GroupOffload("text_encoder_2", "block_level", 1, modules="nothing"), "cuda", "blocks 1 and modules encoder"),
+        (GroupOffload("text_encoder_2", "block_level", 1, True, modules="encoder"), "cuda", "leave out stream"),
         (GroupOffload("text_encoder_2", "block_level", 1), "cuda", "no list of blocks"),
         (GroupOffload("vae", stream=True), "cuda", "never called as forward"),
     ],
@@ -46,6 +56,81 @@ def test_refuses_a_module_that_breaks_where_it_is_called() -> None:
 def test_refuses_where_device_and_host_share_their_memory() -> None:
     facts = facts_of(build("flux"), kind="mps", unified=True)
     assert "the host's own" in (GroupOffload("transformer").refuses(Run(facts)) or "")
+
+
+@pytest.mark.parametrize("call", [("", "encoder.final_layer_norm"), ("", "encoder", "head")])
+def test_refuses_modules_whose_weights_would_be_away_when_they_are_called(call: tuple[str, ...]) -> None:
+    """Before the group of `encoder` has come, and after it took the tied embedding away."""
+    facts = facts_of(build("flux"))
+    named = GroupOffload("text_encoder_2", "block_level", 1, modules="encoder")
+    assert named.refuses(Run(facts)) is None
+    first = replace(NOTHING, enters=(0, 1), leaves=(1,))
+    last = replace(NOTHING, enters=tuple(range(2, len(call))), leaves=())
+    called = replace(facts.trace.calls[0], component="text_encoder_2", modules=call, segments=(first, last))
+    broken = replace(facts, trace=replace(facts.trace, calls=(called,)))
+    assert f"calls {call[-1]} while" in (named.refuses(Run(broken)) or "")
+
+
+def test_what_is_named_is_not_searched() -> None:
+    found = list(GroupOffload.variants(facts_of(build("flux"))))
+    assert not [s for s in found if s.record_stream or s.modules or s.disk]
+
+
+def test_disk_is_priced_without_host_memory_and_without_a_way_to_the_host() -> None:
+    run = Run(facts_of(build("flux")))
+    kept, read = (simulate(GroupOffload("transformer", disk=disk).redraw(run)) for disk in ("", "here"))
+    assert (read.host.peak, read.traffic.to_host) == (0, 0)
+    assert kept.host.peak == run.facts.model.component("transformer").size
+    assert read.traffic.to_device == kept.traffic.to_device
+    assert read.peak.memory == kept.peak.memory
+
+
+def test_two_components_of_one_class_keep_their_own_weights_on_disk(tmp_path: Path) -> None:
+    """The library names the files of both alike."""
+    pipe = build("wan22")
+    parts = {name: getattr(pipe, name) for name in ("transformer", "transformer_2")}
+    before = {name: {k: v.clone() for k, v in part.state_dict().items()} for name, part in parts.items()}
+    expected, known = picture(pipe, "wan22"), attributes(pipe)
+    undos = [GroupOffload(name, "block_level", 1, disk=str(tmp_path)).apply(pipe, "cpu") for name in parts]
+    first, second = (sorted(path.name for path in folder.iterdir()) for folder in tmp_path.iterdir())
+    assert first == second != []
+    assert torch.allclose(picture(pipe, "wan22"), expected, atol=ROUNDING)
+    for undo in undos:
+        undo()
+    assert attributes(pipe) == known
+    assert all(torch.equal(v, before[n][k]) for n, part in parts.items() for k, v in part.state_dict().items())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_code_for_files_names_a_fresh_folder(tmp_path: Path) -> None:
+    pipe, expected = build("flux"), picture(build("flux"), "flux")
+    exec("\n".join(GroupOffload("transformer", disk=str(tmp_path)).code("cpu")), {"pipe": pipe})
+    assert [folder.name.partition("-")[0] for folder in tmp_path.iterdir()] == ["transformer"]
+    assert torch.allclose(picture(pipe, "flux"), expected, atol=ROUNDING)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no folder"):
+        GroupOffload("transformer", disk=str(tmp_path / "absent")).apply(build("flux"), "cpu")
+
+
+def test_a_disk_that_fills_up_leaves_the_pipeline_as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pipe = build("flux")
+    expected, before, written = picture(pipe, "flux"), attributes(pipe), []
+
+    def save_file(tensors: Any, path: str) -> None:
+        written.append(path)
+        if len(written) == 3:
+            raise OSError("no space left on device")
+        save(tensors, path)
+
+    save = library.safetensors.torch.save_file
+    monkeypatch.setattr(library.safetensors.torch, "save_file", save_file)
+    with pytest.raises(OSError, match="no space"):
+        GroupOffload("transformer", disk=str(tmp_path)).apply(pipe, "cpu")
+    assert attributes(pipe) == before
+    assert not list(tmp_path.iterdir())
+    assert torch.equal(picture(pipe, "flux"), expected)
 
 
 def test_variants_stream_where_there_are_streams() -> None:

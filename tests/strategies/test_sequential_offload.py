@@ -9,7 +9,7 @@ from memplan.errors import BadInput
 from memplan.facts import SEQUENTIAL, Facts
 from memplan.run import InGroups, Resident, Run, Stored
 from memplan.simulator import simulate
-from memplan.simulator.residency import outside
+from memplan.simulator.movers import outside
 from memplan.strategies import ModelOffload, SequentialOffload
 from tests.measured_facts import facts_of
 from tests.pipelines import build

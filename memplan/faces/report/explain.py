@@ -11,7 +11,7 @@ from memplan.faces.report.table import ROWS
 from memplan.faces.report.units import amount, gib
 from memplan.facts import Component, Facts
 from memplan.planner import Plan, Recommendation, draw
-from memplan.run import InGroups, OnCall, Resident, Run
+from memplan.run import FromDisk, InGroups, OnCall, Resident, Run
 
 STREAMED = 2
 """Groups on the device at once when the next one is copied ahead."""
@@ -56,7 +56,7 @@ def ram(run: Run) -> list[Term]:
     """The closed formula of the host memory."""
     components = run.facts.model.components
     pinned = [c for c in components if _pins(run, c)]
-    kept = [c for c in components if not isinstance(run.placement(c.name), Resident) and c not in pinned]
+    kept = [c for c in components if isinstance(run.placement(c.name), OnCall | InGroups) and c not in pinned]
     terms = [_sum("S", kept, run)] if kept else []
     if pinned:
         whole = _sum("S", pinned, run)
@@ -75,14 +75,15 @@ def _visitors(run: Run) -> Iterator[list[Term]]:
         yield [Term("S_max" + _cast(run, largest), _size(run, largest), _size(run, largest))]
     for component in components:
         placement = run.placement(component.name)
-        if isinstance(placement, InGroups):
+        if isinstance(placement, InGroups | FromDisk):
             yield _groups(run, component, placement)
 
 
-def _groups(run: Run, component: Component, placement: InGroups) -> list[Term]:
+def _groups(run: Run, component: Component, placement: InGroups | FromDisk) -> list[Term]:
     """U + n·S_block, or n·S_leaf; layerwise casting shrinks them as it does the whole component."""
     share = _size(run, component) / max(component.size, 1)
-    count = STREAMED if placement.stream else placement.blocks or 1
+    streamed = isinstance(placement, InGroups) and placement.stream
+    count = STREAMED if streamed else placement.blocks or 1
     times, suffix = (f"{count}·" if count > 1 else ""), f"{_cast(run, component)}({component.name})"
     if placement.level != "block_level":
         return [_term(f"{times}S_leaf{suffix}", count * component.leaf * share)]

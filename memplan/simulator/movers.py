@@ -1,0 +1,126 @@
+"""What moves a component's weights while it is called: nothing, or the hooks of offload groups."""
+
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+
+from memplan.facts import SEQUENTIAL, Call, Component, Group
+from memplan.run import FromDisk, InGroups, Placement, Resident, Stored
+from memplan.simulator.weights import group_size, sizes, total
+
+
+def mover_of(component: Component, placement: Placement, stored: Stored, call: Call) -> "Mover":
+    """What moves the weights of `component` while `call` runs."""
+    if isinstance(placement, InGroups | FromDisk):
+        return Groups(component, placement, stored, call)
+    return Mover(total(component, stored))
+
+
+class Mover:
+    """Weights on the device while a call runs; these stay. `to_device`, `to_host` and `ahead` are bytes moved."""
+
+    def __init__(self, resident: int) -> None:
+        """`resident` bytes are there when the call begins."""
+        self.resident = resident
+        self.to_device = self.to_host = self.ahead = 0
+
+    def enter(self, path: str, times: int) -> None:
+        """Module `path` is entered, `times` times over."""
+
+    def leave(self, path: str, times: int) -> None:
+        """Module `path` returns, `times` times over."""
+
+
+class Groups(Mover):
+    """Offload groups on the device while a call runs, as diffusers' hooks move them.
+
+    A weight that two groups have in common comes with the first of them and goes with the first.
+    """
+
+    def __init__(self, component: Component, placement: InGroups | FromDisk, stored: Stored, call: Call) -> None:
+        """All groups are in host memory or in files, but for buffers that streams leave behind."""
+        super().__init__(outside(component, placement, stored))
+        groups = groups_of(component, placement)
+        self.placement = placement
+        self.bytes = {g: group_size(component, stored, g) for g in groups}
+        self.sizes = sizes(component, stored)
+        times = Counter(i for g in groups for i in set(g.weights))
+        self.common = {g: frozenset(i for i in g.weights if times[i] > 1) for g in groups}
+        self.common_here: set[int] = set()
+        self.by_onload = {g.onload: g for g in groups}
+        self.by_offload = {g.offload: g for g in groups}
+        self.next = self._successors(call) if streams(placement) and call.method == "forward" else {}
+        self.here: set[Group] = set()
+
+    def _successors(self, call: Call) -> dict[str, Group]:
+        """The group that each hooked module prefetches: the next one in the order of the first forward."""
+        order = [call.modules[m] for s in call.segments for m in s.enters if call.modules[m] in self.by_onload]
+        order = ["", *(path for path in order if path)]
+        return {path: self.by_onload[after] for path, after in pairwise(order)}
+
+    def enter(self, path: str, times: int) -> None:
+        """A module is entered: its group comes in, and with streams the next one as well."""
+        group = self.by_onload.get(path)
+        if group:
+            self._bring(group, times)
+        if path in self.next and self.next[path].streamed:
+            self.ahead += self._bring(self.next[path], times)
+
+    def kept(self, group: Group) -> bool:
+        """Whether a copy stays elsewhere while `group` is on the device, so that none is sent back."""
+        dropped = isinstance(self.placement, FromDisk) or self.placement.level == SEQUENTIAL
+        return dropped or (streams(self.placement) and group.streamed)
+
+    def _bring(self, group: Group, times: int) -> int:
+        """Copy a group that is not here; the value is how many bytes that moves."""
+        if group in self.here:
+            return 0
+        self.here.add(group)
+        moved = self.bytes[group] - sum(self.sizes[i] for i in self.common[group] & self.common_here)
+        self.common_here |= self.common[group]
+        self.resident += moved
+        self.to_device += moved * times
+        return moved * times
+
+    def leave(self, path: str, times: int) -> None:
+        """A module returns: its group goes; without streams, or if never pinned, it is copied back."""
+        group = self.by_offload.get(path)
+        if group is not None and group in self.here:
+            self.here.remove(group)
+            moved = self.bytes[group] - sum(self.sizes[i] for i in self.common[group] - self.common_here)
+            self.common_here -= self.common[group]
+            self.resident -= moved
+            if not self.kept(group):
+                self.to_host += moved * times
+
+
+def outside(component: Component, placement: Placement, stored: Stored) -> int:
+    """Bytes that `component` holds on the device while others are called, model offload aside.
+
+    Of a component in groups that is what no group moves, and under block-level group offload with streams its groups'
+    buffers: diffusers puts back the parameters of a group's modules, not their buffers.
+    """
+    if isinstance(placement, Resident):
+        return total(component, stored)
+    if not isinstance(placement, InGroups | FromDisk):
+        return 0
+    groups = groups_of(component, placement)
+    table = sizes(component, stored)
+    stay = set(range(len(table))) - {i for g in groups for i in g.weights}
+    if streams(placement) and placement.level == "block_level":
+        stay |= {i for g in groups if g.streamed for i in g.weights if component.weights[i].buffer}
+    return sum(table[i] for i in stay)
+
+
+def streams(placement: InGroups | FromDisk) -> bool:
+    """Whether groups are copied ahead."""
+    return isinstance(placement, InGroups) and placement.stream
+
+
+def groups_of(component: Component, placement: InGroups | FromDisk) -> tuple[Group, ...]:
+    """The offload groups of `component`; a file has each of a group's tensors once."""
+    grouping = component.grouping(placement.level, placement.blocks, placement.modules)
+    groups = grouping.groups if grouping else ()
+    if isinstance(placement, FromDisk):
+        return tuple(replace(group, weights=tuple(dict.fromkeys(group.weights))) for group in groups)
+    return groups
