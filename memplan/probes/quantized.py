@@ -108,7 +108,7 @@ def gguf_fake(weight: Any, mode: FakeTensorMode) -> torch.Tensor:
     with mode:
         fake: Any = torch.nn.Parameter(torch.empty(weight.shape, dtype=torch.uint8), requires_grad=False)
     fake.quant_type, fake.as_tensor = weight.quant_type, partial(torch.Tensor.detach, fake)
-    return fake  # type: ignore[no-any-return]
+    return fake
 
 
 def _four_bit(path: str, layer: Any, weight: Any, mode: FakeTensorMode) -> dict[int, Any]:
