@@ -31,7 +31,7 @@ FOLDERS = {
     "tests/performance": "benchmarks",
     "tests/pipelines": "builds small real pipelines with random weights",
     "tests/planner": "the search, held against brute force",
-    "tests/probes": "machines, pipelines and dry runs",
+    "tests/probes": "machines, sources, pipelines and dry runs",
     "tests/simulator": "prices, worked out by hand",
     "tests/strategies": "each technique; tests/test_strategy_laws.py holds what all of them keep to",
 }

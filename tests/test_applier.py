@@ -10,7 +10,7 @@ import torch
 
 from memplan.applier import apply
 from memplan.errors import ApplyFailed, BadInput
-from memplan.probes.modules import as_pipeline
+from memplan.probes.sources.modules import as_pipeline
 from memplan.strategies import GroupOffload, LayerwiseCasting, ModelOffload, OnGpu, VaeTiling
 from memplan.strategy import Strategy, Undo, in_order
 from tests.pipelines import build

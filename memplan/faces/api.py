@@ -21,7 +21,7 @@ from memplan.strategy import Strategy
 
 if TYPE_CHECKING:
     from memplan.applier import Applied
-    from memplan.probes.twin import Twin
+    from memplan.probes.fakes.twin import Twin
 
 Progress = Callable[[str], None]
 LIBRARIES = ("memplan", "torch", "diffusers", "transformers", "accelerate")
@@ -142,7 +142,7 @@ def _key(source: Any, call: Mapping[str, Any], dtype: str | None, capability: tu
 def _program() -> list[tuple[str, int, int]]:
     """What tells two states of memplan's own measuring apart: in a checkout the version stays the same."""
     here = Path(__file__).parent.parent
-    places = ("allocator.py", "faces/api.py", "facts/*.py", "probes/*.py", "catalogue/*.py", "catalogue/**/*.json")
+    places = ("allocator.py", "faces/api.py", "facts/*.py", "probes/**/*.py", "catalogue/*.py", "catalogue/**/*.json")
     files = [path for place in places for path in here.glob(place)]
     return sorted((str(p.relative_to(here)), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
 
@@ -216,7 +216,7 @@ def auto_optimize(
     plan fits, BadInput for an unknown preference.
     """
     from memplan.applier import apply
-    from memplan.probes.modules import as_pipeline
+    from memplan.probes.sources.modules import as_pipeline
 
     planner.check_preference(prefer)
     measured = facts(pipe, call, target=target, progress=progress)

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from memplan.probes.fakes.twin import Twin
 from memplan.probes.sources import open_pipeline
-from memplan.probes.twin import Twin
 
 Arguments = dict[str, Any]
 FLUX_TOKENS = 512

@@ -18,7 +18,7 @@ from memplan import planner
 from memplan.errors import BadInput, NoGpu, NothingFits
 from memplan.faces import api
 from memplan.facts import GIB, MIB
-from memplan.probes.twin import modules_of
+from memplan.probes.fakes.twin import modules_of
 from tests.pipelines import build, inputs
 
 ROOM = api.Target(vram=4, ram=8)

@@ -14,8 +14,8 @@ from memplan.faces.report.code import script
 from memplan.faces.report.loading import loading
 from memplan.facts import Facts
 from memplan.planner import draw
+from memplan.probes.fakes.twin import modules_of
 from memplan.probes.pipeline import measure
-from memplan.probes.twin import modules_of
 from memplan.strategies import GroupOffload, LayerwiseCasting, OnGpu
 from tests.faces import small
 from tests.pipelines import build

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
-from memplan.probes.gguf_headers import TYPES
+from memplan.probes.sources.gguf_headers import TYPES
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
 """ggml's type and the shape of each tensor, by name."""

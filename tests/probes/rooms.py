@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from memplan.probes.doors import Doors, Visit
-from memplan.probes.fake import fake_in_place, fresh_mode
-from memplan.probes.kernels import Kernels
-from memplan.probes.ledger import Ledger, Recording
-from memplan.probes.tracker import Tracker
+from memplan.probes.fakes.fake import fake_in_place, fresh_mode
+from memplan.probes.trace.doors import Doors, Visit
+from memplan.probes.trace.kernels import Kernels
+from memplan.probes.trace.ledger import Ledger, Recording
+from memplan.probes.trace.tracker import Tracker
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from memplan.probes.fake import fresh_mode
-from memplan.probes.kernels import Kernels
-from memplan.probes.ledger import Ledger, Recording
-from memplan.probes.tracker import Tracker
-from memplan.probes.values import Source, carries, keep
+from memplan.probes.fakes.fake import fresh_mode
+from memplan.probes.fakes.values import Source, carries, keep
+from memplan.probes.trace.kernels import Kernels
+from memplan.probes.trace.ledger import Ledger, Recording
+from memplan.probes.trace.tracker import Tracker
 
 
 class Traced:

@@ -1,0 +1,1 @@
+"""Tensors without bytes, what is known of their values, and pipelines made of them."""

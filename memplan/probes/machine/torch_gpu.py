@@ -1,0 +1,99 @@
+"""The GPU that torch finds where NVML cannot speak: AMD, Intel, Apple, and NVIDIA boards with unified memory."""
+
+import platform
+import subprocess
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+import psutil
+
+from memplan.catalogue.gpu_names import resembling
+from memplan.facts import Gpu
+from memplan.probes.machine.amdgpu import carved_out, link
+
+
+def gpu_by_torch() -> Gpu | None:
+    """Torch's device 0, which honours the vendor's visibility variables; None without torch or without a device.
+
+    Imports torch and, except on Apple silicon, creates its context. `free` counts what torch itself holds as free.
+    """
+    try:
+        torch: Any = import_module("torch")
+    except ImportError:
+        return None
+    if torch.cuda.is_available():
+        return _amd(torch.cuda) if torch.version.hip else _discrete(torch.cuda, "cuda")
+    if torch.xpu.is_available():
+        return _intel(torch.xpu)
+    if torch.backends.mps.is_available():
+        return _apple(torch)
+    return None
+
+
+def _discrete(backend: Any, kind: str) -> Gpu:
+    properties = backend.get_device_properties(0)
+    free, total = _memory(backend, properties)
+    return replace(
+        _described(properties.name, total),
+        total=total,
+        free=min(free + backend.memory_reserved(0), total),
+        kind=kind,
+        capability=(properties.major, properties.minor) if kind == "cuda" else None,
+        unified=bool(getattr(properties, "is_integrated", False)),
+        source="torch",
+    )
+
+
+def _memory(backend: Any, properties: Any) -> tuple[int, int]:
+    """Free and total bytes. Intel's driver may keep the first to itself (ZES_ENABLE_SYSMAN=1 opens it): then all."""
+    try:
+        free, total = backend.mem_get_info(0)
+    except RuntimeError:
+        return properties.total_memory, properties.total_memory
+    return free, total
+
+
+def _amd(backend: Any) -> Gpu:
+    """With the link and the pool as Linux knows them; without sysfs (Windows) as the catalogue does."""
+    properties, gpu = backend.get_device_properties(0), _discrete(backend, "rocm")
+    rate, name = link(properties)
+    gpu = replace(gpu, link=rate, link_name=name) if rate else gpu
+    arch = properties.gcnArchName.partition(":")[0]
+    return replace(gpu, arch=arch, unified=gpu.unified and not carved_out(gpu.total))
+
+
+def _intel(backend: Any) -> Gpu:
+    properties = backend.get_device_properties(0)
+    there = {"float64": properties.has_fp64, "float16": properties.has_fp16}
+    return replace(
+        _discrete(backend, "xpu"),
+        driver=properties.driver_version,
+        unified=properties.is_integrated_gpu,
+        lacks=tuple(dtype for dtype, computes in there.items() if not computes),
+    )
+
+
+def _apple(torch: Any) -> Gpu:
+    """Metal's working set: what one process may hold of the memory it shares with the CPU.
+
+    Metal has no float64; bfloat16 came with macOS 14.
+    """
+    usable = torch.mps.recommended_max_memory()
+    gpu = _described(_apple_chip(), psutil.virtual_memory().total)
+    lacks = ("float64",) if torch.backends.mps.is_macos_or_newer(14, 0) else ("float64", "bfloat16")
+    return replace(gpu, total=usable, free=usable, kind="mps", unified=True, lacks=lacks, source="torch")
+
+
+def _described(name: str, total: int) -> Gpu:
+    """The catalogue's figures under the name that the driver gives, or the name alone."""
+    card = resembling(name, total)
+    return replace(card.gpu(), name=name) if card else Gpu(name, total, total)
+
+
+def _apple_chip() -> str:
+    """Such as "Apple M2 Max"."""
+    if platform.system() != "Darwin":
+        return "Apple GPU"
+    command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "Apple GPU"

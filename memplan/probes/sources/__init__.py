@@ -1,0 +1,148 @@
+"""One door to every pipeline: a live one, a folder, a file, a bundled name, or an id on the Hub."""
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memplan.catalogue.models import find, is_bundled
+from memplan.errors import BadInput, Unsupported
+from memplan.probes.sources.index import read_index
+
+if TYPE_CHECKING:
+    from memplan.probes.fakes.twin import Twin
+
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
+"""owner/name, or owner/name@revision."""
+BESIDE = re.compile(r"(?P<base>[^\0]+),(?P<component>[a-z]\w*)=(?P<file>[^\0]+\.gguf)")
+"""MODEL,COMPONENT=FILE: any other source, and the GGUF file from which one of its components is loaded instead."""
+
+
+def look(source: Any) -> Any:
+    """`source`, as a Path where a text means a file or folder. It needs no torch.
+
+    Raises BadInput for a name that is not bundled and for a folder that holds no saved pipeline.
+    """
+    beside = _beside(source)
+    if beside:
+        look(beside["base"])
+        return source
+    place = Path(source).expanduser() if isinstance(source, str) and _is_path(source) else source
+    if isinstance(place, Path) and not _is_checkpoint(place):
+        read_index(place)
+    elif isinstance(place, str) and not _is_hub_id(place):
+        find(place)
+    return place
+
+
+def open_pipeline(source: Any, dtype: str | None = None) -> "Twin":
+    """The twin of `source`: a DiffusionPipeline, a module, modules by name, a path, a bundled name, or a Hub id.
+
+    The last three may be followed by ",COMPONENT=FILE.gguf", from which that component is loaded instead.
+
+    `dtype` ("bfloat16", "float16", "float32") says how a pipeline that is not in memory would be loaded. Raises
+    BadInput, with what to do, for anything that cannot be opened.
+    """
+    place, beside = look(source), _beside(source)
+    if beside:
+        from memplan.probes.sources.gguf import with_gguf
+
+        return with_gguf(open_pipeline(beside["base"], dtype), beside["component"], Path(beside["file"]).expanduser())
+    if isinstance(place, Path):
+        return _saved(place, dtype)
+    return _named(place, dtype) if isinstance(place, str) else _live(place, dtype)
+
+
+def identity(source: str | Path) -> Any:
+    """What tells two states of a source apart: the files at a path, the commit of a Hub id.
+
+    Raises BadInput for a Hub id of which nothing is known.
+    """
+    beside = _beside(source)
+    if beside:
+        return [identity(beside["base"]), identity(Path(beside["file"]))]
+    path = Path(source).expanduser()
+    if isinstance(source, Path) or _is_path(source):
+        paths = [path, *path.glob("*"), *path.glob("*/*")]
+        return sorted((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.is_file())
+    return _commit(source) if _is_hub_id(source) else None
+
+
+def _beside(source: Any) -> dict[str, str] | None:
+    """The parts of "MODEL,COMPONENT=FILE.gguf", unless that is the name of a file."""
+    found = BESIDE.fullmatch(source) if isinstance(source, str) and not _exists(Path(source).expanduser()) else None
+    return found.groupdict() if found else None
+
+
+def _is_path(source: str) -> bool:
+    """Whether a text means a folder: a saved pipeline, anything that is there under no bundled name, or "./…"."""
+    path = Path(source).expanduser()
+    if _exists(path / "model_index.json"):
+        return True
+    written_as_path = source.startswith((".", "~", os.sep)) and os.sep in source
+    return written_as_path or (_exists(path) and not is_bundled(source))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long to be a path at all
+        return False
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.is_file() and path.name != "model_index.json"
+
+
+def _saved(path: Path, dtype: str | None) -> "Twin":
+    """What lies at a path: a checkpoint of one file, or a folder."""
+    if _is_checkpoint(path):
+        from memplan.probes.sources.single_file import file_twin
+
+        return file_twin(path, dtype)
+    from memplan.probes.sources.folder import folder_twin
+
+    return folder_twin(path, dtype)
+
+
+def _named(name: str, dtype: str | None) -> "Twin":
+    if _is_hub_id(name):
+        from memplan.probes.sources.hub import hub_twin
+
+        return hub_twin(name, dtype)
+    from memplan.probes.sources.bundled import bundled_twin
+
+    return bundled_twin(name, dtype)
+
+
+def _is_hub_id(name: str) -> bool:
+    """Whether a text is an id on the Hub, and not that of a bundled model."""
+    return HUB_ID.fullmatch(name) is not None and not is_bundled(name)
+
+
+def _commit(hub_id: str) -> str:
+    from memplan.probes.sources.hub import snapshot
+
+    return snapshot(hub_id).commit
+
+
+def _live(source: Any, dtype: str | None) -> "Twin":
+    from diffusers import DiffusionPipeline, ModularPipeline
+
+    from memplan.probes.fakes.twin import live_twin
+    from memplan.probes.sources.modules import Modules, as_pipeline
+
+    if isinstance(source, ModularPipeline):
+        raise Unsupported(
+            f"{type(source).__name__} is a ModularPipeline, which has none of diffusers' ways to offload a pipeline, "
+            f"and cannot be planned. Give the DiffusionPipeline of the model, or modules by name with their own calls."
+        )
+    pipe = as_pipeline(source)
+    if not isinstance(pipe, DiffusionPipeline | Modules):
+        choices = "a DiffusionPipeline, modules, a folder, a file, a Hub id or a bundled name"
+        raise BadInput(f"cannot open a {type(source).__name__}: give {choices}.")
+    if dtype is not None:
+        raise BadInput(
+            f"dtype={dtype!r} means nothing for a pipeline in memory, which is loaded already. Leave it out."
+        )
+    return live_twin(pipe)

@@ -1,0 +1,170 @@
+"""The dry run: the user's real call on fake weights, written down as a timeline of segments."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves, tree_map
+
+from memplan.errors import BadInput, Unsupported
+from memplan.facts import Trace
+from memplan.facts.trace import TOGETHER
+from memplan.probes.fakes.twin import Twin
+from memplan.probes.trace.doors import Doors
+from memplan.probes.trace.inputs import attempts, describe, made_up, read
+from memplan.probes.trace.kernels import FLASH_SINCE, Kernels
+from memplan.probes.trace.ledger import ALLOCATION_UNIT, Ledger
+from memplan.probes.trace.postprocess import METHOD as POSTPROCESS
+from memplan.probes.trace.postprocess import postprocessing
+from memplan.probes.trace.reached import reached
+from memplan.probes.trace.shapes import Shape
+from memplan.probes.trace.timeline import OWN_CODE, Timeline
+from memplan.probes.trace.tracker import Tracker
+from memplan.probes.trace.unseen import unseen
+
+Progress = Callable[[str], None]
+IMAGE, VIDEO = 4, 5
+"""Dimensions of a batch of images, and of videos."""
+POSTPROCESSING = "post-processing"
+"""The phase in which the pipeline makes pictures of what was decoded."""
+SHOWN = 60
+"""Characters of an argument that are shown."""
+SIZES = ("height", "width", "num_frames", "num_images_per_prompt", "num_videos_per_prompt", "num_inference_steps")
+"""Arguments that decide how much a call holds and how long it takes."""
+
+
+def dry_run(
+    twin: Twin,
+    arguments: Mapping[str, Any],
+    device: str = "cuda",
+    progress: Progress | None = None,
+    capability: tuple[int, int] = FLASH_SINCE,
+) -> Trace:
+    """Run `twin.pipe(**arguments)` on fake weights and return its timeline.
+
+    `device` is the kind whose kernels are assumed, "cuda" or "cpu", `capability` the compute capability of "cuda";
+    `progress` is told which component is traced. A picture may be given as a size or as a path; one that the pipeline
+    needs and that is absent is made up. Raises BadInput when the pipeline refuses the arguments, with the pipeline's
+    own words.
+    """
+    check(twin.pipe, arguments)
+    given = read(twin.pipe, arguments)
+    refusals: list[BadInput] = []
+    reached: list[str] = []
+
+    def say(component: str) -> None:
+        reached.append(component)
+        if progress:
+            progress(f"dry run: {component or POSTPROCESSING}")
+
+    for names, optional in attempts(twin.pipe, given):
+        try:
+            return _trace(twin, given, made_up(twin.pipe, names, given), (device, capability), say)
+        except Unsupported:
+            raise
+        except BadInput as refusal:
+            if not optional:
+                refusals.append(refusal)
+            if OWN_CODE in reached:  # it got as far as its post-processing: no picture was missing
+                break
+    raise refusals[-1]  # of the user's own call, with all that it needs
+
+
+def _trace(
+    twin: Twin, given: Mapping[str, Any], pictures: Mapping[str, Any], kind: tuple[str, tuple[int, int]], say: Progress
+) -> Trace:
+    """The timeline of a call with the arguments `given` and the made-up `pictures` on a device of this `kind`."""
+    arguments, (device, capability) = {**given, **pictures}, kind
+    ledger = Ledger(ALLOCATION_UNIT if device == "cuda" else 1)
+    components = twin.components()
+    timeline = Timeline(ledger, lambda name, method: phase(components.get(name), name, method))
+    doors = Doors(ledger, twin.mode, device, timeline.own_code, timeline.visit, say)
+    for module in components.values():
+        for weight in (*module.parameters(), *module.buffers()):
+            ledger.own(weight)
+    with torch.random.fork_rng(devices=[]), ExitStack() as stack:
+        for context in (doors.open(components), postprocessing(twin.pipe, doors), unseen()):
+            stack.enter_context(context)
+        entered = stack.enter_context(reached(components, lambda: doors.inside))
+        for mode in (Kernels(ledger, device, capability), Tracker(ledger, device)):
+            stack.enter_context(mode)
+        result = _call(twin.pipe, arguments)
+        calls, steps = timeline.finish()
+    del result
+    named = effective(twin.pipe, arguments, doors).items()
+    shown = tuple((name, describe(value, invented=name in pictures) or show(value)) for name, value in named)
+    failed = tuple((name, TOGETHER.join(ways), words) for (name, ways), words in doors.failed.items())
+    tried = Trace(device, calls, steps, failed=failed, reached=tuple(sorted(entered)))
+    others = tuple(c for c in timeline.alternatives() if not tried.failure(c.component, *c.variant))
+    assumptions = (*twin.assumptions, *ledger.assumptions)
+    return replace(tried, alternatives=others, arguments=shown, assumptions=assumptions)
+
+
+def phase(module: torch.nn.Module | None, component: str, method: str) -> str:
+    """The phase of a generation that a call belongs to."""
+    if component == OWN_CODE:
+        return POSTPROCESSING if method == POSTPROCESS else "preparing"
+    if method == "decode":
+        return "decoding"
+    if method == "encode" or type(module).__module__ == "diffusers.models.adapter":
+        return "image encoding"
+    if component == "safety_checker":
+        return "safety check"
+    if type(module).__module__.startswith("transformers."):
+        return "image encoding" if "image" in component or "vision" in component else "text encoding"
+    return "denoising"
+
+
+def effective(pipe: Any, arguments: Mapping[str, Any], doors: Doors) -> dict[str, Any]:
+    """The call's arguments and what the pipeline chose itself for those that decide its size."""
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    chosen = {name: parameters[name].default for name in SIZES if name in parameters and name not in arguments}
+    decoded = next((v.result for v in doors.visits() if v.method == "decode"), None)
+    image = next((leaf for leaf in tree_leaves(decoded) if isinstance(leaf, Shape) and len(leaf.size) >= IMAGE), None)
+    if image is not None:
+        axes = {"height": -2, "width": -1} | ({"num_frames": -3} if len(image.size) == VIDEO else {})
+        chosen |= {name: image.size[axis] for name, axis in axes.items() if name in chosen}
+    return {**arguments, **{name: value for name, value in chosen.items() if value is not None}}
+
+
+def show(value: Any) -> str:
+    """An argument as people read it."""
+    if isinstance(value, torch.Tensor):
+        return f"tensor{tuple(value.shape)}"
+    text = (
+        repr(value)
+        if isinstance(value, str | int | float | bool | list | tuple | dict | None)
+        else type(value).__name__
+    )
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+
+
+def check(pipe: Any, arguments: Mapping[str, Any]) -> None:
+    """Raises BadInput for an argument that the pipeline does not name, and for a size below one."""
+    parameters = inspect.signature(type(pipe).__call__).parameters.values()
+    known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "self"]
+    for name, value in arguments.items():
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            meant = f" Did you mean {close[0]}?" if close else ""
+            raise BadInput(
+                f"{type(pipe).__name__} refuses this call: no argument {name!r}.{meant} It takes: {', '.join(known)}"
+            )
+        if name in SIZES and isinstance(value, int) and value < 1:
+            raise BadInput(f"{name} is {value}; it must be at least 1")
+
+
+def _call(pipe: Any, arguments: Mapping[str, Any]) -> Any:
+    """Run the pipeline; the caller's generators stay where they are, and may be a GPU's."""
+    own = tree_map(lambda value: torch.Generator() if isinstance(value, torch.Generator) else value, dict(arguments))
+    try:
+        with torch.no_grad():
+            return pipe(**own)
+    except BadInput:
+        raise
+    except (TypeError, ValueError, NotImplementedError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise BadInput(f"{type(pipe).__name__} refuses this call: {error}") from error

@@ -1,0 +1,241 @@
+"""The account of a dry run: what is live now, the highest it was between two module boundaries, and in which op."""
+
+import weakref
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from memplan.allocator import Block, Pool
+from memplan.facts import Segment
+from memplan.probes.fakes.quantized import inner_tensors
+
+ALLOCATION_UNIT = 512
+"""Bytes to which PyTorch's CUDA allocator rounds each tensor (`kMinBlockSize` of c10's CUDACachingAllocator)."""
+
+
+def rounded(nbytes: int, unit: int = ALLOCATION_UNIT) -> int:
+    """`nbytes` rounded up to whole allocation units."""
+    return -(-nbytes // unit) * unit
+
+
+@dataclass
+class Stretch:
+    """A segment while it is being written."""
+
+    enters: list[int]
+    live: int
+    peak: int
+    leaves: list[int] = field(default_factory=list)
+    op: int = 0
+    flops: int = 0
+    traffic: int = 0
+    repeat: int = 1
+
+
+@dataclass
+class Recording:
+    """One call while it is being traced. Sizes are relative to `base`, what was live when it began.
+
+    `open` names the component and the modules in it that are running, outermost first. `pool` is an allocator that
+    starts empty with the call. `reserved` is what the pipeline's allocator, which never gives back, holds after it;
+    `occupied` the most it had in use during the call.
+    """
+
+    base: int
+    stretches: list[Stretch] = field(default_factory=list)
+    open: list[str] = field(default_factory=list)
+    modules: dict[str, int] = field(default_factory=dict)
+    ops: dict[str, int] = field(default_factory=dict)
+    pool: Pool = field(default_factory=Pool)
+    reserved: int = 0
+    occupied: int = 0
+
+    @property
+    def peak_op(self) -> str:
+        """The operation at its peak."""
+        return [*self.ops, ""][max(self.stretches, key=lambda s: s.peak).op]
+
+    def segments(self) -> tuple[Segment, ...]:
+        """The finished segments."""
+        return tuple(
+            Segment(tuple(s.enters), tuple(s.leaves), s.live, s.peak, s.op, s.flops, s.traffic, s.repeat)
+            for s in self.stretches
+        )
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The pipeline's allocator at one moment, and in which blocks of which pools each storage is."""
+
+    pool: Pool
+    blocks: dict[int, list[tuple[Pool, Block]]]
+
+
+class Ledger:
+    """Follows storages from birth to death. It keeps no tensor alive and counts each storage once.
+
+    `unit` is the allocation unit: 512 bytes on a CUDA device, 1 on the CPU.
+    """
+
+    def __init__(self, unit: int = ALLOCATION_UNIT) -> None:
+        """An empty account."""
+        self.unit = unit
+        self.live = 0
+        self.depth = 0
+        self.recording = Recording(0, [Stretch([], 0, 0)])
+        self.pool = Pool()
+        self.assumptions: dict[str, None] = {}
+        self._known: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._doubted: set[int] = set()
+        self._blocks: dict[int, list[tuple[Pool, Block]]] = {}
+
+    # -- storages ------------------------------------------------------------------------------------------------
+    def knows(self, tensor: torch.Tensor) -> bool:
+        """Whether the storage of `tensor` is in the account, counted or not."""
+        return tensor.untyped_storage()._cdata in self._known
+
+    def admit(self, tensor: torch.Tensor, *, counted: bool = True) -> None:
+        """Enter the storage of `tensor`. One that is not `counted` stands for memory accounted elsewhere."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._known:
+            return
+        size = rounded(int(storage.nbytes()), self.unit) if counted else 0
+        self._known[key] = (weakref.ref(storage, lambda _: self._forget(key)), size)
+        self.live += size
+        if size:
+            self._blocks[key] = [(pool, pool.take(size)) for pool in (self.pool, self.recording.pool)]
+
+    def own(self, weight: torch.Tensor) -> None:
+        """Enter a weight, which is priced elsewhere: only its death counts, when the pipeline casts a component."""
+        for tensor in inner_tensors(weight):
+            self._own(tensor.untyped_storage())
+
+    def _own(self, storage: Any) -> None:
+        key = storage._cdata
+        if key not in self._known:
+            reference = weakref.ref(storage, lambda _: self._forget(key))
+            self._known[key] = (reference, rounded(int(storage.nbytes()), self.unit))
+
+    def _forget(self, key: int) -> None:
+        self._doubted.discard(key)
+        _, size = self._known.pop(key, (None, 0))
+        self.live -= size
+        for pool, block in self._blocks.pop(key, ()):
+            pool.give(block)
+
+    def doubt(self, tensor: torch.Tensor) -> None:
+        """Note that what a tensor in the account holds is not what it would hold in the real call."""
+        self._doubted.add(tensor.untyped_storage()._cdata)
+
+    def doubts(self, tensor: torch.Tensor) -> bool:
+        """Whether `tensor` holds other values than in the real call."""
+        return tensor.untyped_storage()._cdata in self._doubted
+
+    def pools(self) -> Pools:
+        """A copy of the pipeline's allocator as it is now."""
+        return self._copied(Pools(self.pool, self._blocks))
+
+    def _copied(self, pools: Pools) -> Pools:
+        """The same allocator once more; blocks of storages that have died since are left in use."""
+        pool, twins = pools.pool.copy()
+        blocks = {
+            key: [(pool, twins[b]) if p is pools.pool else (p, b) for p, b in blocks]
+            for key, blocks in pools.blocks.items()
+            if key in self._known
+        }
+        return Pools(pool, blocks)
+
+    @contextmanager
+    def aside(self, before: Pools) -> Generator[None]:
+        """What happens inside finds the pipeline's allocator as it was `before`.
+
+        It leaves it as it is now, but for what dies meanwhile.
+        """
+        kept = self.pool, self._blocks
+        then = self._copied(before)
+        self.pool, self._blocks = then.pool, then.blocks
+        try:
+            yield
+        finally:
+            self.pool, self._blocks = kept
+            for key in self._blocks.keys() - self._known:
+                for pool, block in self._blocks.pop(key):
+                    if pool is self.pool:  # the others' blocks were given when it died
+                        pool.give(block)
+
+    # -- peaks ---------------------------------------------------------------------------------------------------
+    def note(self, op: str, workspace: int = 0, flops: int = 0, traffic: int = 0) -> None:
+        """An op has run: its outputs are in `live`, `workspace` bytes lived beside them while it ran."""
+        if workspace:
+            for pool in (self.pool, self.recording.pool):
+                pool.give(pool.take(workspace))
+        stretch = self.recording.stretches[-1]
+        stretch.flops += flops
+        stretch.traffic += traffic
+        height = self.live + workspace - self.recording.base
+        if height > stretch.peak:
+            stretch.peak = height
+            stretch.op = self.recording.ops.setdefault(op, len(self.recording.ops))
+
+    def enter(self, module: str) -> None:
+        """A module begins: a new segment, unless nothing happened since the last boundary."""
+        recording, index = self.recording, self._index(module)
+        recording.open.append(module)
+        last = recording.stretches[-1] if recording.stretches else None
+        height = self.live - recording.base
+        if last is None or last.leaves or last.traffic or last.flops or last.peak > height:
+            recording.stretches.append(Stretch([index], height, height, op=last.op if last else 0))
+        else:
+            last.enters.append(index)
+
+    def leave(self, module: str) -> None:
+        """A module returns: it closes the current segment."""
+        self.recording.open.pop()
+        self.recording.stretches[-1].leaves.append(self._index(module))
+
+    def resume(self) -> None:
+        """Open a new segment if the last one was closed by a returning module."""
+        if self.recording.stretches[-1].leaves:
+            self.cut()
+
+    def cut(self) -> None:
+        """Open a new segment here, within the same modules."""
+        height = self.live - self.recording.base
+        self.recording.stretches.append(Stretch([], height, height, op=self.recording.stretches[-1].op))
+
+    def _index(self, module: str) -> int:
+        return self.recording.modules.setdefault(module, len(self.recording.modules))
+
+    # -- assumptions ---------------------------------------------------------------------------------------------
+    @property
+    def place(self) -> str:
+        """Path of the innermost module that is running, from its component's name on; "" in the pipeline's own code."""
+        component, *modules = self.recording.open or [""]
+        return ".".join(filter(None, (component, *modules[-1:])))
+
+    def assume(self, sentence: str) -> None:
+        """Keep a sentence about something that the dry run could not know."""
+        self.assumptions[sentence] = None
+
+    # -- recordings ----------------------------------------------------------------------------------------------
+    def begin(self, component: str = "") -> Recording:
+        """Start a recording of a call of `component`; returns the one it interrupts."""
+        interrupted, self.recording = self.recording, Recording(self.live, [Stretch([], 0, 0)], [component])
+        self.pool.highest = self.pool.occupied
+        return interrupted
+
+    def end(self, resumed: Recording) -> Recording:
+        """Finish the recording and go on with `resumed`; returns the finished one."""
+        finished, self.recording = self.recording, resumed
+        finished.reserved, finished.occupied = self.pool.reserved, self.pool.highest
+        self.pool.highest = self.pool.occupied
+        return finished
+
+
+def tensors_in(values: Iterable[Any]) -> list[torch.Tensor]:
+    """The tensors among `values`."""
+    return [v for v in values if isinstance(v, torch.Tensor)]

@@ -1,0 +1,207 @@
+"""Replays what is called again with the same shapes: a tiled decode is thousands of equal tiles, frames and seams.
+
+A repetition allocates what the first call left behind, counts its segments once more, and raises them where more is
+live than before.
+"""
+
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+
+from memplan.probes.trace.ledger import Ledger, Stretch, tensors_in
+
+REPEATED = ("encoder.forward", "decoder.forward", "blend_v", "blend_h", "blend_t")
+"""What a VAE calls once per tile and per group of frames, or to blend two of them."""
+ROWS = 2
+"""Rows of a seam that are traced: each of the others allocates and frees what the second one does."""
+
+
+@dataclass(frozen=True)
+class Mould:
+    """A tensor that a call left behind: its view of a storage. `source` is the input that owns it, or None."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+    dtype: torch.dtype
+    storage: int
+    elements: int
+    source: int | None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the view shows all of its storage."""
+        return self.offset == 0 and prod(self.size) == self.elements
+
+
+@dataclass
+class Repeatable:
+    """One traced call of a submodule. `height` is the most that was live when it began, above the recording's base."""
+
+    stretches: list[Stretch]
+    height: int
+    result: Any
+    lists: list[list[Any]]
+    owners: list[weakref.ref[Any]]
+
+
+@contextmanager
+def replaying(root: nn.Module, ledger: Ledger, mode: FakeTensorMode) -> Generator[None]:
+    """Replay what `root` repeats for the length of the context, with fake tensors of `mode`."""
+    maker = Maker(ledger, mode)
+    undo = [_guard(owner, method, maker) for owner, method in _repeated(root)]
+    try:
+        yield
+    finally:
+        for step in undo:
+            step()
+
+
+def _repeated(root: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    for path in REPEATED:
+        part, _, method = path.rpartition(".")
+        owner = getattr(root, part, None) if part else root
+        if isinstance(owner, nn.Module) and callable(getattr(owner, method, None)):
+            yield owner, method
+
+
+def _guard(owner: nn.Module, method: str, maker: "Maker") -> Callable[[], None]:
+    seen: dict[Any, Repeatable] = {}
+    had, original = owner.__dict__.get(method), getattr(owner, method)
+    called = _few_rows(original) if method.startswith("blend") else original
+
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        key = _signature((args, kwargs))
+        if key in seen:
+            return _again(seen[key], maker, args, kwargs)
+        seen[key] = known = _first(maker.ledger, called, args, kwargs)
+        result, known.result = known.result, _moulds(known.result, known.owners)
+        return result
+
+    def restore() -> None:
+        owner.__dict__.pop(method, None)
+        if had is not None:
+            owner.__dict__[method] = had
+
+    owner.__dict__[method] = guarded
+    return restore
+
+
+def _few_rows(blend: Callable[..., Any]) -> Callable[..., Any]:
+    """`blend(a, b, blend_extent)` of a shorter seam: it goes row by row, hundreds of times for a large tile."""
+
+    def blended(a: torch.Tensor, b: torch.Tensor, blend_extent: int) -> Any:
+        return blend(a, b, min(blend_extent, ROWS))
+
+    return blended
+
+
+def _first(ledger: Ledger, original: Callable[..., Any], args: Any, kwargs: Any) -> Repeatable:
+    """Run the call and keep what it did; the lists among its arguments may be changed by it."""
+    lists, owners = _lists(args, kwargs), _storages(args, kwargs)
+    before = [[_reference(entry) for entry in values] for values in lists]
+    ledger.cut()
+    recording, start = ledger.recording, len(ledger.recording.stretches) - 1
+    height = ledger.live - recording.base
+    result = original(*args, **kwargs)
+    stretches = recording.stretches[start:]
+    ledger.cut()
+    changed = [
+        [KEPT if new is old() else _moulds(new, owners) for new, old in zip(after, values, strict=True)]
+        for after, values in zip(lists, before, strict=True)
+    ]
+    return Repeatable(stretches, height, result, changed, owners)
+
+
+def _again(known: Repeatable, maker: "Maker", args: Any, kwargs: Any) -> Any:
+    """What the first call did, once more."""
+    ledger = maker.ledger
+    rise = max(ledger.live - ledger.recording.base - known.height, 0)
+    known.height += rise
+    for stretch in known.stretches:
+        stretch.live += rise
+        stretch.peak += rise
+        stretch.repeat += 1
+    owners = tensors_in(tree_leaves((args, kwargs)))
+    made: dict[int, torch.Tensor] = {}
+    for values, changes in zip(_lists(args, kwargs), known.lists, strict=True):
+        for index, change in enumerate(changes):
+            if change is not KEPT:
+                values[index] = maker.cast(change, made, owners)
+    return maker.cast(known.result, made, owners)
+
+
+def _reference(entry: Any) -> Callable[[], Any]:
+    """A way to know `entry` again that does not keep a tensor alive."""
+    return weakref.ref(entry) if isinstance(entry, torch.Tensor) else lambda: entry
+
+
+KEPT = object()
+"""Stands for an entry of a list that the call did not change."""
+
+
+def _lists(args: Any, kwargs: Any) -> list[list[Any]]:
+    return [value for value in (*args, *kwargs.values()) if isinstance(value, list)]
+
+
+def _signature(inputs: Any) -> Any:
+    leaves, tree = tree_flatten(inputs)
+    shapes = tuple((tuple(v.shape), v.stride(), v.dtype) if isinstance(v, torch.Tensor) else repr(v) for v in leaves)
+    return str(tree), shapes
+
+
+def _storages(args: Any, kwargs: Any) -> list[weakref.ref[Any]]:
+    """The storages of the tensors given, in order, without keeping them alive."""
+    return [weakref.ref(tensor.untyped_storage()) for tensor in tensors_in(tree_leaves((args, kwargs)))]
+
+
+def _moulds(value: Any, owners: list[weakref.ref[Any]]) -> Any:
+    def mould(tensor: Any) -> Any:
+        if not isinstance(tensor, torch.Tensor):
+            return tensor
+        storage = tensor.untyped_storage()
+        source = next((i for i, owner in enumerate(owners) if owner() is storage), None)
+        elements = int(storage.nbytes()) // tensor.element_size()
+        view = (tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()), tensor.dtype)
+        return Mould(*view, storage._cdata, elements, source)
+
+    return tree_map(mould, value)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes tensors from moulds. It goes past the dispatcher, through which each would take half a millisecond."""
+
+    ledger: Ledger
+    mode: FakeTensorMode
+
+    def cast(self, value: Any, made: dict[int, torch.Tensor], owners: list[torch.Tensor]) -> Any:
+        """`value` with a tensor for each mould: a new one, or a view of one of `made` or `owners`."""
+
+        def cast(mould: Any) -> Any:
+            if not isinstance(mould, Mould):
+                return mould
+            if mould.source is None and mould.storage not in made:
+                view = (mould.size, mould.stride) if mould.whole else ((mould.elements,), (1,))
+                made[mould.storage] = self._new(*view, mould.dtype)
+                if mould.whole:
+                    return made[mould.storage]
+            base = made[mould.storage] if mould.source is None else owners[mould.source]
+            return base.as_strided(mould.size, mould.stride, mould.offset)
+
+        return tree_map(cast, value)
+
+    def _new(self, size: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        with in_kernel_invocation_manager(self.mode):
+            meta = torch.empty_strided(size, stride, dtype=dtype, device="meta")
+        fake = FakeTensor(self.mode, meta, torch.device("cpu"))
+        self.ledger.admit(fake)
+        return fake

@@ -1,0 +1,83 @@
+"""Watches every op of a dry run and enters its outputs, workspace, FLOPs and traffic into the ledger."""
+
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass_type
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from memplan.probes.fakes.values import follow
+from memplan.probes.trace.dependent import Decisions, is_dependent, sentence
+from memplan.probes.trace.ledger import Ledger, tensors_in
+from memplan.probes.trace.strides import corrected
+from memplan.probes.trace.workspace import workspace
+
+
+class Tracker(TorchDispatchMode):
+    """A dispatch mode over one ledger. `device` is the kind whose kernels are assumed: "cuda" or "cpu".
+
+    Two may be open: one for the pipeline's own code and, above the fake mode, one inside a component; only the
+    innermost counts.
+    """
+
+    def __init__(self, ledger: Ledger, device: str) -> None:
+        """Watch for `ledger`."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ledger = ledger
+        self.device = device
+        self._decisions = Decisions(ledger, lambda func, args: self.__torch_dispatch__(func, (), args))
+
+    def __enter__(self) -> "Tracker":
+        """Begin to watch; an outer tracker rests meanwhile."""
+        self.ledger.depth += 1
+        self._level = self.ledger.depth
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        """Stop watching."""
+        self.ledger.depth -= 1
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the op and account for it; one on quantized weights is left to them, and what they do is watched."""
+        if any(map(is_traceable_wrapper_subclass_type, types)):
+            return NotImplemented
+        kwargs = kwargs or {}
+        if self._level != self.ledger.depth:
+            return func(*args, **kwargs)
+        self.ledger.resume()
+        inputs = tensors_in(tree_leaves((args, kwargs)))
+        out = corrected(func, args, kwargs, self._run(func, args, kwargs, inputs), inputs)
+        if self.ledger.place:
+            follow(func, args, kwargs, out, inputs)
+        self._account(func, args, kwargs, out, inputs)
+        return out
+
+    def _run(self, func: Any, args: Any, kwargs: Any, inputs: list[torch.Tensor]) -> Any:
+        if is_dependent(func, inputs):
+            return self._decisions.decide(func, args, kwargs, inputs)
+        if torch.Tag.data_dependent_output in func.tags and any(map(self.ledger.doubts, inputs)):
+            words = sentence(str(func._overloadpacket.__name__), inputs[0], self.ledger)
+            self.ledger.assume(f"{words} reads zeros that stand for what a component gives")
+        return func(*args, **kwargs)
+
+    def _account(self, func: Any, args: Any, kwargs: Any, out: Any, inputs: list[torch.Tensor]) -> None:
+        ledger = self.ledger
+        outputs = tensors_in(tree_leaves(out))
+        new = [t for t in outputs if not ledger.knows(t)]
+        if new:
+            given = {t.untyped_storage()._cdata for t in inputs}
+            for t in new:
+                constant = func.is_view and self.device == "cpu"  # on a GPU it would have been copied there
+                ledger.admit(t, counted=t.untyped_storage()._cdata not in given and not constant)
+        if torch.Tag.nondeterministic_seeded in func.tags or any(map(ledger.doubts, inputs)):
+            for t in outputs:
+                ledger.doubt(t)
+        if func.is_view:
+            return
+        count = flop_registry.get(func._overloadpacket)
+        flops = int(count(*args, **kwargs, out_val=out)) if count else 0
+        traffic = sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
+        ledger.note(str(func._overloadpacket), workspace(func, args, outputs, self.device), flops, traffic)

@@ -1,0 +1,181 @@
+"""Live weights that are quantized already: their real bytes, what their layers hold, and that nothing touches them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from memplan.errors import Unsupported
+from memplan.facts import Call
+from memplan.probes.fakes.quantized import inner_tensors
+from memplan.probes.pipeline import measure
+from memplan.probes.sources import open_pipeline
+from memplan.probes.sources.gguf import library
+from memplan.probes.trace import dry_run
+from tests.accuracy.measured import peak_of
+
+IN, OUT, ROWS = 256, 128, 64
+DTYPE = torch.bfloat16
+Make = Callable[[], torch.nn.Module]
+
+
+def torchao(name: str, **settings: Any) -> Make:
+    def make() -> torch.nn.Module:
+        quantization = pytest.importorskip("torchao.quantization")
+        module = plain()
+        quantization.quantize_(module, getattr(quantization, name)(**settings))
+        return module
+
+    return make
+
+
+def four_bit(nested: bool) -> Make:
+    def make() -> torch.nn.Module:
+        nn = pytest.importorskip("bitsandbytes").nn
+        module = plain()
+        layer = nn.Linear4bit(IN, OUT, compute_dtype=DTYPE, quant_type="nf4", compress_statistics=nested)
+        layer.weight = nn.Params4bit(
+            module[0].weight.data, requires_grad=False, quant_type="nf4", compress_statistics=nested, module=layer
+        )
+        layer.bias = module[0].bias
+        layer.support_avx512bf16_for_cpu = False  # on such a processor the first call packs the weight
+        return torch.nn.Sequential(layer.to("cpu")).eval()
+
+    return make
+
+
+def eight_bit() -> torch.nn.Module:
+    nn = pytest.importorskip("bitsandbytes").nn
+    layer = nn.Linear8bitLt(IN, OUT, has_fp16_weights=False, threshold=6.0)
+    layer.weight = nn.Int8Params(torch.randn(OUT, IN).half(), requires_grad=False, has_fp16_weights=False)
+    layer.bias = torch.nn.Parameter(torch.zeros(OUT, dtype=torch.float16))
+    return torch.nn.Sequential(layer.to("cpu")).eval()
+
+
+def plain() -> Any:
+    return torch.nn.Sequential(torch.nn.Linear(IN, OUT, dtype=DTYPE)).eval()
+
+
+def gguf() -> torch.nn.Module:
+    layer = library().GGUFLinear(IN, OUT, True, compute_dtype=DTYPE)
+    data = torch.zeros(OUT, IN // 32 * 34, dtype=torch.uint8)
+    layer.weight = library().GGUFParameter(data, quant_type=library().gguf.GGMLQuantizationType.Q8_0)
+    layer.bias = torch.nn.Parameter(torch.zeros(OUT, dtype=DTYPE))
+    return torch.nn.Sequential(layer).eval()
+
+
+SCALES = IN * OUT // 64
+CASES: dict[str, tuple[Make, int]] = {
+    "int8": (torchao("Int8WeightOnlyConfig"), IN * OUT + OUT * (4 + 1)),
+    "int8 of activations": (torchao("Int8DynamicActivationInt8WeightConfig"), IN * OUT + OUT * (4 + 1)),
+    "float8": (torchao("Float8WeightOnlyConfig"), IN * OUT + OUT * 4),
+    "4 bits": (four_bit(False), IN * OUT // 2 + SCALES * 4 + 16 * 4),
+    "4 bits, scales too": (four_bit(True), IN * OUT // 2 + SCALES + SCALES // 256 * 4 + 256 * 4 + 16 * 4 + 4),
+    "GGUF": (gguf, IN * OUT // 32 * 34),
+    "8 bits": (eight_bit, IN * OUT + OUT * 4),
+}
+"""How each is made, and the bytes of its weight by hand: elements, scales, tables and offsets."""
+FOLLOWED = [name for name in CASES if name != "8 bits"]
+
+
+def call_of(module: torch.nn.Module, device: str, rows: int = ROWS) -> Call:
+    trace = dry_run(open_pipeline(module), {"input": torch.zeros(rows, IN, dtype=DTYPE)}, device)
+    return next(call for call in trace.calls if call.component)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bytes(case: str) -> None:
+    make, expected = CASES[case]
+    module = make()
+    twin = open_pipeline(module)
+    for pipe in (twin.pipe, open_pipeline(module).pipe):
+        (component,) = measure(pipe).components
+        assert {w.name: w.nbytes for w in component.weights} == {"0.weight": expected, "0.bias": OUT * 2}
+    assert sum(t.nbytes for t in inner_tensors(module.get_parameter("0.weight"))) == expected
+
+
+@pytest.mark.parametrize("case", FOLLOWED)
+def test_a_forward_holds_what_the_real_one_does(case: str) -> None:
+    module = CASES[case][0]()
+    traced = call_of(module, "cpu").peak_segment.peak
+    with torch.no_grad():
+        _, peak = peak_of(lambda: module(torch.zeros(ROWS, IN, dtype=DTYPE)))
+    given = ROWS * IN * 2
+    assert traced == pytest.approx(peak - given, rel=0.002)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_4_bits_on_a_gpu(nested: bool) -> None:
+    """The weight in the input's dtype, scales that were quantized twice over, and the result, in units of 512."""
+    result = ROWS * OUT * 2
+    made = IN * OUT * 2 + (2 * 4 * SCALES if nested else 0)
+    assert call_of(four_bit(nested)(), "cuda").peak_segment.peak == result + made
+    assert call_of(four_bit(nested)(), "cuda", rows=4).peak_segment.peak == 4 * OUT * 2
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_dry_run_leaves_the_weights_as_they_are(case: str) -> None:
+    module: Any = CASES[case][0]()
+    before = state(module)
+    twin = open_pipeline(module)
+    try:
+        dry_run(twin, {"input": torch.zeros(ROWS, IN, dtype=DTYPE)}, "cuda")
+    except Unsupported:
+        assert case == "8 bits"
+    for (ours, tensors), (theirs, later) in zip(before, state(module), strict=True):
+        assert ours == theirs
+        assert all(map(torch.equal, tensors, later))
+
+
+def state(module: torch.nn.Module) -> list[tuple[Any, list[torch.Tensor]]]:
+    """Of each weight its class and place, the names of what it and its layer hold, and copies of what is behind it."""
+    (layer,) = module.children()
+    return [
+        ((type(p), id(p), {*vars(layer), *vars(p)}), [t.clone() for t in inner_tensors(p)]) for p in layer.parameters()
+    ]
+
+
+def test_8_bits_cannot_be_followed() -> None:
+    with pytest.raises(Unsupported, match=r"model\.0 has bitsandbytes' 8-bit weights: what it holds depends on"):
+        call_of(eight_bit(), "cuda")
+
+
+def test_4_bits_that_are_none_yet() -> None:
+    nn = pytest.importorskip("bitsandbytes").nn
+    with pytest.raises(Unsupported, match=r"model\.0\.weight is not quantized yet: move it to a device"):
+        open_pipeline(torch.nn.Sequential(nn.Linear4bit(IN, OUT)))
+
+
+class Other(torch.nn.Parameter):
+    """A weight of a library that is not known."""
+
+
+def test_formats_that_are_not_known() -> None:
+    module = plain()
+    module[0].weight = Other(module[0].weight.data)
+    with pytest.raises(Unsupported, match=r"model\.0\.weight is a Other: of weights that are already quantized, those"):
+        open_pipeline(module)
+
+
+LACKS = {
+    "int8": {"layerwise_casting"},
+    "4 bits": {"layerwise_casting", "sequential", "group_offload"},
+    "GGUF": {"layerwise_casting", "sequential"},
+    "8 bits": {"layerwise_casting", "sequential", "group_offload"},
+}
+
+
+@pytest.mark.parametrize("case", LACKS)
+def test_what_the_libraries_refuse(case: str) -> None:
+    (component,) = measure(open_pipeline(CASES[case][0]()).pipe).components
+    always = {"block_level", "tiling", "attention_slicing"}
+    assert {technique for technique, _ in component.lacks} - always == LACKS[case]
+
+
+def test_accelerate_does_lose_their_scales() -> None:
+    from accelerate import cpu_offload
+
+    module = four_bit(False)()
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        cpu_offload(module, torch.device("cpu"))(torch.zeros(ROWS, IN, dtype=DTYPE))
