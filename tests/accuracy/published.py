@@ -133,11 +133,12 @@ class Predictor:
     def measured(self, row: Row) -> tuple[Model, Trace]:
         """Model and dry run of `row`; of a load there is nothing to run."""
         called = (row.call, row.era) if row.scope != "load" else ()
-        key = (row.model, row.dtype, row.setup, *called, row.scope == "encode")
+        part = "vae" if row.scope == "encode" else ""
+        key = (row.model, row.dtype, row.setup, *called, part)
         if key not in self._known:
             twin, more = twin_of(row.model, row.dtype, row.setup)
             arguments = {**twin.call, **row.arguments, **more}
-            if row.scope == "encode":
+            if part:
                 twin, arguments = encoder_of(twin), picture(row.arguments, twin.pipe.vae.dtype)
             with era(row.era):
                 trace = dry_run(twin, arguments) if called else Trace("cuda", (), ())

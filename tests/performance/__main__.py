@@ -1,7 +1,7 @@
 """How long a recommendation takes, and how much memory: `python -m tests.performance`. A benchmark, not a test.
 
-`python -m tests.performance curves` prints what a dry run costs by size, frames and blocks, `python -m tests.performance
-beside` puts it beside PyTorch's MemTracker.
+`python -m tests.performance curves` prints what a dry run costs by size, frames and blocks;
+`python -m tests.performance beside` puts it beside PyTorch's MemTracker.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What a dry run costs: seconds of processor time against the size of the picture, the number of frames and of transformer blocks.
+"""What a dry run costs in processor time, against the size of the picture, the frames and the transformer blocks.
 
 The models are FLUX.1-dev and Wan 2.1 at their published size; for blocks it is FLUX's transformer alone.
 """
