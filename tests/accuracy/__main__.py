@@ -1,7 +1,7 @@
 """Predicts every published row and prints how far off it is: `python -m tests.accuracy [--markdown] [ROW …]`.
 
-`python -m tests.accuracy cpu [FAMILY …]` holds dry runs against real runs on this CPU instead, `gpu` the bills of plans
-against what the allocator of this CUDA device reports.
+`python -m tests.accuracy --page` writes them all into tests/accuracy/README.md;
+`python -m tests.accuracy cpu [FAMILY …]` holds dry runs against real runs on this CPU instead.
 """
 
 import argparse
@@ -14,13 +14,14 @@ def main() -> None:
     """Read the command line and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.accuracy", description=__doc__)
     parser.add_argument("--markdown", action="store_true", help="print the table for a document")
+    parser.add_argument("--page", action="store_true", help="write all rows into tests/accuracy/README.md")
     parser.add_argument(
         "rows", nargs="*", help='ids of single rows, or "cpu" or "gpu" and families; all if none is given'
     )
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    for line in lines(given.rows, given.markdown):
+    for line in write_page() if given.page else lines(given.rows, given.markdown):
         print(line, flush=True)
 
 
@@ -35,6 +36,15 @@ def lines(words: list[str], as_markdown: bool) -> Iterable[str]:
 
         return gpu.lines(words[1:])
     return published(words, as_markdown)
+
+
+def write_page() -> list[str]:
+    """Write the page, and say where it is."""
+    from tests.accuracy.page import PAGE, page
+    from tests.accuracy.published import Predictor
+
+    PAGE.write_text(page(Predictor().results()), encoding="utf-8")
+    return [str(PAGE)]
 
 
 def published(ids: list[str], as_markdown: bool) -> list[str]:

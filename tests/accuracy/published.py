@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from memplan.catalogue.gpu_names import find_card
 from memplan.facts import GIB, Facts, Gpu, Host, Machine, Model, Trace
 from memplan.planner import Plan, seated
 from memplan.probes.pipeline import measure
@@ -21,10 +22,18 @@ from memplan.run import Resident, Run
 from memplan.simulator.movers import outside
 from memplan.simulator.weights import blocks
 from tests.accuracy.eras import era
-from tests.accuracy.setups import twin_of
+from tests.accuracy.setups import encoder_of, picture, twin_of
 
 HERE = Path(__file__).parent
 METRICS = ("allocated", "reserved", "unspecified")
+SCOPES = {
+    "pipeline": "a call of the pipeline",
+    "load": "the pipeline once it is loaded",
+    "denoiser": "a call of the denoiser alone",
+    "denoiser from load": "the same, or the denoiser before any technique, where that is more",
+    "encode": "a call of the VAE's encode() alone",
+}
+PERCENT = "% of the card's memory"
 PROMPT = "A cat holding a sign that says hello world"
 
 
@@ -33,8 +42,8 @@ class Row:
     """One published figure and how to predict it.
 
     `call` are arguments of the pipeline, `setup` changes of it (see setups.py), `era` the older library code that was
-    measured (see eras.py), `plan` strategies as `memplan price --with` takes them. `scope` is "pipeline", "denoiser"
-    (its forward alone) or "load". `why` explains an error above 4 %.
+    measured (see eras.py), `plan` strategies as `memplan price --with` takes them. `scope` is one of SCOPES. `why`
+    explains an error above 4 %.
     """
 
     id: str
@@ -59,8 +68,9 @@ class Row:
 
     @property
     def measured(self) -> float:
-        """The published figure in GiB; "~33" is read as 33."""
-        return float(self.value.lstrip("~"))
+        """The published figure in GiB; "~33" is read as 33, and a share as one of what the driver reports."""
+        figure = float(self.value.lstrip("~"))
+        return figure / 100 * find_card(self.gpu).total / GIB if self.unit == PERCENT else figure
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -111,24 +121,28 @@ class Predictor:
     def predict(self, row: Row) -> float:
         """The figure of `row`, in GiB."""
         facts = Facts(row.machine, *self.measured(row))
-        if row.scope == "denoiser":
+        if row.scope.startswith("denoiser"):
             facts = alone(facts)
         plan = plan_of(row, facts)
         if row.scope == "load":
             return loaded(plan.run, row.metric) / GIB
         figure = "reserved" if row.metric == "reserved" else "allocated"
-        return max(getattr(peak.memory, figure) for peak in plan.bill.peaks) / GIB
+        before = loaded(Run(facts), row.metric) if row.scope.endswith("from load") else 0
+        return max(before, *(getattr(peak.memory, figure) for peak in plan.bill.peaks)) / GIB
 
     def measured(self, row: Row) -> tuple[Model, Trace]:
         """Model and dry run of `row`; of a load there is nothing to run."""
         called = (row.call, row.era) if row.scope != "load" else ()
-        key = (row.model, row.dtype, row.setup, *called)
+        part = "vae" if row.scope == "encode" else ""
+        key = (row.model, row.dtype, row.setup, *called, part)
         if key not in self._known:
             twin, more = twin_of(row.model, row.dtype, row.setup)
-            model = measure(twin.pipe, row.model)
+            arguments = {**twin.call, **row.arguments, **more}
+            if part:
+                twin, arguments = encoder_of(twin), picture(row.arguments, twin.pipe.vae.dtype)
             with era(row.era):
-                trace = dry_run(twin, {**twin.call, **row.arguments, **more}) if called else Trace("cuda", (), ())
-            self._known[key] = model, trace
+                trace = dry_run(twin, arguments) if called else Trace("cuda", (), ())
+            self._known[key] = measure(twin.pipe, row.model), trace
         return self._known[key]
 
 

@@ -1,15 +1,19 @@
 """Pipelines as the sources set them up where that differs from the bundled model."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from memplan.probes.fakes.twin import Twin
 from memplan.probes.sources import open_pipeline
+from memplan.probes.sources.modules import Modules
+from memplan.probes.sources.skeleton import fake_module
 
 Arguments = dict[str, Any]
 FLUX_TOKENS = 512
+SDXL_TOKENS = 77
 
 
 def twin_of(model: str, dtype: str, setup: str) -> tuple[Twin, Arguments]:
@@ -19,6 +23,24 @@ def twin_of(model: str, dtype: str, setup: str) -> tuple[Twin, Arguments]:
     for word in setup.split():
         arguments |= SETUPS[word](twin.pipe)
     return twin, arguments
+
+
+class Encode(Modules):
+    """A VAE by itself, whose call is its encode()."""
+
+    def __call__(self, image: torch.Tensor) -> Any:
+        """What the VAE makes of `image`, which is copied to the device first."""
+        return self.components["vae"].encode(image.clone())  # type: ignore[operator]
+
+
+def encoder_of(twin: Twin) -> Twin:
+    """The VAE of `twin` alone."""
+    return replace(twin, pipe=Encode({"vae": twin.pipe.vae}), call={})
+
+
+def picture(arguments: Arguments, dtype: torch.dtype) -> Arguments:
+    """The argument of `Encode` that stands for a picture of this height and width."""
+    return {"image": torch.zeros(1, 3, arguments["height"], arguments["width"], dtype=dtype)}
 
 
 def vae_not_upcast(pipe: Any) -> Arguments:
@@ -72,6 +94,64 @@ def flux_embedded(pipe: Any) -> Arguments:
     }
 
 
+def sdxl_embedded(pipe: Any) -> Arguments:
+    """SDXL without text encoders, called with embeddings that were computed before, also of the negative prompt."""
+    width, pooled = pipe.unet.config.cross_attention_dim, pipe.text_encoder_2.config.projection_dim
+    pipe.register_modules(text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None)
+    long, short = (torch.zeros(1, *size, dtype=pipe.unet.dtype) for size in ((SDXL_TOKENS, width), (pooled,)))
+    given = {"prompt_embeds": long, "pooled_prompt_embeds": short}
+    return {"prompt": None} | given | {f"negative_{name}": value for name, value in given.items()}
+
+
+def tiny_vae(pipe: Any) -> Arguments:
+    """madebyollin/taesd in the VAE's place, taken to be the library's default: its config is not at hand."""
+    from diffusers import AutoencoderTiny
+
+    pipe.register_modules(vae=_fake(AutoencoderTiny, {}, pipe.vae))
+    return {}
+
+
+def fused_projections(pipe: Any) -> Arguments:
+    """transformer.fuse_qkv_projections(): query, key and value in one product, whose weights come on top of theirs."""
+    with _mode(pipe.transformer), torch.no_grad():
+        pipe.transformer.fuse_qkv_projections()
+    return {}
+
+
+def ltx_13b(pipe: Any) -> Arguments:
+    """LTX-Video 0.9.7: the transformer of the bundled one with more and wider layers.
+
+    48 layers of 32 heads of 128. Its config is not at hand; these make 24.29 GiB in bfloat16, and S10-m08 loads 24.38.
+    """
+    wider = {"attention_head_dim": 128, "cross_attention_dim": 4096, "num_layers": 48}
+    config = {**pipe.transformer.config, **wider}
+    pipe.register_modules(transformer=_fake(type(pipe.transformer), config, pipe.transformer))
+    return {}
+
+
+def _fake(cls: Any, config: Arguments, like: Any) -> Any:
+    """A module of `cls` in the dtype and the mode of `like`."""
+    own = {name: value for name, value in config.items() if not name.startswith("_")}
+    return fake_module(cls, own, like.dtype, _mode(like))
+
+
+def _mode(part: Any) -> Any:
+    """The mode of a module's fake weights."""
+    return next(part.parameters()).fake_mode
+
+
 SETUPS: dict[str, Callable[[Any], Arguments]] = {
-    f.__name__: f for f in (vae_not_upcast, eager_attention, position_table, cast_to_float16, ddim, flux_embedded)
+    f.__name__: f
+    for f in (
+        vae_not_upcast,
+        eager_attention,
+        position_table,
+        cast_to_float16,
+        ddim,
+        flux_embedded,
+        sdxl_embedded,
+        tiny_vae,
+        fused_projections,
+        ltx_13b,
+    )
 }

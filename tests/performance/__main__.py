@@ -1,10 +1,18 @@
-"""How long a recommendation takes, and how much memory: `python -m tests.performance`. A benchmark, not a test."""
+"""How long a recommendation takes, and how much memory: `python -m tests.performance`. A benchmark, not a test.
 
+`python -m tests.performance curves` prints what a dry run costs by size, frames and blocks;
+`python -m tests.performance beside` puts it beside PyTorch's MemTracker.
+"""
+
+import argparse
 import json
+import logging
 import os
 import subprocess
 import sys
 import tempfile
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 
@@ -29,14 +37,38 @@ print(json.dumps({{"plans": len(found.front), "peak": peak, "torch": "torch" in 
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print what the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m tests.performance", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("recommend", "curves", "beside"), default="recommend")
+    what = parser.parse_args().what
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    for line in lines(what):
+        print(line, flush=True)
+
+
+def lines(what: str) -> Iterator[str]:
+    """What to print for the word of the command line."""
+    if what == "curves":
+        from tests.performance import curves
+
+        return curves.lines()
+    if what == "beside":
+        from tests.performance import beside_torch
+
+        return beside_torch.lines()
+    return recommendations()
+
+
+def recommendations() -> Iterator[str]:
+    """Time and memory of a recommendation, and plans priced per second."""
     with tempfile.TemporaryDirectory() as folder:
         for title in ("from nothing", "from the cache"):
             wall, answer = ask(Path(folder))
             torch = "with" if answer["torch"] else "without"
-            print(f"{MODEL} recommend, {title}: {wall:.2f} s, peak {answer['peak'] / MIB:.0f} MiB, {torch} torch")
+            yield f"{MODEL} recommend, {title}: {wall:.2f} s, peak {answer['peak'] / MIB:.0f} MiB, {torch} torch"
         os.environ[VARIABLE] = folder
-        print(f"{prices_per_second(facts(MODEL, CALL, target=TARGET)):.0f} plans priced per second")
+        yield f"{prices_per_second(facts(MODEL, CALL, target=TARGET)):.0f} plans priced per second"
 
 
 def ask(cache: Path) -> tuple[float, dict[str, int]]:
