@@ -73,10 +73,10 @@ def techniques() -> str:
 
 
 def accuracy() -> str:
-    """What `python -m tests.accuracy --markdown` prints."""
-    command = [sys.executable, "-m", "tests.accuracy", "--markdown"]
-    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    return "\n".join(f"- {line}" if line.startswith("quality ") else line for line in lines)
+    """The page of all rows in short: its summary and its overview by technique."""
+    page = (ROOT / "tests" / "accuracy" / "README.md").read_text(encoding="utf-8")
+    parts = [page.partition(f"## {head}\n\n")[2].partition("\n#")[0] for head in ("In short", "By technique")]
+    return "\n\n".join(part.strip() for part in parts)
 
 
 def proof() -> str:

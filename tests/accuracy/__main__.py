@@ -1,7 +1,8 @@
 """Predicts every published row and prints how far off it is: `python -m tests.accuracy [--markdown] [ROW …]`.
 
 `python -m tests.accuracy --page` writes them all into tests/accuracy/README.md;
-`python -m tests.accuracy cpu [FAMILY …]` holds dry runs against real runs on this CPU instead.
+`python -m tests.accuracy cpu [FAMILY …]` holds dry runs against real runs on this CPU instead, `gpu` the bills of plans
+against what the allocator of this CUDA device reports.
 """
 
 import argparse

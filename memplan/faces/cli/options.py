@@ -30,7 +30,7 @@ def add_model(parser: argparse.ArgumentParser, *, optional: bool = False) -> Non
     """The pipeline to plan for."""
     sources = (
         "a folder of save_pretrained, a checkpoint file, a Hub id (owner/name or owner/name@revision), or a bundled "
-        f"name: {', '.join(models.names())}"
+        f"name, each also as MODEL,COMPONENT=FILE.gguf; the bundled ones: {', '.join(models.names())}"
     )
     parser.add_argument("model", metavar="MODEL", nargs="?" if optional else None, help=sources)
 
