@@ -104,7 +104,7 @@ def sdxl_embedded(pipe: Any) -> Arguments:
 
 
 def tiny_vae(pipe: Any) -> Arguments:
-    """madebyollin/taesd in the VAE's place, taken to be the library's default AutoencoderTiny; its config is not at hand."""
+    """madebyollin/taesd in the VAE's place; its config is not at hand and taken to be AutoencoderTiny's default."""
     from diffusers import AutoencoderTiny
 
     pipe.register_modules(vae=_fake(AutoencoderTiny, {}, pipe.vae))
