@@ -20,11 +20,11 @@ INTRO = """\
 Peaks of memory that others measured on GPUs, in GiB, and what memplan predicts for the same call. It is written by
 `python -m tests.accuracy --page`; a test holds it to `published.csv` and `excluded.csv`.
 
-- Quality A: the source names the call and what it read. B: one of them is open. C: prose, rounded or incomplete.
+- Quality is the collection's: A where the call and what was read are known, named by the source or, as the figure's
+  words then say, taken as probable; B where one of them is open; C is prose, rounded or incomplete.
 - "allocated" and "reserved" are PyTorch's two statistics. "unspecified": the source does not say what it read, and the
   allocated peak is predicted. No constant was chosen for such a row.
-- The three rows S2 are predicted as what is loaded, not as a peak: the collection notes that their figures hardly
-  change with the batch. Predicted as peaks they would be 20 %, 67 % and 15 % too high.
+- LTX-Video 0.9.7's configs are not bundled: its rows rest on a guess at them that has the published size.
 - A figure with a star is predicted with the library code of its date; below the table is that of the installed library.
 - What was measured, where it is less or more than a call of the pipeline:"""
 

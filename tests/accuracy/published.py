@@ -30,7 +30,6 @@ SCOPES = {
     "pipeline": "a call of the pipeline",
     "load": "the pipeline once it is loaded",
     "denoiser": "a call of the denoiser alone",
-    "denoiser from load": "the same, or the denoiser before any technique, where that is more",
     "encode": "a call of the VAE's encode() alone",
 }
 PERCENT = "% of the card's memory"
@@ -121,14 +120,13 @@ class Predictor:
     def predict(self, row: Row) -> float:
         """The figure of `row`, in GiB."""
         facts = Facts(row.machine, *self.measured(row))
-        if row.scope.startswith("denoiser"):
+        if row.scope == "denoiser":
             facts = alone(facts)
         plan = plan_of(row, facts)
         if row.scope == "load":
             return loaded(plan.run, row.metric) / GIB
         figure = "reserved" if row.metric == "reserved" else "allocated"
-        before = loaded(Run(facts), row.metric) if row.scope.endswith("from load") else 0
-        return max(before, *(getattr(peak.memory, figure) for peak in plan.bill.peaks)) / GIB
+        return max(getattr(peak.memory, figure) for peak in plan.bill.peaks) / GIB
 
     def measured(self, row: Row) -> tuple[Model, Trace]:
         """Model and dry run of `row`; of a load there is nothing to run."""
