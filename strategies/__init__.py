@@ -15,9 +15,9 @@ from .vae_tiling import VaeTiling as VaeTiling
 STRATEGIES: tuple[type[Strategy], ...] = (
     OnGpu,
     ModelOffload,
+    SetAside,
     GroupOffload,
     SequentialOffload,
-    SetAside,
     LayerwiseCasting,
     VaeTiling,
     VaeSlicing,

@@ -63,12 +63,13 @@ class GroupOffload(Strategy):
 
     @classmethod
     def variants(cls, facts: Facts) -> Iterator[Self]:
-        """Every grouping of every component, but for named modules; single blocks and leaves also streamed.
+        """Every grouping of every component that runs, but for named modules; single blocks and leaves also streamed.
 
         Left out is what needs more of something that is priced, and less of nothing; and folders, which nobody named.
         """
         ways = ((False, False), (True, False), (True, True))
-        found = ((c.name, g) for c in facts.model.components for g in c.groupings)
+        running = {call.component for call in facts.trace.calls}.union(facts.trace.reached)
+        found = ((c.name, g) for c in facts.model.components if c.name in running for g in c.groupings)
         every = [(name, g) for name, g in found if g.level in LEVELS and not g.modules]
         yield from willing((cls(name, g.level, g.blocks, *way) for name, g in every for way in ways), facts)
 
@@ -93,8 +94,10 @@ class GroupOffload(Strategy):
     def _refuses_disk(self, component: Component, grouping: Grouping) -> str | None:
         if self.stream or self.low_cpu_mem or self.record_stream:
             return "the library waits for each file it reads, with a stream or without: leave out stream"
+        if component.lack("disk"):
+            return component.lack("disk")
         times = Counter(number for group in grouping.groups for number in set(group.weights))
-        number, most = max(times.items(), key=itemgetter(1))
+        number, most = max(times.items(), key=itemgetter(1), default=(0, 1))
         if most == 1:
             return None
         name = component.weights[number].name
@@ -135,8 +138,10 @@ class GroupOffload(Strategy):
         read = read_back(part, folder)
 
         def undo() -> None:
-            read()
-            back()
+            try:
+                read()
+            finally:
+                back()
 
         return done(lambda: apply_group_offloading(part, device, **settings, offload_to_disk_path=folder), undo)
 

@@ -17,8 +17,8 @@ class SetAside(Strategy):
     """A component that this call does not use stays in host memory, while the others are on the device.
 
     It frees the whole size of the component, costs nothing and loses nothing: an image encoder of a call without a
-    picture, a text encoder of a call that is given its embeddings. The component is left as it was loaded, so that
-    weights which are mapped from their files take no host memory either.
+    picture, a text encoder of a call that is given its embeddings. The component is left as it was loaded. Its size is
+    counted as host memory; weights that are mapped from their files and were never moved take none.
 
     Traps: a call that does use it fails, as its weights are not where its inputs are: undo first, or plan for that
     call. pipe.to("cuda") fetches it again; move the components one by one.

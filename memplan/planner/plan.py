@@ -82,7 +82,7 @@ class Plan:
         yield Shortage("device", f"device memory in {place}", peak.memory.required, machine.vram)
         if not machine.unified:
             yield Shortage("host", "host memory", host.peak, machine.ram)
-        elif host.peak:
+        else:
             both = machine.ram - self.host_margin
             yield Shortage("host", "memory for device and host together", both, machine.ram)
         if machine.host.pinnable is not None:

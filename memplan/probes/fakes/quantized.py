@@ -185,5 +185,7 @@ def lacks(module: torch.nn.Module) -> Iterator[tuple[str, str]]:
                 (technique, f"{kind}: its 8-bit layers keep references to weights that have been moved")
                 for technique in ("sequential", "group_offload")
             )
+        if is_traceable_wrapper_subclass(weight):
+            yield "disk", f"{kind}: diffusers writes no weights of torchao into files"
         if is_traceable_wrapper_subclass(weight) and type(weight).__name__ not in PINNABLE:
             yield "group_offload", f"{kind}: torchao's {type(weight).__name__} cannot be pinned"

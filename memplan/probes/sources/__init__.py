@@ -21,11 +21,13 @@ BESIDE = re.compile(r"(?P<base>[^\0]+),(?P<component>[a-z]\w*)=(?P<file>[^\0]+\.
 def look(source: Any) -> Any:
     """`source`, as a Path where a text means a file or folder. It needs no torch.
 
-    Raises BadInput for a name that is not bundled and for a folder that holds no saved pipeline.
+    Raises BadInput for a name that is not bundled, for a folder that holds no saved pipeline, and for an absent file.
     """
     beside = _beside(source)
     if beside:
         look(beside["base"])
+        if not Path(beside["file"]).expanduser().is_file():
+            raise BadInput(f"there is no file {beside['file']} for {beside['component']}")
         return source
     place = Path(source).expanduser() if isinstance(source, str) and _is_path(source) else source
     if isinstance(place, Path) and not _is_checkpoint(place):

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from enum import IntEnum
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from diffusers.loaders import single_file_model as loader
+from diffusers.utils import is_gguf_available
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from memplan.errors import BadInput, Unsupported
@@ -39,12 +39,16 @@ def with_gguf(twin: Twin, component: str, path: Path) -> Twin:
     module = twin.components().get(component)
     if module is None:
         raise BadInput(f"{twin.name} has no component {component}; it has {', '.join(twin.components())}.")
-    quantize(module, path, twin.mode)
-    return replace(twin, name=f"{twin.name},{component}={path.name}", files={**twin.files, component: str(path)})
+    surplus = quantize(module, path, twin.mode)
+    known = twin.assumptions
+    if surplus:
+        known += (f"{path.name} holds {len(surplus)} tensors that {component} has no place for, as {surplus[0]}",)
+    files = {**twin.files, component: str(path)}
+    return replace(twin, name=f"{twin.name},{component}={path.name}", files=files, assumptions=known)
 
 
-def quantize(module: Any, path: Path, mode: FakeTensorMode) -> None:
-    """Give `module`, whose weights are fakes of `mode`, those of the GGUF file."""
+def quantize(module: Any, path: Path, mode: FakeTensorMode) -> list[str]:
+    """Give `module`, whose weights are fakes of `mode`, those of the GGUF file. Returns the names it has no use for."""
     expected = module.state_dict(keep_vars=True)
     loaded = _as_loaded(module, path, {name: _without_bytes(path, name, t) for name, t in gguf_tensors(path).items()})
     for name, tensor in expected.items():
@@ -58,6 +62,7 @@ def quantize(module: Any, path: Path, mode: FakeTensorMode) -> None:
         if not set(name.split(".")) & set(module._keep_in_fp32_modules or ()):  # those diffusers makes float32 again
             _put(module, path, name, weight, mode)
     make_castable(module)
+    return sorted(loaded.keys() - expected.keys())
 
 
 def _as_loaded(module: Any, path: Path, stored: dict[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
@@ -120,7 +125,7 @@ def _shape(tensor: Any) -> tuple[int, ...]:
 @cache
 def library() -> Any:
     """diffusers' module. It takes no more of the package gguf than two tables, so that one need not be installed."""
-    if find_spec("gguf") is not None:
+    if is_gguf_available():
         return importlib.import_module(LIBRARY)
     sys.modules["gguf"] = _tables()
     try:
@@ -128,6 +133,8 @@ def library() -> Any:
     finally:
         for name in ("gguf", LIBRARY):
             sys.modules.pop(name, None)
+        package, _, last = LIBRARY.rpartition(".")
+        vars(sys.modules[package]).pop(last, None)
 
 
 def _tables() -> ModuleType:

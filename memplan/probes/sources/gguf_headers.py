@@ -34,6 +34,7 @@ _VERSIONS = (2, 3)
 _ALIGNMENT = ("general.alignment", 32)
 """The key that says to how many bytes tensors are aligned, and the number without it."""
 _MOST_DIMENSIONS = 4
+_MOST_ELEMENTS = 2**63
 _LONGEST_NAME = 1000
 _SHOWN = 80
 
@@ -114,6 +115,8 @@ class _Reader:
         if rank > _MOST_DIMENSIONS:
             raise self._damaged(f"{_short(name)} has {rank} dimensions")
         shape = tuple(self._number(8) for _ in range(rank))[::-1]
+        if not all(0 < size < _MOST_ELEMENTS for size in shape):
+            raise self._damaged(f"{_short(name)} has the shape {shape}")
         number, offset = self._number(4), self._number(8)
         if number not in _NAMES:
             raise Unsupported(f"{self.path}: {_short(name)} is of ggml type {number}, which diffusers does not load.")

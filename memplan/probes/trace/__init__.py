@@ -20,11 +20,11 @@ from memplan.probes.trace.kernels import FLASH_SINCE, Kernels
 from memplan.probes.trace.ledger import ALLOCATION_UNIT, Ledger
 from memplan.probes.trace.postprocess import METHOD as POSTPROCESS
 from memplan.probes.trace.postprocess import postprocessing
-from memplan.probes.trace.reached import reached
+from memplan.probes.trace.reached import running
 from memplan.probes.trace.shapes import Shape
 from memplan.probes.trace.timeline import OWN_CODE, Timeline
 from memplan.probes.trace.tracker import Tracker
-from memplan.probes.trace.unseen import unseen
+from memplan.probes.trace.unseen import unseen_fakes
 
 Progress = Callable[[str], None]
 IMAGE, VIDEO = 4, 5
@@ -54,10 +54,10 @@ def dry_run(
     check(twin.pipe, arguments)
     given = read(twin.pipe, arguments)
     refusals: list[BadInput] = []
-    reached: list[str] = []
+    traced: list[str] = []
 
     def say(component: str) -> None:
-        reached.append(component)
+        traced.append(component)
         if progress:
             progress(f"dry run: {component or POSTPROCESSING}")
 
@@ -69,7 +69,7 @@ def dry_run(
         except BadInput as refusal:
             if not optional:
                 refusals.append(refusal)
-            if OWN_CODE in reached:  # it got as far as its post-processing: no picture was missing
+            if OWN_CODE in traced:  # it got as far as its post-processing: no picture was missing
                 break
     raise refusals[-1]  # of the user's own call, with all that it needs
 
@@ -87,9 +87,9 @@ def _trace(
         for weight in (*module.parameters(), *module.buffers()):
             ledger.own(weight)
     with torch.random.fork_rng(devices=[]), ExitStack() as stack:
-        for context in (doors.open(components), postprocessing(twin.pipe, doors), unseen()):
+        for context in (doors.open(components), postprocessing(twin.pipe, doors), unseen_fakes()):
             stack.enter_context(context)
-        entered = stack.enter_context(reached(components, lambda: doors.inside))
+        entered = stack.enter_context(running(components, lambda: doors.inside))
         for mode in (Kernels(ledger, device, capability), Tracker(ledger, device)):
             stack.enter_context(mode)
         result = _call(twin.pipe, arguments)

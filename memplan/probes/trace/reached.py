@@ -1,4 +1,4 @@
-"""Notices which components a pipeline reaches by other ways than their doors."""
+"""Notices which components run, by their doors or by other ways."""
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 
 @contextmanager
-def reached(components: Mapping[str, nn.Module], inside: Callable[[], bool]) -> Generator[set[str]]:
+def running(components: Mapping[str, nn.Module], inside: Callable[[], bool]) -> Generator[set[str]]:
     """The names of components of which a module runs while no door is open, as of this moment.
 
     `get_text_features()` of an encoder is such a way. A weight that is read without calling a module goes unnoticed.

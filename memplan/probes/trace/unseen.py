@@ -8,7 +8,7 @@ from transformers.utils import import_utils
 
 
 @contextmanager
-def unseen() -> Generator[None]:
+def unseen_fakes() -> Generator[None]:
     """Let transformers take fake tensors for real for the length of the context.
 
     For fake ones it always makes a mask, for real ones only where a token is masked, and the kernel of the attention

@@ -159,7 +159,7 @@ def test_formats_that_are_not_known() -> None:
 
 
 LACKS = {
-    "int8": {"layerwise_casting"},
+    "int8": {"layerwise_casting", "disk"},
     "4 bits": {"layerwise_casting", "sequential", "group_offload"},
     "GGUF": {"layerwise_casting", "sequential"},
     "8 bits": {"layerwise_casting", "sequential", "group_offload"},

@@ -67,6 +67,7 @@ LIES = {
     "a long name": (tensor(number(2**60)), "a name of 1152921504606846976 bytes"),
     "no text": (tensor(number(2) + b"\xff\xfe"), "a name that is no text"),
     "many dimensions": (tensor(rank=2**31), "a has 2147483648 dimensions"),
+    "no elements": (tensor(rank=2, sizes=number(2**63) + number(0)), r"a has the shape \(0, 9223372036854775808\)"),
     "part of a block": (tensor(sizes=number(33), kind=2), r"a is Q4_0 \(33,\) at byte 0, which are no whole blocks"),
     "between two bytes": (tensor(at=7), "at byte 7, which are no whole blocks"),
     "more than there is": (tensor(sizes=number(2**62)) + bytes(64), "end at byte 18446744073709551616 of"),

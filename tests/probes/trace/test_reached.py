@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 import torch
 
-from memplan.probes.trace.reached import reached
+from memplan.probes.trace.reached import running
 
 
 def test_a_module_that_runs_outside_of_every_door_is_noticed() -> None:
     one, two = torch.nn.Sequential(torch.nn.Linear(2, 2)), torch.nn.Linear(2, 2)
     doors = SimpleNamespace(inside=False)
-    with reached({"one": one, "two": two}, lambda: doors.inside) as found:
+    with running({"one": one, "two": two}, lambda: doors.inside) as found:
         one[0](torch.zeros(2))
         doors.inside = True
         two(torch.zeros(2))
