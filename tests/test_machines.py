@@ -13,6 +13,7 @@ from memplan.facts import GIB, MIB, Facts, Gpu, Host
 from memplan.planner import Plan, Recommendation, draw
 from memplan.registry import parse, strategies
 from memplan.run import OnCall, Run
+from memplan.simulator.host import LIBRARIES
 from memplan.strategies import ModelOffload
 from tests.faces import small
 
@@ -71,10 +72,13 @@ def test_two_pools_are_not() -> None:
 
 def test_everything_on_a_unified_device_takes_its_memory_once() -> None:
     need = draw(apple(24, 24), ()).bill.peak.memory.required
-    assert draw(apple(24, need / GIB), ()).fits
-    found = recommend(apple(24, (need - MIB) / GIB))
-    assert all(plan.bill.host.peak == 0 for plan in found.front)
-    assert [short.memory for short in draw(apple(24, (need - MIB) / GIB), ()).shortages] == ["device"]
+    both = need + LIBRARIES
+    assert draw(apple(24, both / GIB), ()).fits
+    found = recommend(apple(24, (both - MIB) / GIB))
+    assert all(plan.bill.host.peak == LIBRARIES for plan in found.front)
+    (short,) = draw(apple(24, (both - MIB) / GIB), ()).shortages
+    assert (short.memory, short.missing) == ("host", MIB)
+    assert [short.memory for short in draw(apple(24, (need - MIB) / GIB), ()).shortages] == ["device", "host"]
 
 
 # ---- what may be pinned ----------------------------------------------------------------------------------------------

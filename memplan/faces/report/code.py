@@ -9,7 +9,7 @@ from typing import Any
 
 from memplan.faces.report.loading import loading
 from memplan.planner import Plan
-from memplan.probes.trace.inputs import is_size
+from memplan.probes.fakes.sizes import is_size
 
 _PICTURES = re.compile(r"(?:a|(\d+))(?: made-up)? (?:pictures of )?(\d+) x (\d+)(?: picture)?")
 """One picture, or several, as the dry run describes them: number (of several), width, height."""

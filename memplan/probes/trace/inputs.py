@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from memplan.errors import BadInput
+from memplan.probes.fakes.sizes import SIZE
 
 FRAMES = 16
 """Frames of a made-up video where neither the call nor the pipeline says how many."""
@@ -21,7 +22,6 @@ _PICTURES = ("image", "mask_image", "control_image", "video")
 _VIDEOS = ("video", "frames")
 _DERIVED = ("latents", "embeds", "embeddings", "negative")
 _ADAPTED = "ip_adapter"
-_SIZE = re.compile(r"(\d+)\s*x\s*(\d+)(?:\s*x\s*(\d+))?")
 
 
 def pictures(pipe: Any) -> list[inspect.Parameter]:
@@ -52,7 +52,7 @@ def read(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(name: str, value: str | Path) -> Any:
-    size = _SIZE.fullmatch(str(value).strip())
+    size = SIZE.fullmatch(str(value).strip())
     if size:
         width, height, frames = (int(number) if number else None for number in size.groups())
         return _made(name, width or 0, height or 0, frames)
@@ -65,11 +65,6 @@ def _read(name: str, value: str | Path) -> Any:
         raise BadInput(
             f"{name} is {str(value)!r}, which is neither a size, as in {name}=768x512, nor a picture: {error}"
         ) from error
-
-
-def is_size(text: str) -> bool:
-    """Whether a picture is given as its size, else it is a path."""
-    return _SIZE.fullmatch(text.strip()) is not None
 
 
 def attempts(pipe: Any, arguments: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], bool]]:
