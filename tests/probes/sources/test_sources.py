@@ -94,7 +94,7 @@ def test_a_dtype_goes_on(folder: Path) -> None:
 
 
 def test_a_file_beside_a_source(folder: Path) -> None:
-    with pytest.raises(BadInput, match=r"x\.gguf cannot be read: No such file"):
+    with pytest.raises(BadInput, match=r"there is no file x.gguf for unet"):
         open_pipeline("mine,unet=x.gguf")
     with pytest.raises(BadInput, match="no bundled model named 'flx'"):
         open_pipeline("flx,transformer=x.gguf")
