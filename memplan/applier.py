@@ -46,7 +46,7 @@ class Applied:
 
 def one_way(strategies: Iterable[Strategy]) -> tuple[str, ...]:
     """What of a plan undo() can't bring back, and how to get it back: one sentence for each technique."""
-    sentences = (f"{s.name} can't be undone; {s.irreversible}" for s in strategies if s.irreversible)
+    sentences = (f"{s.name} can't be undone; {s.final}" for s in strategies if s.final)
     return tuple(dict.fromkeys(sentences))
 
 
@@ -98,5 +98,5 @@ def _offloaded(module: Any) -> bool:
 
 
 def _sentence(strategy: Strategy, error: Exception, done: tuple[Strategy, ...]) -> str:
-    kept = [f"{s.name} stays: {s.irreversible}" for s in done if s.irreversible]
+    kept = [f"{s.name} stays: {s.final}" for s in done if s.final]
     return "; ".join([f"{strategy} could not be applied: {error}", *(kept or ["the pipeline is as it was before"])])

@@ -68,7 +68,9 @@ def parse(text: str, facts: Facts) -> Strategy:
         settings[key] = _value(cls, key, value)
     for field in _fields(cls):
         if field.name not in settings:
-            settings |= _measured(field, settings, facts)
+            settings |= _found(field, facts)
+    named = next((c for c in facts.model.components if c.name == settings.get("component")), None)
+    settings = {**(cls.measured(named) if named else {}), **settings}
     for component in (settings.get("component"), *settings.get("components", ())):
         if component is not None:
             _check(component, [c.name for c in facts.model.components], "component", facts.model.name)
@@ -147,11 +149,8 @@ def _kind(kind: Any) -> str:
     return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
 
 
-def _measured(field: Field[Any], settings: dict[str, Any], facts: Facts) -> dict[str, Any]:
+def _found(field: Field[Any], facts: Facts) -> dict[str, Any]:
     """The setting as the facts have it, where they do."""
-    if field.name == "skip":
-        named = [c for c in facts.model.components if c.name == settings.get("component")]
-        return {"skip": named[0].cast_skip} if named else {}
     if field.default is not MISSING or field.default_factory is not MISSING:
         return {}
     if field.name == "component":

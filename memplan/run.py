@@ -53,9 +53,17 @@ Placement = Resident | OnCall | InGroups | FromDisk | Aside
 
 @dataclass(frozen=True)
 class Stored:
-    """How a component's weights are stored: as loaded, or the weights `Component.cast` names as `dtype`."""
+    """How a component's weights are stored: as loaded, or in a `format`.
 
-    dtype: str | None = None
+    A float8 dtype of torch is the format of the weights that `Component.cast` names; one of a quantizer is that of
+    linear layers' matrices, but for those of modules that `spared` names. With `original` host memory keeps them too.
+    `breaks` holds (technique, sentence) for what the format excludes.
+    """
+
+    format: str | None = None
+    spared: tuple[str, ...] = ()
+    original: bool = False
+    breaks: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,11 @@ class Run:
     def stored(self, component: str) -> Stored:
         """How the weights of `component` are stored."""
         return self.storage.get(component, Stored())
+
+    def lack(self, component: str, technique: str) -> str | None:
+        """The sentence that says why `technique` is not to be had for `component`, as it is stored now, or None."""
+        broken = dict(self.stored(component).breaks)
+        return self.facts.model.component(component).lack(technique) or broken.get(technique)
 
     def variant(self, component: str) -> frozenset[str]:
         """The ways in which `component` is called otherwise than the pipeline does, e.g. "tiled"."""

@@ -1,13 +1,13 @@
 """The contract of a strategy, on one screen. A strategy says what changes, never what it costs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
 from memplan.errors import BadInput
-from memplan.facts import Facts
+from memplan.facts import Component, Facts
 from memplan.run import Run
 
 Undo = Callable[[], None]
@@ -35,7 +35,8 @@ class Strategy(ABC):
     """One technique with its settings. Subclasses are frozen dataclasses; their docstring is their help text.
 
     The first line of the docstring is the technique in a sentence; the rest says when it helps and what it costs.
-    `name` is how people type it. A technique without an exact inverse says in `irreversible` how to get back.
+    `name` is how people type it. A technique without an exact inverse says in `irreversible` how to get back; settings
+    may keep what the inverse needs, so that `final` is that sentence, or None.
     """
 
     name: ClassVar[str]
@@ -50,6 +51,16 @@ class Strategy(ABC):
     @abstractmethod
     def variants(cls, facts: Facts) -> Iterator[Self]:
         """Every setting worth weighing for these facts; none where the technique does not apply."""
+
+    @classmethod
+    def measured(cls, component: Component) -> Mapping[str, Any]:
+        """The settings that `component` decides where nobody gives them."""
+        return {}
+
+    @property
+    def final(self) -> str | None:
+        """How to get back what undo() does not, or None where it brings back everything."""
+        return self.irreversible
 
     def __str__(self) -> str:
         """As people type it: name, component and every setting that is not the default."""

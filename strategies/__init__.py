@@ -3,7 +3,12 @@
 from memplan.strategy import Strategy
 
 from .attention_slicing import AttentionSlicing as AttentionSlicing
+from .bnb_4bit import Bnb4bit as Bnb4bit
+from .bnb_8bit import Bnb8bit as Bnb8bit
+from .fp8_weight_only import Fp8WeightOnly as Fp8WeightOnly
 from .group_offload import GroupOffload as GroupOffload
+from .int8_dynamic import Int8Dynamic as Int8Dynamic
+from .int8_weight_only import Int8WeightOnly as Int8WeightOnly
 from .layerwise_casting import LayerwiseCasting as LayerwiseCasting
 from .model_offload import ModelOffload as ModelOffload
 from .on_gpu import OnGpu as OnGpu
@@ -19,6 +24,11 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     GroupOffload,
     SequentialOffload,
     LayerwiseCasting,
+    Int8WeightOnly,
+    Int8Dynamic,
+    Fp8WeightOnly,
+    Bnb8bit,
+    Bnb4bit,
     VaeTiling,
     VaeSlicing,
     AttentionSlicing,

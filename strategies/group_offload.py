@@ -77,8 +77,8 @@ class GroupOffload(Strategy):
         """Refuses what the library refuses, what would break, and what would change nothing."""
         component = run.facts.model.component(self.component)
         grouping = component.grouping(self.level, self.blocks, self.modules)
-        level = None if self.modules else component.lack(self.level)
-        lack = component.lack("group_offload") or level or stuck(run, component, self.level)
+        level = None if self.modules else run.lack(self.component, self.level)
+        lack = run.lack(self.component, "group_offload") or level or stuck(run, component, self.level)
         if frees_nothing(run) or lack:
             return frees_nothing(run) or lack
         if self.level not in LEVELS or grouping is None:
@@ -88,14 +88,12 @@ class GroupOffload(Strategy):
         if self.modules and read_while_away(run, component, grouping):
             return read_while_away(run, component, grouping)
         if self.disk:
-            return self._refuses_disk(component, grouping)
+            return run.lack(self.component, "disk") or self._refuses_disk(component, grouping)
         return self._refuses_stream(run) if self.stream or self.low_cpu_mem or self.record_stream else None
 
     def _refuses_disk(self, component: Component, grouping: Grouping) -> str | None:
         if self.stream or self.low_cpu_mem or self.record_stream:
             return "the library waits for each file it reads, with a stream or without: leave out stream"
-        if component.lack("disk"):
-            return component.lack("disk")
         times = Counter(number for group in grouping.groups for number in set(group.weights))
         number, most = max(times.items(), key=itemgetter(1), default=(0, 1))
         if most == 1:

@@ -1,11 +1,11 @@
 """Weights are stored in 8 bits and cast up layer by layer."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from memplan.facts import Facts
+from memplan.facts import Component, Facts
 from memplan.run import Run, Stored
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
@@ -46,6 +46,11 @@ class LayerwiseCasting(Strategy):
     def variants(cls, facts: Facts) -> Iterator[Self]:
         """One for each component that can be cast: e5m2 is as large as e4m3fn, and less precise."""
         yield from willing((cls(c.name, skip=c.cast_skip) for c in facts.model.components), facts)
+
+    @classmethod
+    def measured(cls, component: Component) -> Mapping[str, Any]:
+        """What the library spares, as it was measured."""
+        return {"skip": component.cast_skip}
 
     def refuses(self, run: Run) -> str | None:
         """Refuses models on which it breaks or changes nothing, and settings other than those measured."""

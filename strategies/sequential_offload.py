@@ -38,7 +38,7 @@ class SequentialOffload(WholePipeline):
 
     def lack(self, run: Run, component: Component) -> str | None:
         """Components that would break."""
-        return component.lack(SEQUENTIAL) or stuck(run, component, "leaf_level")
+        return run.lack(component.name, SEQUENTIAL) or stuck(run, component, "leaf_level")
 
     def apply(self, pipe: Any, device: str) -> Undo:
         """Hooks every module that has weights. Raises BadInput for a pipeline that is offloaded already."""

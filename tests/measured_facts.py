@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from memplan.facts import GIB, Call, Facts, Gpu, Host, Machine, Segment, Step, Trace
+from memplan.probes.machine.installed import installed
 from memplan.probes.pipeline import measure
 
 NOTHING = Segment(enters=(), leaves=(), live=0, peak=0, op=0, flops=0, traffic=0)
@@ -41,5 +42,5 @@ def facts_of(pipe: Any, kind: str = "cuda", ways: Ways | None = None, unified: b
     others = tuple(call(c.component, c.method, way) for c in calls for way in made.get(c.component, ()))
     timeline = tuple(Step(i, 1) for i in range(len(calls)))
     gpu = Gpu("a GPU", total=24 * GIB, free=24 * GIB, kind=kind, unified=unified)
-    machine = Machine(gpu, Host(total=64 * GIB, available=64 * GIB))
+    machine = Machine(gpu, Host(total=64 * GIB, available=64 * GIB), packages=installed())
     return Facts(machine, model, Trace("cuda", calls, timeline, others))

@@ -56,11 +56,15 @@ class Host:
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine a plan is made for. `reserve` is device memory the user wants kept free for others."""
+    """The machine a plan is made for. `reserve` is device memory the user wants kept free for others.
+
+    `packages` are the installed ones, of those that techniques need, with their versions.
+    """
 
     gpu: Gpu | None
     host: Host
     reserve: int = 0
+    packages: tuple[tuple[str, str], ...] = ()
 
     @property
     def unified(self) -> bool:

@@ -15,13 +15,15 @@ ITEM_SIZE = {
 class Weight:
     """One stored tensor: a parameter or a buffer. Tied tensors appear once, under their first name.
 
-    A weight in a quantizer's format counts its bytes as elements of "uint8", its scales among them.
+    A weight in a quantizer's format counts its bytes as elements of "uint8", its scales among them. `columns` are the
+    input features of a linear layer's matrix, and 0 for any other weight.
     """
 
     name: str
     numel: int
     dtype: str
     buffer: bool = False
+    columns: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -72,6 +74,7 @@ class Component:
 
     `cast` indexes the weights that layerwise casting stores in fp8 by the library's own skip rules; `groupings` are
     the offload groups it forms; `lacks` holds (technique, sentence) for what the library refuses for this class.
+    `spared` holds, for each quantizer, the modules that its own rules leave as they are, where they have linear layers.
     `file` is the checkpoint of one file that it is loaded from; "" where that is the pipeline's own place.
     """
 
@@ -84,6 +87,7 @@ class Component:
     cast: tuple[int, ...] = ()
     cast_skip: tuple[str, ...] = ()
     lacks: tuple[tuple[str, str], ...] = ()
+    spared: tuple[tuple[str, tuple[str, ...]], ...] = ()
     file: str = ""
 
     @cached_property
@@ -113,6 +117,18 @@ class Component:
         for w in self.weights:
             table[w.dtype] = table.get(w.dtype, 0) + w.nbytes
         return table
+
+    def matrices(self, spared: tuple[str, ...] = ()) -> tuple[int, ...]:
+        """The weights of linear layers by number, but for those of, or inside, modules that `spared` names.
+
+        A name stands for each module whose path has it as a whole part, or several parts: "wo", "blocks.0".
+        """
+        names = tuple(f".{name}." for name in spared)
+        return tuple(
+            number
+            for number, weight in enumerate(self.weights)
+            if weight.columns and not any(name in f".{weight.module}." for name in names)
+        )
 
     def grouping(self, level: str, blocks: int | None = None, modules: str = "") -> Grouping | None:
         """The grouping of that setting, or None where the library forms none."""

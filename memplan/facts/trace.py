@@ -38,7 +38,8 @@ class Call:
     than the pipeline does, e.g. ("sliced", "tiled"). `base` is what the pipeline's own tensors hold while it runs.
     `reserved_alone` is what the caching allocator reserves for this call when it starts empty, `occupied_alone` the
     most of it in segments in use; `reserved` what it holds after this call when nothing was given back since the
-    pipeline began, `occupied` the most in use during the call. All of it without weights.
+    pipeline began, `occupied` the most in use during the call. All of it without weights. `rows` are the most rows that
+    the linear layer among `modules` is given at once, 0 for any other module.
     """
 
     component: str
@@ -53,6 +54,7 @@ class Call:
     occupied_alone: int = 0
     reserved: int = 0
     occupied: int = 0
+    rows: tuple[int, ...] = ()
 
     @cached_property
     def peak_segment(self) -> Segment:

@@ -5,7 +5,7 @@ from functools import lru_cache
 from memplan.facts import MIB, Component
 from memplan.run import Aside, InGroups, OnCall, Placement, Run, Stored
 from memplan.simulator.bill import HostMemory
-from memplan.simulator.weights import pinned, sizes, total
+from memplan.simulator.weights import originals, pinned, sizes, tensors, total
 
 LIBRARIES = 337 * MIB
 """Anonymous memory of a process that imported torch 2.13 without CUDA, diffusers 0.42 and transformers 5.23 and ran a
@@ -22,6 +22,8 @@ def host_memory(run: Run) -> HostMemory:
     held = 0
     for component in run.facts.model.components:
         own = _component(component, run.placement(component.name), run.stored(component.name))
+        kept = originals(component, run.stored(component.name))
+        own = HostMemory(own.steady + kept, own.peak + kept, own.pinned)
         steady, held = steady + own.steady, held + own.pinned
         peak = max(peak + own.steady, steady - own.steady + own.peak)
     return HostMemory(steady, max(steady, peak), held)
@@ -43,12 +45,12 @@ def _streamed(component: Component, placement: InGroups, stored: Stored, size: i
     """Stream mode pins each tensor by itself, all of them for good, or with `low_cpu_mem` two groups at a time."""
     grouping = component.grouping(placement.level, placement.blocks)
     groups = [g for g in grouping.groups if g.streamed] if grouping else []
-    table = sizes(component, stored)
-    pins = [sum(pinned(table[i]) for i in g.weights) for g in groups]
+    table, parts = sizes(component, stored), tensors(component, stored)
+    pins = [sum(pinned(nbytes) for i in g.weights for nbytes in parts[i]) for g in groups]
     if placement.low_cpu_mem:
         pool = max((a + b for a, b in zip(pins, [*pins[1:], 0], strict=True)), default=0)
         return HostMemory(size + pool, size + pool, pool)
     kept = size - sum(table[i] for i in {i for g in groups for i in g.weights})
     steady = kept + sum(pins)
-    originals = size - kept if placement.level == "block_level" else max(pins, default=0)
-    return HostMemory(steady, steady + originals, sum(pins))
+    passing = size - kept if placement.level == "block_level" else max(pins, default=0)
+    return HostMemory(steady, steady + passing, sum(pins))

@@ -7,7 +7,7 @@ from functools import lru_cache
 from memplan.facts import Call, Component, Segment
 from memplan.run import Placement, Stored
 from memplan.simulator.movers import Mover, mover_of
-from memplan.simulator.weights import casts
+from memplan.simulator.weights import casts, works
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Height:
 @lru_cache(maxsize=16384)
 def height(component: Component, placement: Placement, stored: Stored, call: Call) -> Height:
     """The height of `call` when the weights of `component` are placed and stored like this."""
-    mover, copies = mover_of(component, placement, stored, call), Copies(component, stored)
+    mover, copies = mover_of(component, placement, stored, call), Copies(component, stored, call)
     best, where = (-1, 0, 0, 0), 0
     for index, resident in enumerate(residents(mover, copies, call)):
         segment, end = call.segments[index], (*call.segments, call.segments[index])[index + 1].live
@@ -59,16 +59,25 @@ def residents(mover: Mover, copies: "Copies", call: Call) -> Iterator[int]:
 
 
 class Copies:
-    """Leaves cast to their compute dtype while they run: the stored copy is dropped, then made again."""
+    """What layers hold to compute with weights in another format.
 
-    def __init__(self, component: Component, stored: Stored) -> None:
+    Cast leaves have the compute dtype while they run: the stored copy is dropped, then made again. Quantized ones keep
+    what is stored, and make what they need beside it.
+    """
+
+    def __init__(self, component: Component, stored: Stored, call: Call) -> None:
         """No leaf is open."""
         self.table = casts(component, stored)
+        self.works = works(component, stored, call)
         self.traffic = 0
         self._open: list[tuple[int, int]] = []
+        self._held = 0
 
     def enter(self, path: str, times: int) -> None:
         """A module is entered: a cast leaf is copied to its compute dtype."""
+        if path in self.works:
+            self._held = self.works[path].held
+            self.traffic += self.works[path].traffic * times
         if path in self.table:
             small, large = self.table[path]
             self._open.append((small, large))
@@ -76,6 +85,7 @@ class Copies:
 
     def leave(self, path: str) -> None:
         """A module returns."""
+        self._held = 0
         if path in self.table:
             self._open.pop()
 
@@ -83,8 +93,10 @@ class Copies:
         """(bytes of copies beside the stored weights, activations) at the moments of a segment.
 
         While a leaf is cast both copies are there: before it with its input, after it with its output, when `end`
-        bytes are live.
+        bytes are live. A quantized layer is a segment of its own.
         """
+        if self._held:
+            return [(max(segment.live + self._held - segment.peak, 0), segment.peak)]
         grown = sum(large - small for small, large in self._open)
         if not self._open:
             return [(grown, segment.peak)]

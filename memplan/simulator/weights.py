@@ -1,19 +1,30 @@
 """Bytes of weights by how they are stored."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 from memplan.allocator import Pool
-from memplan.facts import ITEM_SIZE, Component, Group
+from memplan.facts import ITEM_SIZE, Call, Component, Group, Weight
 from memplan.run import Stored
+from memplan.simulator.formats import FORMATS, Leaf
+
+
+@lru_cache(maxsize=256)
+def tensors(component: Component, stored: Stored) -> tuple[tuple[int, ...], ...]:
+    """Bytes of each tensor that holds a weight of `component` as `stored`, weight by weight."""
+    form = FORMATS.get(stored.format or "")
+    changed = set(component.matrices(stored.spared) if form else component.cast if stored.format else ())
+
+    def of(weight: Weight) -> tuple[int, ...]:
+        return form.tensors(weight) if form else (weight.numel * ITEM_SIZE[str(stored.format)],)
+
+    return tuple(of(w) if i in changed else (w.nbytes,) for i, w in enumerate(component.weights))
 
 
 @lru_cache(maxsize=256)
 def sizes(component: Component, stored: Stored) -> tuple[int, ...]:
     """Bytes of each weight of `component` as `stored`."""
-    if stored.dtype is None:
-        return tuple(w.nbytes for w in component.weights)
-    cast, item = set(component.cast), ITEM_SIZE[stored.dtype]
-    return tuple(w.numel * item if i in cast else w.nbytes for i, w in enumerate(component.weights))
+    return tuple(map(sum, tensors(component, stored)))
 
 
 @lru_cache(maxsize=256)
@@ -30,7 +41,7 @@ def blocks(component: Component, stored: Stored) -> tuple[int, int]:
     the segments that it reserves for them.
     """
     pool = Pool()
-    allocated = sum(pool.take(nbytes).size for nbytes in sizes(component, stored))
+    allocated = sum(pool.take(nbytes).size for parts in tensors(component, stored) for nbytes in parts)
     return allocated, pool.reserved
 
 
@@ -43,7 +54,7 @@ def group_size(component: Component, stored: Stored, group: Group) -> int:
 @lru_cache(maxsize=256)
 def casts(component: Component, stored: Stored) -> dict[str, tuple[int, int]]:
     """For each leaf whose weights are cast around its forward: (bytes stored, bytes in the compute dtype)."""
-    if stored.dtype is None:
+    if stored.format is None or stored.format in FORMATS:
         return {}
     table = sizes(component, stored)
     leaves: dict[str, tuple[int, int]] = {}
@@ -52,6 +63,39 @@ def casts(component: Component, stored: Stored) -> dict[str, tuple[int, int]]:
         small, large = leaves.get(weight.module, (0, 0))
         leaves[weight.module] = (small + table[i], large + weight.nbytes)
     return leaves
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a linear layer of a quantizer's format does: the most it `held`, and bytes written and read on the way."""
+
+    held: int
+    traffic: int
+
+
+@lru_cache(maxsize=4096)
+def works(component: Component, stored: Stored, call: Call) -> dict[str, Work]:
+    """The work of each quantized layer that `call` enters, by its path."""
+    form = FORMATS.get(stored.format or "")
+    if form is None:
+        return {}
+    table, rows = sizes(component, stored), dict(zip(call.modules, call.rows, strict=False))
+    biased = {w.module for w in component.weights if w.name.endswith("bias")}
+    found: dict[str, Work] = {}
+    for i in component.matrices(stored.spared):
+        weight = component.weights[i]
+        if rows.get(weight.module):
+            features, item = weight.numel // weight.columns, ITEM_SIZE[weight.dtype]
+            leaf = Leaf(rows[weight.module], weight.columns, features, item, weight.module in biased)
+            held = form.held(leaf)
+            found[weight.module] = Work(held, table[i] + 2 * weight.nbytes if form.dequantizes else 2 * held)
+    return found
+
+
+@lru_cache(maxsize=256)
+def originals(component: Component, stored: Stored) -> int:
+    """Bytes of the original weights that host memory keeps."""
+    return sum(component.weights[i].nbytes for i in component.matrices(stored.spared)) if stored.original else 0
 
 
 def pinned(nbytes: int) -> int:

@@ -104,11 +104,11 @@ def _term(symbol: str, size: float) -> Term:
 
 
 def _cast(run: Run, component: Component) -> str:
-    return "_lc" if run.stored(component.name).dtype else ""
+    return "_lc" if run.stored(component.name).format else ""
 
 
 def _size(run: Run, component: Component) -> int:
-    return component.cast_size if run.stored(component.name).dtype else component.size
+    return component.cast_size if run.stored(component.name).format else component.size
 
 
 def _pins(run: Run, component: Component) -> bool:

@@ -8,6 +8,7 @@ from memplan.catalogue.gpu_names import find_card
 from memplan.errors import BadInput
 from memplan.facts import GIB, Gpu, Host, Machine
 from memplan.probes.machine.host import probe_host
+from memplan.probes.machine.installed import installed
 from memplan.probes.machine.nvml import NvmlMissing, nvml_gpu
 from memplan.probes.machine.torch_gpu import gpu_by_torch
 
@@ -29,7 +30,7 @@ def probe_machine(
         raise BadInput(f"reserve is {reserve:g} GiB, which cannot be kept free. Give 0 or more, for example 1.5.")
     device = _device(gpu, vram, ram)
     _check_reserve(reserve, device)
-    return Machine(device, _host(ram, device), int(reserve * GIB))
+    return Machine(device, _host(ram, device), int(reserve * GIB), installed())
 
 
 def probe_gpu() -> Gpu | None:

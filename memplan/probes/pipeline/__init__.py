@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from memplan.facts import Component, Model, Weight
 from memplan.probes.fakes import quantized
-from memplan.probes.pipeline import casting, grouping
+from memplan.probes.pipeline import casting, grouping, quantizing
 from memplan.probes.trace import variants
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate")
@@ -84,6 +84,9 @@ def _component(key: str, module: torch.nn.Module, owner: dict[int, str], shared:
     lacks = dict(grouping.lacks(module, groups)) | formats
     lacks |= {"layerwise_casting": uncast} if uncast else {}
     lacks |= dict(variants.lacks(module))
+    unquantizable = quantizing.lack(module)
+    lacks |= {"quantization": unquantizable} if unquantizable else {}
+    columns = {} if unquantizable else quantizing.columns(module)
     lacks |= {"own_weights": shared} if shared else {}
     if type(module).forward is torch.nn.Module.forward and not hasattr(module, "decode"):
         lacks |= {"call": f"{type(module).__name__} has no forward(), so a dry run does not see who reads its weights"}
@@ -92,11 +95,12 @@ def _component(key: str, module: torch.nn.Module, owner: dict[int, str], shared:
         class_name=type(module).__name__,
         library=_library(module),
         dtype=dtype,
-        weights=tuple(Weight(path, *quantized.stored(t), buffer) for path, t, buffer in own),
+        weights=tuple(Weight(path, *quantized.stored(t), buffer, columns.get(id(t), 0)) for path, t, buffer in own),
         groupings=groups,
         cast=() if uncast else casting.cast(module, index),
         cast_skip=() if uncast else casting.cast_skip(module),
         lacks=tuple(lacks.items()),
+        spared=() if unquantizable else tuple(quantizing.spared(module)),
     )
 
 

@@ -195,6 +195,8 @@ def boundaries(root: nn.Module, ledger: Ledger) -> Generator[None]:
     def enter(module: nn.Module, args: Any) -> None:
         if id(module) in paths:
             ledger.enter(paths[id(module)])
+            if isinstance(module, nn.Linear) and args and args[0].numel():
+                ledger.give(paths[id(module)], args[0].numel() // args[0].shape[-1])
 
     def leave(module: nn.Module, args: Any, result: Any) -> None:
         if id(module) in paths:

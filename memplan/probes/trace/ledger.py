@@ -39,7 +39,8 @@ class Stretch:
 class Recording:
     """One call while it is being traced. Sizes are relative to `base`, what was live when it began.
 
-    `open` names the component and the modules in it that are running, outermost first. `pool` is an allocator that
+    `open` names the component and the modules in it that are running, outermost first. `rows` are the most that a
+    linear layer is given at once, by its path. `pool` is an allocator that
     starts empty with the call. `reserved` is what the pipeline's allocator, which never gives back, holds after it;
     `occupied` the most it had in use during the call.
     """
@@ -49,6 +50,7 @@ class Recording:
     open: list[str] = field(default_factory=list)
     modules: dict[str, int] = field(default_factory=dict)
     ops: dict[str, int] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
     pool: Pool = field(default_factory=Pool)
     reserved: int = 0
     occupied: int = 0
@@ -191,6 +193,11 @@ class Ledger:
             recording.stretches.append(Stretch([index], height, height, op=last.op if last else 0))
         else:
             last.enters.append(index)
+
+    def give(self, module: str, rows: int) -> None:
+        """The linear layer `module` is given so many rows."""
+        known = self.recording.rows
+        known[module] = max(known.get(module, 0), rows)
 
     def leave(self, module: str) -> None:
         """A module returns: it closes the current segment."""

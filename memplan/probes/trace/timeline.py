@@ -35,7 +35,8 @@ class Entry:
         names = (tuple(recording.modules), tuple(recording.ops) or ("",))
         place = (self.component, self.method, self.phase, self.base)
         pools = (recording.pool.reserved, recording.pool.highest, recording.reserved, recording.occupied)
-        return Call(*place, *names, recording.segments(), self.variant, *pools)
+        rows = tuple(recording.rows.get(module, 0) for module in recording.modules)
+        return Call(*place, *names, recording.segments(), self.variant, *pools, rows)
 
 
 class Timeline:

@@ -1,0 +1,59 @@
+"""Reads which linear layers the quantizers of the libraries leave as they are, and what cannot be quantized."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from diffusers import ModelMixin
+from transformers import PreTrainedModel
+from transformers.quantizers.base import HfQuantizer
+from transformers.quantizers.quantizers_utils import should_convert_module
+
+from memplan.probes.fakes import quantized
+
+BY_MODULE, BY_WEIGHT = "modules", "weights"
+"""How transformers' quantizers look up what to leave: by the path of a layer, or of its weight. bitsandbytes' and
+quanto's do the first, torchao's the second, so that T5's `wo` is spared by the one and converted by the other."""
+
+
+def columns(module: torch.nn.Module) -> dict[int, int]:
+    """Input features of each linear layer's matrix, by the id of the weight."""
+    return {id(layer.weight): layer.in_features for layer in module.modules() if isinstance(layer, torch.nn.Linear)}
+
+
+def spared(module: torch.nn.Module) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """For each way to look it up the modules that a quantizer leaves, where they are or have linear layers.
+
+    diffusers' quantizers leave what its class keeps in float32; those of transformers that, tied weights, the head and
+    the last module.
+    """
+    linear = [path for path, layer in module.named_modules() if isinstance(layer, torch.nn.Linear)]
+    if isinstance(module, PreTrainedModel):
+        names = HfQuantizer.get_modules_to_not_convert(module, None, module._keep_in_fp32_modules)
+        for way, suffix in ((BY_MODULE, ""), (BY_WEIGHT, ".weight")):
+            yield way, _short(names, [path for path in linear if not should_convert_module(path + suffix, names)])
+    elif isinstance(module, ModelMixin):
+        names = getattr(module, "_keep_in_fp32_modules", None) or []
+        kept = [path for path in linear if any(f".{name}." in f".{path}." for name in names)]
+        for way in (BY_MODULE, BY_WEIGHT):
+            yield way, _short(names, kept)
+
+
+def _short(names: Iterable[str], paths: list[str]) -> tuple[str, ...]:
+    """`paths` in as few names as may be: those of the library where one covers several, else the paths themselves."""
+    short: dict[str, None] = {}
+    for path in paths:
+        covering = (name for name in sorted(names) if f".{name}." in f".{path}.")
+        short[next(covering, path)] = None
+    return tuple(short)
+
+
+def lack(module: torch.nn.Module) -> str | None:
+    """The sentence that says why this component cannot be quantized, or None when it can."""
+    kind = type(module).__name__
+    if any(quantized.is_quantized(weight) or hasattr(weight, "quant_type") for weight in module.parameters()):
+        return f"{kind} is stored quantized already"
+    if any(hasattr(layer, "lora_A") for layer in module.modules()):
+        return f"{kind} has a LoRA beside its layers: fuse or unload it, quantize, and load it again"
+    if not columns(module):
+        return f"{kind} has no linear layers, and quantizers convert no others"
+    return None

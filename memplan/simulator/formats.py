@@ -1,0 +1,137 @@
+"""Formats in which weights are stored: their bytes, what a layer holds to compute with them, and their error."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from memplan.facts import Weight
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One call of a linear layer: so many `rows` go in; the weight has `columns` and `features` rows of its own.
+
+    `item` is the bytes of one element of its input, output and original weight.
+    """
+
+    rows: int
+    columns: int
+    features: int
+    item: int
+    bias: bool
+
+    @property
+    def input(self) -> int:
+        """Elements of the input."""
+        return self.rows * self.columns
+
+    @property
+    def output(self) -> int:
+        """Elements of the output."""
+        return self.rows * self.features
+
+    @property
+    def weight(self) -> int:
+        """Elements of the weight."""
+        return self.columns * self.features
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to store the weights of linear layers.
+
+    `tensors` gives the bytes of each tensor that holds a weight: the packed values first, then their scales. `held` is
+    the most that a layer holds while it runs beside its input and its stored weight, in bytes, its output included.
+    Where it `dequantizes`, that is mostly the weight in the input's dtype, which it writes and reads each time.
+    `error` is the relative root-mean-square error of the output of a linear layer of 3072 columns whose weights and
+    inputs are normally distributed.
+    """
+
+    tensors: Callable[[Weight], tuple[int, ...]]
+    held: Callable[[Leaf], int]
+    error: float
+    dequantizes: bool = True
+
+
+def _blocks(elements: int, size: int) -> int:
+    return -(-elements // size)
+
+
+# ---- bitsandbytes ---------------------------------------------------------------------------------------------------
+_BLOCK, _NESTED_BLOCK = 64, 256
+_CODE, _NESTED_CODE, _OFFSET = 16 * 4, 256 * 4, 4
+_FEW_ROWS = 4
+
+
+def _four_bit(weight: Weight) -> tuple[int, ...]:
+    """Half a byte each, and for each block of 64 a scale in float32 (`quantize_4bit` in bitsandbytes/functional.py)."""
+    return _blocks(weight.numel, 2), 4 * _blocks(weight.numel, _BLOCK), _CODE
+
+
+def _four_bit_nested(weight: Weight) -> tuple[int, ...]:
+    """The scales in 8 bits, with one in float32 for each 256 of them, and their mean."""
+    scales = _blocks(weight.numel, _BLOCK)
+    nested = 4 * _blocks(scales, _NESTED_BLOCK)
+    return _blocks(weight.numel, 2), scales, _CODE, _OFFSET, nested, _NESTED_CODE
+
+
+def _four_bit_held(leaf: Leaf) -> int:
+    """The weight in full; for up to 4 rows a kernel does without (`_GEMM_4BIT_CUSTOM_FLOOR_M`)."""
+    return leaf.item * (leaf.output + (leaf.weight if leaf.rows > _FEW_ROWS else 0))
+
+
+def _four_bit_nested_held(leaf: Leaf) -> int:
+    """The scales in float32 too, twice: with and without their mean (`_dequant_linear_fallback`)."""
+    scales = 2 * 4 * _blocks(leaf.weight, _BLOCK) if leaf.rows > _FEW_ROWS else 0
+    return _four_bit_held(leaf) + scales
+
+
+def _eight_bit(weight: Weight) -> tuple[int, ...]:
+    """A byte each, and for each row a scale in float32 (`int8_vectorwise_quant`)."""
+    return weight.numel, 4 * (weight.numel // weight.columns)
+
+
+def _eight_bit_held(leaf: Leaf) -> int:
+    """The input in 8 bits and a scale for each row of it, the product in 32 bits, and the result."""
+    return leaf.input + 4 * leaf.rows + 4 * leaf.output + leaf.item * leaf.output
+
+
+# ---- torchao --------------------------------------------------------------------------------------------------------
+def _int8(weight: Weight) -> tuple[int, ...]:
+    """A byte each, and for each row a scale in float32 and a zero point in int8 (`Int8Tensor.from_hp`)."""
+    features = weight.numel // weight.columns
+    return weight.numel, 4 * features, features
+
+
+def _int8_held(leaf: Leaf) -> int:
+    """The weight in full until the product is there, then the product and the scaled one (`Int8Tensor`, linear)."""
+    return leaf.item * max(leaf.weight + leaf.output, 2 * leaf.output + leaf.features)
+
+
+def _int8_dynamic_held(leaf: Leaf) -> int:
+    """The input in float32 twice while it is rounded; the product in 32 bits, and in float32 twice, beside it."""
+    return max(8 * leaf.input, leaf.input + 12 * leaf.output) + 5 * leaf.rows
+
+
+def _float8(weight: Weight) -> tuple[int, ...]:
+    """A byte each, and for each row a scale in float32 (`Float8Tensor.from_hp`)."""
+    return weight.numel, 4 * (weight.numel // weight.columns)
+
+
+def _float8_held(leaf: Leaf) -> int:
+    """The weight is made in float32, twice, then in full; a bias is added to a copy (`_float8_addmm_impl`)."""
+    results = [10 * leaf.weight, leaf.item * (leaf.weight + leaf.output)]
+    return max(*results, 2 * leaf.item * leaf.output if leaf.bias else 0)
+
+
+FORMATS: Mapping[str, Format] = MappingProxyType({
+    "nf4": Format(_four_bit, _four_bit_held, 0.0920),
+    "nf4 nested": Format(_four_bit_nested, _four_bit_nested_held, 0.0920),
+    "fp4": Format(_four_bit, _four_bit_held, 0.1218),
+    "fp4 nested": Format(_four_bit_nested, _four_bit_nested_held, 0.1218),
+    "bnb int8": Format(_eight_bit, _eight_bit_held, 0.0120, dequantizes=False),
+    "int8": Format(_int8, _int8_held, 0.0088),
+    "int8 dynamic": Format(_int8, _int8_dynamic_held, 0.0122, dequantizes=False),
+    "float8": Format(_float8, _float8_held, 0.0265),
+})  # fmt: skip
+"""The formats of quantizers, by the name that a picture gives them."""

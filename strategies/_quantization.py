@@ -1,0 +1,138 @@
+"""What all quantizers share: which layers they convert, what they refuse, and how one layer after the other is done."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Self
+
+from memplan.facts import Component, Facts
+from memplan.run import Run, Stored
+from memplan.strategy import Decision, Seat, Strategy, Undo
+
+from ._needs import Needs
+
+BY_MODULE, BY_WEIGHT = "modules", "weights"
+"""By which path a library looks up what it leaves: that of a layer, or of its weight."""
+
+
+@dataclass(frozen=True)
+class Quantization(Strategy):
+    """Stores the matrices of linear layers in fewer bits.
+
+    `spare` names modules that stay as they are, `keep_original` holds their weights in host memory, for undo().
+    """
+
+    component: str
+    spare: tuple[str, ...] = ()
+    keep_original: bool = False
+
+    needs: ClassVar[Needs]
+    lookup: ClassVar[str]
+    breaks: ClassVar[tuple[tuple[str, str], ...]] = ()
+    irreversible: ClassVar[str | None] = (
+        "quantizing gives up the original weights: keep them with keep_original=true, or reload the component with "
+        "from_pretrained()"
+    )
+
+    @property
+    @abstractmethod
+    def format(self) -> str:
+        """How the simulator names the format."""
+
+    @property
+    def final(self) -> str | None:
+        """Nothing is final where the original is kept."""
+        return None if self.keep_original else self.irreversible
+
+    @property
+    def seats(self) -> frozenset[Seat]:
+        """In which format this component is stored."""
+        return frozenset({Seat(Decision.FORMAT, self.component)})
+
+    @classmethod
+    def variants(cls, facts: Facts) -> Iterator[Self]:
+        """One for each component that is called as a whole and can be converted; VAEs are left to those who ask."""
+        called = {call.component for call in facts.trace.calls if call.method == "forward"}
+        for component in facts.model.components:
+            if component.name in called and not cls._unfit(component):
+                yield cls(component.name, **cls.measured(component))
+
+    @classmethod
+    def measured(cls, component: Component) -> Mapping[str, Any]:
+        """What the library leaves of itself."""
+        return {"spare": dict(component.spared).get(cls.lookup, ())}
+
+    @classmethod
+    def _unfit(cls, component: Component) -> str | None:
+        return component.lack("quantization") or component.lack("own_weights")
+
+    def refuses(self, run: Run) -> str | None:
+        """Refuses what cannot be converted, machines that cannot compute with it, and what would break the model."""
+        component = run.facts.model.component(self.component)
+        unfit = self._unfit(component) or self.needs.lacking(run.facts.machine, self.name)
+        if unfit:
+            return unfit
+        missing = [name for name in self.measured(component)["spare"] if name not in self.spare]
+        if missing:
+            return f"{component.class_name} needs {', '.join(missing)} as it is: name it in spare"
+        if not component.matrices(self.spare):
+            return f"{self.name} would spare every linear layer of {component.class_name}"
+        return None
+
+    def redraw(self, run: Run) -> Run:
+        """The matrices of linear layers are stored in this format."""
+        kind = run.facts.model.component(self.component).class_name
+        broken = tuple((technique, sentence.format(kind=kind)) for technique, sentence in self.breaks)
+        return run.store(self.component, Stored(self.format, self.spare, self.keep_original, broken))
+
+    # ---- the deed ---------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def convert(self, part: Any, path: str, layer: Any, device: str) -> None:
+        """Quantizes `layer`, at `path` of `part`, on `device`; afterwards it is where it was."""
+
+    def apply(self, pipe: Any, device: str) -> Undo:
+        """Quantizes one layer after the other, so that no more than one has its weight twice."""
+        part = getattr(pipe, self.component)
+        with ExitStack() as originals:
+            for path, layer in layers(part, self.spare):
+                if self.keep_original:
+                    originals.callback(_kept(part, path, layer))
+                self.convert(part, path, layer, device)
+            return originals.pop_all().close
+
+
+def layers(part: Any, spare: tuple[str, ...]) -> list[tuple[str, Any]]:
+    """Path and layer of each linear layer of `part` that is not in a module named in `spare`."""
+    import torch
+
+    names = [f".{name}." for name in spare]
+    found = ((path, layer) for path, layer in part.named_modules() if isinstance(layer, torch.nn.Linear))
+    return [(path, layer) for path, layer in found if not any(name in f".{path}." for name in names)]
+
+
+def _kept(part: Any, path: str, layer: Any) -> Callable[[], None]:
+    """Puts back `layer` at `path` of `part`, with all that it has now."""
+    attributes, weight = dict(vars(layer)), layer._parameters["weight"]
+
+    def restore(parent: Any, name: str) -> None:
+        vars(layer).clear()
+        vars(layer).update(attributes)
+        layer._parameters["weight"] = weight
+        parent._modules[name] = layer
+
+    parent, _, name = path.rpartition(".")
+    return partial(restore, part.get_submodule(parent), name)
+
+
+def selection(component: str, spare: tuple[str, ...]) -> tuple[str, ...]:
+    """The lines that open a loop over the layers to convert, as `path` and `layer`."""
+    condition = "isinstance(layer, torch.nn.Linear)"
+    if spare:
+        names = "".join(f'".{name}.", ' for name in spare).rstrip()
+        condition += f' and not any(name in f".{{path}}." for name in ({names}))'
+    return (
+        f"for path, layer in list(pipe.{component}.named_modules()):",
+        f"    if {condition}:",
+    )

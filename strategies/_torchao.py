@@ -1,0 +1,43 @@
+"""What the formats of torchao share: a config, and one call that converts a layer in place."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ._needs import Needs
+from ._quantization import BY_WEIGHT, Quantization, selection
+
+VERSION = "0.16"
+"""The first whose int8 and float8 weights keep a scale for each row as this planner reckons."""
+
+
+@dataclass(frozen=True)
+class Torchao(Quantization):
+    """Converts with torchao's quantize_ and the config class `config_class`, which takes `arguments`."""
+
+    needs: ClassVar[Needs] = Needs("torchao", VERSION, ("cuda", "rocm", "xpu", "cpu"))
+    lookup: ClassVar[str] = BY_WEIGHT
+    breaks: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("layerwise_casting", "{kind} is stored in 8 bits already"),
+        ("disk", "{kind}: diffusers writes no weights of torchao into files"),
+    )
+    config_class: ClassVar[str]
+
+    def convert(self, part: Any, path: str, layer: Any, device: str) -> None:
+        """Gives the layer a weight of torchao's; the layer stays the same."""
+        from torchao import quantization
+
+        home = layer.weight.device
+        layer.to(device)
+        quantization.quantize_(layer, getattr(quantization, self.config_class)())
+        layer.to(home)
+
+    def code(self, device: str = "cuda") -> tuple[str, ...]:
+        """A loop over the layers, so that each is converted on the device."""
+        return (
+            "import torch",
+            f"from torchao.quantization import {self.config_class}, quantize_",
+            *selection(self.component, self.spare),
+            "        home = layer.weight.device",
+            f'        quantize_(layer.to("{device}"), {self.config_class}())',
+            "        layer.to(home)",
+        )

@@ -1,0 +1,63 @@
+"""bitsandbytes: weights and activations in 8 bits."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ._needs import Needs
+from ._quantization import BY_MODULE, Quantization, selection
+
+THRESHOLD = 6.0
+"""Columns of the input with a larger value are computed in half precision: the library's default for models."""
+
+
+@dataclass(frozen=True)
+class Bnb8bit(Quantization):
+    """Weights of linear layers are stored in 8 bits, and their inputs rounded to 8 bits but for outliers.
+
+    Half the bfloat16 size where nearly all weights are in linear layers. Columns of the input with values above 6 are
+    computed in half precision, which large language models need.
+
+    It costs rounding of the inputs, and the time to look for outliers.
+
+    Traps: the T5 encoders' `wo` stays as it is; layers keep references to their weights, so that offloading in groups
+    would not free them.
+    """
+
+    name: ClassVar[str] = "bnb_8bit"
+    needs: ClassVar[Needs] = Needs("bitsandbytes", "0.48", ("cuda", "rocm", "xpu", "cpu"), (7, 5))
+    lookup: ClassVar[str] = BY_MODULE
+    breaks: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("layerwise_casting", "{kind} is stored in 8 bits already"),
+        ("sequential", "{kind}: its 8-bit layers keep references to weights that have been moved"),
+        ("group_offload", "{kind}: its 8-bit layers keep references to weights that have been moved"),
+    )
+
+    @property
+    def format(self) -> str:
+        """Bytes, and a scale for each row."""
+        return "bnb int8"
+
+    def convert(self, part: Any, path: str, layer: Any, device: str) -> None:
+        """Puts a Linear8bitLt in the layer's place; its weight is rounded when it comes to the device."""
+        from bitsandbytes.nn import Int8Params, Linear8bitLt
+
+        weight, bias = layer._parameters["weight"], layer._parameters["bias"]
+        sizes = (layer.in_features, layer.out_features, bias is not None)
+        packed: Any = Linear8bitLt(*sizes, has_fp16_weights=False, threshold=THRESHOLD, device="meta")
+        packed.weight = Int8Params(weight.data.cpu(), requires_grad=False, has_fp16_weights=False)
+        packed.bias = bias
+        part.set_submodule(path, packed.to(device).to(weight.device).train(layer.training))
+
+    def code(self, device: str = "cuda") -> tuple[str, ...]:
+        """A loop over the layers; a component that is yet to be loaded takes `config` instead."""
+        return (
+            "import torch",
+            "from bitsandbytes.nn import Int8Params, Linear8bitLt",
+            *selection(self.component, self.spare),
+            "        sizes = (layer.in_features, layer.out_features, layer.bias is not None)",
+            f'        packed = Linear8bitLt(*sizes, has_fp16_weights=False, threshold={THRESHOLD}, device="meta")',
+            "        packed.weight = Int8Params(layer.weight.data.cpu(), requires_grad=False, has_fp16_weights=False)",
+            "        packed.bias = layer.bias",
+            f'        packed = packed.to("{device}").to(layer.weight.device).train(layer.training)',
+            f"        pipe.{self.component}.set_submodule(path, packed)",
+        )
