@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from memplan.errors import BadInput
-from memplan.facts import Call, Component, Facts, Grouping
+from memplan.facts import Call, Component, Facts, Grouping, Trace
 from memplan.run import Run
 from memplan.strategy import Strategy
 
@@ -27,10 +28,14 @@ def frees_nothing(run: Run) -> str | None:
 
 def stuck(run: Run, component: Component, level: str) -> str | None:
     """The sentence about weights that `component` shares, or about a called module of it that breaks at `level`."""
-    calls = [call for call in run.facts.trace.calls if call.component == component.name]
+    return component.lack("own_weights") or _broken(run.facts.trace, component, level)
+
+
+@lru_cache(maxsize=256)
+def _broken(trace: Trace, component: Component, level: str) -> str | None:
+    calls = [call for call in trace.calls if call.component == component.name]
     called = {f"{level}:{path}" for call in calls for path in call.modules}
-    broken = next((sentence for technique, sentence in component.lacks if technique in called), None)
-    return component.lack("own_weights") or broken
+    return next((sentence for technique, sentence in component.lacks if technique in called), None)
 
 
 def read_while_away(run: Run, component: Component, grouping: Grouping) -> str | None:

@@ -24,6 +24,7 @@ class Bnb8bit(Quantization):
     """
 
     name: ClassVar[str] = "bnb_8bit"
+    beaten_by: ClassVar[str] = "int8_dynamic"
     needs: ClassVar[Needs] = Needs("bitsandbytes", "0.48", ("cuda", "rocm", "xpu", "cpu"), (7, 5))
     lookup: ClassVar[str] = BY_MODULE
     breaks: ClassVar[tuple[tuple[str, str], ...]] = (

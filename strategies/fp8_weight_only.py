@@ -19,6 +19,7 @@ class Fp8WeightOnly(Torchao):
     """
 
     name: ClassVar[str] = "fp8_weight_only"
+    beaten_by: ClassVar[str] = "int8_weight_only"
     config_class: ClassVar[str] = "Float8WeightOnlyConfig"
 
     @property

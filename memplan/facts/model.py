@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 ITEM_SIZE = {
     "float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1,
@@ -123,12 +123,7 @@ class Component:
 
         A name stands for each module whose path has it as a whole part, or several parts: "wo", "blocks.0".
         """
-        names = tuple(f".{name}." for name in spared)
-        return tuple(
-            number
-            for number, weight in enumerate(self.weights)
-            if weight.columns and not any(name in f".{weight.module}." for name in names)
-        )
+        return _matrices(self, spared)
 
     def grouping(self, level: str, blocks: int | None = None, modules: str = "") -> Grouping | None:
         """The grouping of that setting, or None where the library forms none."""
@@ -157,6 +152,13 @@ class Component:
     def leaf(self) -> int:
         """S_leaf: bytes of the largest leaf-level group."""
         return max((size for _, size in self._group_sizes(self.grouping("leaf_level"))), default=0)
+
+
+@lru_cache(maxsize=1024)
+def _matrices(component: Component, spared: tuple[str, ...]) -> tuple[int, ...]:
+    names = tuple(f".{name}." for name in spared)
+    linear = ((number, f".{weight.module}.") for number, weight in enumerate(component.weights) if weight.columns)
+    return tuple(number for number, path in linear if not any(name in path for name in names))
 
 
 @dataclass(frozen=True, eq=False)

@@ -86,8 +86,9 @@ def _willing(facts: Facts, catalogue: Sequence[type[Strategy]], dropped: list[Dr
     for kind in catalogue:
         for variant in kind.variants(facts):
             refusal = variant.refuses(Run(facts))
-            if refusal:
-                dropped.append(Dropped(str(variant), refusal))
+            beaten = f"{kind.beaten_by} needs no more of anything; name {kind.name} to have it"
+            if refusal or kind.beaten_by:
+                dropped.append(Dropped(str(variant), refusal or beaten))
             else:
                 yield variant
 

@@ -27,15 +27,15 @@ def simulate(run: Run) -> Bill:
     """The bill of `run`: peak of each phase, host memory, bytes moved and loss. Pure."""
     chain, cache, host = Chain(run), Cache(run), host_memory(run)
     peaks: dict[tuple[str, str], Peak] = {}
+    left: dict[tuple[str, str], int] = {}
     to_device = to_host = ahead = cast = 0
     for visit in visits(run, chain):
         step, call = visit.step, visit.call
         own, place = _height(run, call), (call.phase, call.component)
         peak = _peak(run, call, own, visit.others, cache.after(step, call, visit.here))
-        left = host.steady - sum(size(run, name) for name in visit.here)
-        known = peaks.get(place, peak)
-        higher = max(known, peak, key=lambda p: p.memory.required)
-        peaks[place] = replace(higher, host=max(known.host, left))
+        left[place] = max(left.get(place, 0), host.steady - sum(size(run, name) for name in visit.here))
+        if place not in peaks or peaks[place].memory.required < peak.memory.required:
+            peaks[place] = peak
         to_device += own.to_device * step.repeat
         to_host += own.to_host * step.repeat
         ahead += own.ahead * step.repeat
@@ -43,7 +43,8 @@ def simulate(run: Run) -> Bill:
     chain.finish()
     to_device += sum(size(run, name) for name in chain.arrivals)
     to_host += sum(size(run, name) for name in chain.departures)
-    return Bill(tuple(peaks.values()), host, Traffic(to_device, to_host, cast, ahead), loss(run))
+    phases = tuple(replace(peak, host=left[place]) for place, peak in peaks.items())
+    return Bill(phases, host, Traffic(to_device, to_host, cast, ahead), loss(run))
 
 
 def _height(run: Run, call: Call) -> Height:

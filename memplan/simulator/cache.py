@@ -35,11 +35,12 @@ class Cache:
         self.resident = [name for name in names if isinstance(run.placement(name), Resident)]
         self.emptied = any(isinstance(run.placement(name), OnCall) for name in names)
         self.held = self.known = 0
+        self._slacks: dict[frozenset[str], tuple[int, int]] = {}
 
     def after(self, step: Step, call: Call, here: Iterable[str]) -> Held:
         """What is held once `call` has run for `step`, with the components `here` on the device besides residents."""
         trace = self.run.facts.trace
-        padding, slack = self._slack((*self.resident, *here)) if trace.device == "cuda" else (0, 0)
+        padding, slack = self._slack(frozenset((*self.resident, *here))) if trace.device == "cuda" else (0, 0)
         if self.emptied:
             fixed = slack + call.base
             return Held(padding, fixed + call.reserved_alone, fixed + call.occupied_alone)
@@ -47,8 +48,13 @@ class Cache:
         self.known = max(self.known, trace.calls[step.call].reserved)
         return Held(padding, slack + self.held, slack + call.occupied)
 
-    def _slack(self, whole: Iterable[str]) -> tuple[int, int]:
+    def _slack(self, whole: frozenset[str]) -> tuple[int, int]:
         """By how much blocks, and segments, exceed the bytes of these components' weights."""
+        if whole not in self._slacks:
+            self._slacks[whole] = self._slack_of(whole)
+        return self._slacks[whole]
+
+    def _slack_of(self, whole: Iterable[str]) -> tuple[int, int]:
         padding = slack = 0
         for name in whole:
             component, stored = self.run.facts.model.component(name), self.run.stored(name)

@@ -1,7 +1,9 @@
 """Loss of precision by storage format and by tiles."""
 
-from memplan.facts import TILED
-from memplan.run import Run
+from functools import lru_cache
+
+from memplan.facts import TILED, Component
+from memplan.run import Run, Stored
 from memplan.simulator.bill import Loss
 from memplan.simulator.formats import FORMATS
 
@@ -14,12 +16,17 @@ def loss(run: Run) -> Loss:
     error = count = 0.0
     for component in run.facts.model.components:
         count += component.numel
-        stored = run.stored(component.name)
-        if stored.format in WEIGHT_ERROR:
-            error += WEIGHT_ERROR[stored.format] * component.cast_numel
-        elif stored.format:
-            numel = sum(component.weights[i].numel for i in component.matrices(stored.spared))
-            error += FORMATS[stored.format].error * numel
+        error += _error(component, run.stored(component.name))
     ways = [way.partition(":") for chosen in run.variants.values() for way in chosen]
     tiles = max((2 if size else 1 for name, _, size in ways if name == TILED), default=0)
     return Loss(error / count if count else 0.0, tiles)
+
+
+@lru_cache(maxsize=256)
+def _error(component: Component, stored: Stored) -> float:
+    """The error of its weights, summed over parameters."""
+    if not stored.format:
+        return 0.0
+    if stored.format in WEIGHT_ERROR:
+        return WEIGHT_ERROR[stored.format] * component.cast_numel
+    return FORMATS[stored.format].error * sum(component.weights[i].numel for i in component.matrices(stored.spared))

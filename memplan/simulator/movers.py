@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 
 from memplan.facts import SEQUENTIAL, Call, Component, Group
@@ -94,6 +95,7 @@ class Groups(Mover):
                 self.to_host += moved * times
 
 
+@lru_cache(maxsize=1024)
 def outside(component: Component, placement: Placement, stored: Stored) -> int:
     """Bytes that `component` holds on the device while others are called, model offload aside.
 
