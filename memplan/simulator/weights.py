@@ -18,7 +18,7 @@ def tensors(component: Component, stored: Stored) -> tuple[tuple[int, ...], ...]
     def of(weight: Weight) -> tuple[int, ...]:
         return form.tensors(weight) if form else (weight.numel * ITEM_SIZE[str(stored.format)],)
 
-    return tuple(of(w) if i in changed else (w.nbytes,) for i, w in enumerate(component.weights))
+    return tuple(of(w) if i in changed else w.parts or (w.nbytes,) for i, w in enumerate(component.weights))
 
 
 @lru_cache(maxsize=256)

@@ -54,6 +54,11 @@ def stored(weight: torch.Tensor) -> tuple[int, str]:
     return sum(t.numel() * t.element_size() for t in inner_tensors(weight)), "uint8"
 
 
+def parts(weight: torch.Tensor) -> tuple[int, ...]:
+    """Bytes of each tensor that a quantized weight is made of; none for a plain one."""
+    return tuple(t.numel() * t.element_size() for t in inner_tensors(weight)) if is_quantized(weight) else ()
+
+
 def is_quantized(weight: torch.Tensor) -> bool:
     """Whether a weight, real or a fake of one, is in a quantizer's format."""
     beside = vars(weight)

@@ -95,7 +95,10 @@ def _component(key: str, module: torch.nn.Module, owner: dict[int, str], shared:
         class_name=type(module).__name__,
         library=_library(module),
         dtype=dtype,
-        weights=tuple(Weight(path, *quantized.stored(t), buffer, columns.get(id(t), 0)) for path, t, buffer in own),
+        weights=tuple(
+            Weight(path, *quantized.stored(t), buffer, columns.get(id(t), 0), quantized.parts(t))
+            for path, t, buffer in own
+        ),
         groupings=groups,
         cast=() if uncast else casting.cast(module, index),
         cast_skip=() if uncast else casting.cast_skip(module),
