@@ -95,16 +95,17 @@ def _component(key: str, module: torch.nn.Module, owner: dict[int, str], shared:
         class_name=type(module).__name__,
         library=_library(module),
         dtype=dtype,
-        weights=tuple(
-            Weight(path, *quantized.stored(t), buffer, columns.get(id(t), 0), quantized.parts(t))
-            for path, t, buffer in own
-        ),
+        weights=tuple(_weight(path, t, buffer, columns) for path, t, buffer in own),
         groupings=groups,
         cast=() if uncast else casting.cast(module, index),
         cast_skip=() if uncast else casting.cast_skip(module),
         lacks=tuple(lacks.items()),
         spared=() if unquantizable else tuple(quantizing.spared(module)),
     )
+
+
+def _weight(path: str, tensor: torch.Tensor, buffer: bool, columns: Mapping[int, int]) -> Weight:
+    return Weight(path, *quantized.stored(tensor), buffer, columns.get(id(tensor), 0), quantized.parts(tensor))
 
 
 def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
