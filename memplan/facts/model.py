@@ -15,8 +15,8 @@ ITEM_SIZE = {
 class Weight:
     """One stored tensor: a parameter or a buffer. Tied tensors appear once, under their first name.
 
-    A weight in a quantizer's format counts its bytes as elements of "uint8", its scales among them; `parts` are those of
-    each of its tensors. `columns` are the input features of a linear layer's matrix, and 0 for any other weight.
+    A weight in a quantizer's format counts its bytes as elements of "uint8", its scales among them; `parts` are the
+    bytes of each of its tensors. `columns` are the input features of a linear layer's matrix, and 0 for any other weight.
     """
 
     name: str

@@ -32,7 +32,7 @@ class Holder:
     """A pipeline of one component, as strategies see it."""
 
     def __init__(self, columns: int, features: int, bias: bool, dtype: torch.dtype) -> None:
-        self.net = torch.nn.Sequential(torch.nn.Linear(columns, features, bias=bias, dtype=dtype)).eval()
+        self.net: Any = torch.nn.Sequential(torch.nn.Linear(columns, features, bias=bias, dtype=dtype)).eval()
 
 
 def quantized(form: str, columns: int, features: int, *, bias: bool = True, dtype: torch.dtype = torch.bfloat16) -> Any:

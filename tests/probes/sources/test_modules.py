@@ -89,7 +89,7 @@ def test_parts_of_a_pipeline() -> None:
     text = torch.zeros(1, 7, pipe.unet.config.cross_attention_dim)
     latent = {"sample": torch.zeros(1, 4, 8, 8), "timestep": torch.tensor(1), "encoder_hidden_states": text}
     plan = memplan.price({"unet": pipe.unet}, ["layerwise_casting:unet"], target=TARGET, unet=latent)
-    assert plan.run.stored("unet").dtype == "float8_e4m3fn"
+    assert plan.run.stored("unet").format == "float8_e4m3fn"
 
 
 @pytest.mark.parametrize("source", [{}, {"a": 3}, {3: nn.Linear(1, 1)}, {"a b": nn.Linear(1, 1)}], ids=str)
