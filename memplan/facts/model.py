@@ -16,7 +16,7 @@ class Weight:
     """One stored tensor: a parameter or a buffer. Tied tensors appear once, under their first name.
 
     A weight in a quantizer's format counts its bytes as elements of "uint8", its scales among them; `parts` are the
-    bytes of each of its tensors. `columns` are the input features of a linear layer's matrix, and 0 for any other weight.
+    bytes of each of its tensors. `columns` are the input features of a linear layer's matrix, and 0 for other weights.
     """
 
     name: str
