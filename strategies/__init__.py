@@ -5,13 +5,16 @@ from memplan.strategy import Strategy
 from .attention_slicing import AttentionSlicing as AttentionSlicing
 from .bnb_4bit import Bnb4bit as Bnb4bit
 from .bnb_8bit import Bnb8bit as Bnb8bit
+from .fp8_dynamic import Fp8Dynamic as Fp8Dynamic
 from .fp8_weight_only import Fp8WeightOnly as Fp8WeightOnly
 from .group_offload import GroupOffload as GroupOffload
+from .int4_weight_only import Int4WeightOnly as Int4WeightOnly
 from .int8_dynamic import Int8Dynamic as Int8Dynamic
 from .int8_weight_only import Int8WeightOnly as Int8WeightOnly
 from .layerwise_casting import LayerwiseCasting as LayerwiseCasting
 from .model_offload import ModelOffload as ModelOffload
 from .on_gpu import OnGpu as OnGpu
+from .quanto import Quanto as Quanto
 from .sequential_offload import SequentialOffload as SequentialOffload
 from .set_aside import SetAside as SetAside
 from .vae_slicing import VaeSlicing as VaeSlicing
@@ -27,8 +30,11 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     Int8WeightOnly,
     Int8Dynamic,
     Fp8WeightOnly,
+    Fp8Dynamic,
+    Quanto,
     Bnb8bit,
     Bnb4bit,
+    Int4WeightOnly,
     VaeTiling,
     VaeSlicing,
     AttentionSlicing,

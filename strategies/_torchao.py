@@ -1,6 +1,9 @@
 """What the formats of torchao share: a config, and one call that converts a layer in place."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from ._needs import Needs
@@ -12,7 +15,7 @@ VERSION = "0.16"
 
 @dataclass(frozen=True)
 class Torchao(Quantization):
-    """Converts with torchao's quantize_ and the config class `config_class`, which takes `arguments`."""
+    """Converts with torchao's quantize_ and the config class `config_class`, which is given `arguments`."""
 
     needs: ClassVar[Needs] = Needs("torchao", VERSION, ("cuda", "rocm", "xpu", "cpu"))
     lookup: ClassVar[str] = BY_WEIGHT
@@ -21,6 +24,7 @@ class Torchao(Quantization):
         ("disk", "{kind}: diffusers writes no weights of torchao into files"),
     )
     config_class: ClassVar[str]
+    arguments: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def convert(self, part: Any, path: str, layer: Any, device: str) -> None:
         """Gives the layer a weight of torchao's; the layer stays the same."""
@@ -28,16 +32,17 @@ class Torchao(Quantization):
 
         home = layer.weight.device
         layer.to(device)
-        quantization.quantize_(layer, getattr(quantization, self.config_class)())
+        quantization.quantize_(layer, getattr(quantization, self.config_class)(**self.arguments))
         layer.to(home)
 
     def code(self, device: str = "cuda") -> tuple[str, ...]:
         """A loop over the layers, so that each is converted on the device."""
+        given = ", ".join(f"{name}={json.dumps(value)}" for name, value in self.arguments.items())
         return (
             "import torch",
             f"from torchao.quantization import {self.config_class}, quantize_",
             *selection(self.component, self.spare),
             "        home = layer.weight.device",
-            f'        quantize_(layer.to("{device}"), {self.config_class}())',
+            f'        quantize_(layer.to("{device}"), {self.config_class}({given}))',
             "        layer.to(home)",
         )

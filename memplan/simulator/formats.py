@@ -124,6 +124,63 @@ def _float8_held(leaf: Leaf) -> int:
     return max(*results, 2 * leaf.item * leaf.output if leaf.bias else 0)
 
 
+_FLOAT8_MULTIPLE = 16
+
+
+def _float8_dynamic(weight: Weight) -> tuple[int, ...]:
+    """A byte each and one scale; a matrix is left where a side is no multiple of 16 (`_fp8_mm_compat`)."""
+    fits = weight.columns % _FLOAT8_MULTIPLE == weight.numel // weight.columns % _FLOAT8_MULTIPLE == 0
+    return (weight.numel, 4) if fits else (weight.nbytes,)
+
+
+def _float8_dynamic_held(leaf: Leaf) -> int:
+    """The input in float32 three times while it is rounded, and in float8; then that and the product."""
+    if leaf.columns % _FLOAT8_MULTIPLE or leaf.features % _FLOAT8_MULTIPLE:
+        return leaf.item * leaf.output
+    return max(13 * leaf.input, leaf.input + leaf.item * leaf.output)
+
+
+_INT4_GROUP, _INT4_COLUMNS, _INT4_FEATURES = 128, 1024, 8
+
+
+def _up(number: int, multiple: int) -> int:
+    return _blocks(number, multiple) * multiple
+
+
+def _int4(weight: Weight) -> tuple[int, ...]:
+    """Half a byte each, and for each 128 a scale and a zero point in bfloat16; padded (`Int4TilePackedTo4dTensor`)."""
+    if weight.columns % _INT4_GROUP:
+        return (weight.nbytes,)
+    columns, features = _up(weight.columns, _INT4_COLUMNS), _up(weight.numel // weight.columns, _INT4_FEATURES)
+    return columns * features // 2, columns // _INT4_GROUP * features * 2 * 2
+
+
+def _int4_held(leaf: Leaf) -> int:
+    """A padded copy of the input, and the product, once more without its padding where it has one."""
+    if leaf.columns % _INT4_GROUP:
+        return leaf.item * leaf.output
+    features = _up(leaf.features, _INT4_FEATURES)
+    cut = leaf.output if features != leaf.features else 0
+    return leaf.item * (leaf.rows * (_up(leaf.columns, _INT4_COLUMNS) + features) + cut)
+
+
+# ---- optimum-quanto -------------------------------------------------------------------------------------------------
+def _quanto(weight: Weight) -> tuple[int, ...]:
+    """A byte each, for each row a scale in the weight's dtype, and two scales of activations (`QModuleMixin`)."""
+    item = weight.nbytes // weight.numel
+    return weight.numel, item * (weight.numel // weight.columns), item, item
+
+
+def _quanto_int8_held(leaf: Leaf) -> int:
+    """The scaled weight in full (`qbytes_mm` in quanto's library); a bias is added to a copy."""
+    return leaf.item * max(leaf.weight + leaf.output, 2 * leaf.output if leaf.bias else 0)
+
+
+def _quanto_float8_held(leaf: Leaf) -> int:
+    """The weight in full twice, before and after it is scaled."""
+    return max(2 * leaf.item * leaf.weight, _quanto_int8_held(leaf))
+
+
 FORMATS: Mapping[str, Format] = MappingProxyType({
     "nf4": Format(_four_bit, _four_bit_held, 0.0920),
     "nf4 nested": Format(_four_bit_nested, _four_bit_nested_held, 0.0920),
@@ -133,5 +190,9 @@ FORMATS: Mapping[str, Format] = MappingProxyType({
     "int8": Format(_int8, _int8_held, 0.0088),
     "int8 dynamic": Format(_int8, _int8_dynamic_held, 0.0122, dequantizes=False),
     "float8": Format(_float8, _float8_held, 0.0265),
+    "float8 dynamic": Format(_float8_dynamic, _float8_dynamic_held, 0.0373, dequantizes=False),
+    "int4": Format(_int4, _int4_held, 0.0998, dequantizes=False),
+    "quanto int8": Format(_quanto, _quanto_int8_held, 0.0088),
+    "quanto float8": Format(_quanto, _quanto_float8_held, 0.0265),
 })  # fmt: skip
 """The formats of quantizers, by the name that a picture gives them."""

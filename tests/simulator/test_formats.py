@@ -11,7 +11,7 @@ from memplan.probes.fakes.quantized import inner_tensors
 from memplan.probes.sources import open_pipeline
 from memplan.probes.trace import dry_run
 from memplan.simulator.formats import FORMATS, Leaf
-from memplan.strategies import Bnb4bit, Bnb8bit, Fp8WeightOnly, Int8Dynamic, Int8WeightOnly
+from memplan.strategies import Bnb4bit, Bnb8bit, Fp8WeightOnly, Int8Dynamic, Int8WeightOnly, Quanto
 
 STRATEGIES: dict[str, Callable[[], Any]] = {
     "nf4": lambda: Bnb4bit("net", double_quant=False),
@@ -22,8 +22,12 @@ STRATEGIES: dict[str, Callable[[], Any]] = {
     "int8": lambda: Int8WeightOnly("net"),
     "int8 dynamic": lambda: Int8Dynamic("net"),
     "float8": lambda: Fp8WeightOnly("net"),
+    "quanto int8": lambda: Quanto("net"),
+    "quanto float8": lambda: Quanto("net", weights="float8"),
 }
-"""What makes each format; the formats of other packages have tests of their own."""
+"""What makes each format on a CPU."""
+UNSEEN = ("bnb int8", "quanto int8", "quanto float8")
+"""Formats whose layers do their work in one op, of which the dry run does not see what it holds."""
 SIZES = ((64, 256, 128), (4096, 1024, 256), (4096, 256, 1024), (16, 1024, 2048), (3, 512, 512))
 """Rows of the input, columns and rows of the weight."""
 
@@ -47,8 +51,9 @@ def quantized(form: str, columns: int, features: int, *, bias: bool = True, dtyp
 @pytest.mark.parametrize(("columns", "features"), [(256, 128), (1000, 3), (320, 65), (64, 1)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 def test_bytes(form: str, columns: int, features: int, dtype: torch.dtype) -> None:
-    weight: Any = quantized(form, columns, features, dtype=dtype)[0].weight
-    expected = [t.numel() * t.element_size() for t in inner_tensors(weight)]
+    layer = quantized(form, columns, features, dtype=dtype)[0]
+    held = [*inner_tensors(layer.weight), *layer.buffers()]
+    expected = [t.numel() * t.element_size() for t in held]
     fact = Weight("weight", columns * features, str(dtype).removeprefix("torch."), columns=columns)
     assert sorted(FORMATS[form].tensors(fact)) == sorted(expected)
 
@@ -59,7 +64,7 @@ def call_of(module: torch.nn.Module, rows: int, columns: int) -> Call:
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize("form", [form for form in STRATEGIES if form != "bnb int8"])
+@pytest.mark.parametrize("form", [form for form in STRATEGIES if form not in UNSEEN])
 def test_what_a_layer_holds(form: str, bias: bool) -> None:
     for rows, columns, features in SIZES:
         call = call_of(quantized(form, columns, features, bias=bias), rows, columns)
@@ -80,3 +85,49 @@ def test_error_of_a_layer(form: str) -> None:
         made = holder.net(given)
     error = ((made - expected).square().mean() / expected.square().mean()).sqrt()
     assert float(error) == pytest.approx(FORMATS[form].error, rel=0.08)
+
+
+# ---- float8 products, which a CPU does not compute -------------------------------------------------------------------
+def float8_dynamic(columns: int, features: int, bias: bool) -> Any:
+    """What Float8DynamicActivationFloat8WeightConfig makes, which a CPU refuses to."""
+    workflows = pytest.importorskip("torchao.quantization.quantize_.workflows.float8.float8_tensor")
+    module: Any = Holder(columns, features, bias, torch.bfloat16).net
+    settings = workflows.QuantizeTensorToFloat8Kwargs(torch.float8_e4m3fn, workflows.PerTensor())
+    module[0].weight = torch.nn.Parameter(
+        workflows.Float8Tensor.from_hp(
+            module[0].weight.data,
+            granularity=workflows.PerTensor(),
+            mm_config=workflows.Float8MMConfig(),
+            act_quant_kwargs=settings,
+        ),
+        requires_grad=False,
+    )
+    return module
+
+
+@pytest.mark.parametrize(("rows", "columns", "features"), SIZES)
+def test_float8_products(rows: int, columns: int, features: int) -> None:
+    module = float8_dynamic(columns, features, True)
+    expected = [t.numel() * t.element_size() for t in inner_tensors(module[0].weight)]
+    form = FORMATS["float8 dynamic"]
+    assert list(form.tensors(Weight("weight", columns * features, "bfloat16", columns=columns))) == expected
+    held = form.held(Leaf(rows, columns, features, 2, True))
+    assert held == pytest.approx(call_of(module, rows, columns).peak_segment.peak, abs=4096)
+
+
+def test_the_error_of_float8_products_is_that_of_both_factors() -> None:
+    assert FORMATS["float8 dynamic"].error == pytest.approx(FORMATS["float8"].error * 2**0.5, rel=0.02)
+
+
+def test_sides_that_kernels_do_not_take_stay_as_they_are() -> None:
+    narrow = Weight("weight", 100 * 64, "bfloat16", columns=100)
+    for form in ("float8 dynamic", "int4"):
+        assert FORMATS[form].tensors(narrow) == (narrow.nbytes,)
+        assert FORMATS[form].held(Leaf(8, 100, 64, 2, False)) == 8 * 64 * 2
+
+
+def test_int4_is_padded() -> None:
+    """By hand: 1152 columns become 2048, 100 rows 104."""
+    weight, leaf = Weight("weight", 1152 * 100, "bfloat16", columns=1152), Leaf(10, 1152, 100, 2, True)
+    assert FORMATS["int4"].tensors(weight) == (2048 * 104 // 2, 2048 // 128 * 104 * 2 * 2)
+    assert FORMATS["int4"].held(leaf) == 10 * 2048 * 2 + 10 * 104 * 2 + 10 * 100 * 2
