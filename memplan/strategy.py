@@ -35,11 +35,13 @@ class Strategy(ABC):
     """One technique with its settings. Subclasses are frozen dataclasses; their docstring is their help text.
 
     The first line of the docstring is the technique in a sentence; the rest says when it helps and what it costs.
-    `name` is how people type it. A technique without an exact inverse says in `irreversible` how to get back.
+    `name` is how people type it. A technique without an exact inverse says in `irreversible` how to get back. One that
+    is a `last_resort` is searched only where nothing fits without it, and may always be named.
     """
 
     name: ClassVar[str]
     irreversible: ClassVar[str | None] = None
+    last_resort: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -6,6 +6,9 @@ from functools import cached_property
 TILED, SLICED, IN_SLICES = "tiled", "sliced", "attention in slices"
 """Ways to make a call otherwise than the pipeline does; tiles of another size than the library's are "tiled:512"."""
 
+TEXT_ENCODING = "text encoding"
+"""The phase in which text encoders are called."""
+
 TOGETHER = " + "
 """Joins ways that fail together, though not alone."""
 
@@ -96,7 +99,8 @@ class Trace:
     `alternatives` are calls of `calls` made in other ways: same component and method, with a `variant`. A way that
     changes nothing is in none. `failed` are the ways that fail: component, way or ways TOGETHER, and the words of the
     error. `arguments` are the call's arguments as shown to people; `assumptions` what had to be bounded, in sentences.
-    `reached` are components whose modules run, in calls or by other ways.
+    `reached` are components whose modules run, in calls or by other ways. `host_side` are components that may compute
+    in host memory, as the pipeline asks where they do and moves what they return: each group as a whole or not at all.
     """
 
     device: str
@@ -107,11 +111,16 @@ class Trace:
     assumptions: tuple[str, ...] = ()
     failed: tuple[tuple[str, str, str], ...] = ()
     reached: tuple[str, ...] = ()
+    host_side: tuple[tuple[str, ...], ...] = ()
 
     def alternative(self, call: Call, ways: frozenset[str]) -> Call:
         """`call` made in as many of these ways as change it; `call` itself where none does."""
         same = (c for c in self.alternatives if (c.component, c.method) == (call.component, call.method))
         return max((call, *(c for c in same if ways.issuperset(c.variant))), key=lambda c: len(c.variant))
+
+    def phases(self, component: str) -> frozenset[str]:
+        """The phases in which `component` is called."""
+        return frozenset(call.phase for call in self.calls if call.component == component)
 
     def ways(self, component: str) -> frozenset[str]:
         """The ways to call `component` that change what it holds."""

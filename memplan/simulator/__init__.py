@@ -27,12 +27,12 @@ def simulate(run: Run) -> Bill:
     """The bill of `run`: peak of each phase, host memory, bytes moved and loss. Pure."""
     chain, cache, host = Chain(run), Cache(run), host_memory(run)
     peaks: dict[tuple[str, str], Peak] = {}
-    to_device = to_host = ahead = cast = 0
+    to_device = to_host = ahead = cast = host_flops = 0
     for visit in visits(run, chain):
         step, call = visit.step, visit.call
         own, place = _height(run, call), (call.phase, call.component)
         peak = _peak(run, call, own, visit.others, cache.after(step, call, visit.here))
-        left = host.steady - sum(size(run, name) for name in visit.here)
+        left = host.steady - sum(size(run, name) for name in visit.here) + own.host
         known = peaks.get(place, peak)
         higher = max(known, peak, key=lambda p: p.memory.required)
         peaks[place] = replace(higher, host=max(known.host, left))
@@ -40,10 +40,13 @@ def simulate(run: Run) -> Bill:
         to_host += own.to_host * step.repeat
         ahead += own.ahead * step.repeat
         cast += own.cast * step.repeat
+        host_flops += own.host_flops * step.repeat
     chain.finish()
     to_device += sum(size(run, name) for name in chain.arrivals)
     to_host += sum(size(run, name) for name in chain.departures)
-    return Bill(tuple(peaks.values()), host, Traffic(to_device, to_host, cast, ahead), loss(run))
+    host = replace(host, peak=max([host.peak, *(peak.host for peak in peaks.values())]))
+    traffic = Traffic(to_device, to_host, cast, ahead)
+    return Bill(tuple(peaks.values()), host, traffic, loss(run), host_flops=host_flops)
 
 
 def _height(run: Run, call: Call) -> Height:
@@ -69,5 +72,5 @@ def _peak(run: Run, call: Call, own: Height, others: int, held: Held) -> Peak:
     beside = weights + own.copies + blas
     occupied = max(beside + held.occupied, allocated)
     memory = Memory(allocated, max(beside + held.reserved, occupied), occupied + context(gpu))
-    module, op = _place(call, own.segment)
+    module, op = _place(call, own.segment) if own.total else ("", "")
     return Peak(call.phase, call.component, memory, weights, own.copies, activations, module, op, host=0)
