@@ -41,7 +41,8 @@ class Call:
     than the pipeline does, e.g. ("sliced", "tiled"). `base` is what the pipeline's own tensors hold while it runs.
     `reserved_alone` is what the caching allocator reserves for this call when it starts empty, `occupied_alone` the
     most of it in segments in use; `reserved` what it holds after this call when nothing was given back since the
-    pipeline began, `occupied` the most in use during the call. All of it without weights.
+    pipeline began, `occupied` the most in use during the call. All of it without weights. `host` is the most that
+    the pipeline's own code holds in host memory: the pictures it makes.
     """
 
     component: str
@@ -56,6 +57,7 @@ class Call:
     occupied_alone: int = 0
     reserved: int = 0
     occupied: int = 0
+    host: int = 0
 
     @cached_property
     def peak_segment(self) -> Segment:

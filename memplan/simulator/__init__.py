@@ -52,7 +52,7 @@ def simulate(run: Run) -> Bill:
 def _height(run: Run, call: Call) -> Height:
     name = call.component
     if name == OWN_CODE:
-        return Height(0, 0, call.peak_segment.peak, call.segments.index(call.peak_segment))
+        return Height(0, 0, call.peak_segment.peak, call.segments.index(call.peak_segment), host=call.host)
     return height(run.facts.model.component(name), run.placement(name), run.stored(name), call)
 
 

@@ -42,7 +42,8 @@ class Peak:
 class HostMemory:
     """Host memory in bytes: of weights and libraries between calls, all at most, and pinned (part of both).
 
-    It is at most what is held while applying, or beside the weights in a call that the CPU computes.
+    It is at most what is held while applying, or beside the weights: in a call that the CPU computes, or where the
+    pipeline makes pictures.
     """
 
     steady: int

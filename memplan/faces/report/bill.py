@@ -12,7 +12,8 @@ from memplan.simulator import Bill, Peak
 
 LEGEND = (
     "VRAM is what the card must have: the allocator's segments in use at the peak and the device context; with room "
-    "to spare PyTorch reserves more. RAM holds the weights that are not on the card, and the libraries. "
+    "to spare PyTorch reserves more. RAM holds the weights that are not on the card, the libraries, "
+    "and pictures while they are made. "
     f"Traffic: bytes that cross the link between them per call. {UNITS}."
 )
 

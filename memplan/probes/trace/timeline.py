@@ -35,7 +35,7 @@ class Entry:
         names = (tuple(recording.modules), tuple(recording.ops) or ("",))
         place = (self.component, self.method, self.phase, self.base)
         pools = (recording.pool.reserved, recording.pool.highest, recording.reserved, recording.occupied)
-        return Call(*place, *names, recording.segments(), self.variant, *pools)
+        return Call(*place, *names, recording.segments(), self.variant, *pools, recording.host)
 
 
 class Timeline:
@@ -92,8 +92,10 @@ class Timeline:
         tail = self.entries[-1] if self.entries else None
         if tail is None or tail.component != OWN_CODE:
             self.entries.append(entry)
-        elif entry.height > tail.height:
-            self.entries[-1] = entry
+            return
+        higher, lower = (entry, tail) if entry.height > tail.height else (tail, entry)
+        higher.recording.host = max(higher.recording.host, lower.recording.host)
+        self.entries[-1] = higher
 
     def _own_phase(self) -> str:
         last = self._last
