@@ -54,7 +54,7 @@ class OnCpu(Strategy):
 
     def refuses(self, run: Run) -> str | None:
         """Refuses what is no text encoder, what the pipeline keeps elsewhere, and what every placement refuses."""
-        others = (name for name in self.components if run.facts.trace.phases(name) != {TEXT_ENCODING})
+        others = (name for name in self.components if run.facts.trace.phases(name) != frozenset({TEXT_ENCODING}))
         other = next(others, None)
         if other is not None:
             return f"only text encoders compute on the CPU, and this call does not use {other} as one"

@@ -196,7 +196,7 @@ def test_what_computes_in_host_memory_is_never_on_the_device(family: str) -> Non
     known = subject(family)
     own = list(OnCpu.variants(known.facts))
     streamed = (GroupOffload(c.name, stream=True) for c in known.facts.model.components)
-    groups = (s for s in streamed if known.facts.trace.phases(s.component) == {"denoising"})
+    groups = (s for s in streamed if known.facts.trace.phases(s.component) == frozenset({"denoising"}))
     assert own
     hold_together(known, beside(known.facts, *own, *groups))
 

@@ -35,16 +35,16 @@ def ids(device: torch.device) -> torch.Tensor:
 
 
 def moved_before_use(one: torch.Tensor, other: torch.Tensor) -> None:
-    torch.cat([one.to(CPU), other.to(CPU)], -1) + torch.zeros(1, 4, 16, device=CPU)
+    torch.add(torch.cat([one.to(CPU), other.to(CPU)], -1), torch.zeros(1, 4, 16, device=CPU))
 
 
 def moved_once_joined(one: torch.Tensor, other: torch.Tensor) -> None:
-    torch.cat([one.repeat(1, 1, 1), other], -1).to(CPU) + torch.zeros(1, 4, 16, device=CPU)
+    torch.add(torch.cat([one.repeat(1, 1, 1), other], -1).to(CPU), torch.zeros(1, 4, 16, device=CPU))
 
 
 def never_moved(one: torch.Tensor, other: torch.Tensor) -> None:
     one.to(CPU)
-    one + torch.zeros(1, 4, 8, device=CPU)
+    torch.add(one, torch.zeros(1, 4, 8, device=CPU))
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,11 @@ def test_one_that_takes_what_another_returned_goes_with_it() -> None:
 
 def test_numbers_and_what_happens_inside_a_component_do_not_matter() -> None:
     with followed("one") as places:
-        encoded(places, "one", ids(HOST)) * torch.tensor(2.0, device=CPU)
+        torch.mul(encoded(places, "one", ids(HOST)), torch.tensor(2.0, device=CPU))
     assert places.groups() == (("one",),)
     places.inside = lambda: True
     with places:
-        encoded(places, "one", ids(HOST)) + torch.zeros(1, 4, 8, device=CPU)
+        torch.add(encoded(places, "one", ids(HOST)), torch.zeros(1, 4, 8, device=CPU))
     assert places.groups() == (("one",),)
 
 
