@@ -48,7 +48,12 @@ class Aside:
     """As loaded, and never on the device: nothing calls it."""
 
 
-Placement = Resident | OnCall | InGroups | FromDisk | Aside
+@dataclass(frozen=True)
+class OnHost:
+    """In host memory, and computing there: of its calls, only what they return comes to the device."""
+
+
+Placement = Resident | OnCall | InGroups | FromDisk | Aside | OnHost
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,14 @@ class Strategy(ABC):
     The first line of the docstring is the technique in a sentence; the rest says when it helps and what it costs.
     `name` is how people type it. A technique without an exact inverse says in `irreversible` how to get back; settings
     may keep what the inverse needs, so that `final` is that sentence, or None. `beaten_by` names a technique that needs
-    no more of anything, and where there is one, this is left to those who ask for it.
+    no more of anything, and where there is one, this is left to those who ask for it. One that is a `last_resort` is
+    searched only where nothing fits without it, and may always be named.
     """
 
     name: ClassVar[str]
     irreversible: ClassVar[str | None] = None
     beaten_by: ClassVar[str] = ""
+    last_resort: ClassVar[bool] = False
 
     @property
     @abstractmethod

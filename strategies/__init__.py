@@ -13,6 +13,7 @@ from .int8_dynamic import Int8Dynamic as Int8Dynamic
 from .int8_weight_only import Int8WeightOnly as Int8WeightOnly
 from .layerwise_casting import LayerwiseCasting as LayerwiseCasting
 from .model_offload import ModelOffload as ModelOffload
+from .on_cpu import OnCpu as OnCpu
 from .on_gpu import OnGpu as OnGpu
 from .quanto import Quanto as Quanto
 from .sequential_offload import SequentialOffload as SequentialOffload
@@ -22,6 +23,7 @@ from .vae_tiling import VaeTiling as VaeTiling
 
 STRATEGIES: tuple[type[Strategy], ...] = (
     OnGpu,
+    OnCpu,
     ModelOffload,
     SetAside,
     GroupOffload,

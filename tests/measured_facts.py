@@ -1,12 +1,14 @@
 """Facts of a small pipeline on a made-up machine, with a trace that says only who is called how."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from memplan.facts import GIB, Call, Facts, Gpu, Host, Machine, Segment, Step, Trace
+from memplan.facts import GIB, TEXT_ENCODING, Call, Facts, Gpu, Host, Machine, Segment, Step, Trace
 from memplan.probes.machine.installed import installed
 from memplan.probes.pipeline import measure
+from memplan.probes.trace.elsewhere import QUESTION
 
 NOTHING = Segment(enters=(), leaves=(), live=0, peak=0, op=0, flops=0, traffic=0)
 
@@ -20,7 +22,8 @@ UNUSED = ("image_encoder", "safety_checker")
 
 def call(component: str, method: str, variant: tuple[str, ...] = ()) -> Call:
     """One call of a component; made another way it holds nothing."""
-    return Call(component, method, "", 0, ("",), ("",), (NOTHING if variant else SOMETHING,), variant)
+    phase = TEXT_ENCODING if component.startswith("text_encoder") else ""
+    return Call(component, method, phase, 0, ("",), ("",), (NOTHING if variant else SOMETHING,), variant)
 
 
 Ways = Mapping[str, Sequence[tuple[str, ...]]]
@@ -43,4 +46,10 @@ def facts_of(pipe: Any, kind: str = "cuda", ways: Ways | None = None, unified: b
     timeline = tuple(Step(i, 1) for i in range(len(calls)))
     gpu = Gpu("a GPU", total=24 * GIB, free=24 * GIB, kind=kind, unified=unified)
     machine = Machine(gpu, Host(total=64 * GIB, available=64 * GIB), packages=installed())
-    return Facts(machine, model, Trace("cuda", calls, timeline, others))
+    alone = tuple((c.name,) for c in model.components if c.name.startswith("text_encoder"))
+    return Facts(machine, model, Trace("cuda", calls, timeline, others, host_side=alone if asks(pipe) else ()))
+
+
+def asks(pipe: Any) -> bool:
+    """Whether the pipeline's module has what asks where a component computes."""
+    return QUESTION in vars(sys.modules[type(pipe).__module__])

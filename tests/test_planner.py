@@ -52,8 +52,9 @@ def safe(plan: Plan) -> bool:
 
 
 def every_plan(facts: Facts) -> list[Plan]:
-    """Every combination of the catalogue's variants, each component placed."""
-    variants = [s for kind in strategies() for s in kind.variants(facts)]
+    """Every combination of the variants that are weighed here, each component placed."""
+    weighed = [kind for kind in strategies() if not (kind.beaten_by or kind.last_resort)]
+    variants = [s for kind in weighed for s in kind.variants(facts) if not s.refuses(Run(facts))]
     shared = [(s,) for s in variants if len(s.seats) > 1]
     names = [c.name for c in facts.model.components]
     apart = product(*(ways(variants, name, placed=True) for name in names))

@@ -19,6 +19,7 @@ from memplan.facts.model import Model as Model
 from memplan.facts.model import Weight as Weight
 from memplan.facts.trace import IN_SLICES as IN_SLICES
 from memplan.facts.trace import SLICED as SLICED
+from memplan.facts.trace import TEXT_ENCODING as TEXT_ENCODING
 from memplan.facts.trace import TILED as TILED
 from memplan.facts.trace import Call as Call
 from memplan.facts.trace import Segment as Segment

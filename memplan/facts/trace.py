@@ -6,6 +6,9 @@ from functools import cached_property
 TILED, SLICED, IN_SLICES = "tiled", "sliced", "attention in slices"
 """Ways to make a call otherwise than the pipeline does; tiles of another size than the library's are "tiled:512"."""
 
+TEXT_ENCODING = "text encoding"
+"""The phase in which text encoders are called."""
+
 TOGETHER = " + "
 """Joins ways that fail together, though not alone."""
 
@@ -38,8 +41,9 @@ class Call:
     than the pipeline does, e.g. ("sliced", "tiled"). `base` is what the pipeline's own tensors hold while it runs.
     `reserved_alone` is what the caching allocator reserves for this call when it starts empty, `occupied_alone` the
     most of it in segments in use; `reserved` what it holds after this call when nothing was given back since the
-    pipeline began, `occupied` the most in use during the call. All of it without weights. `rows` are the most rows that
-    the linear layer among `modules` is given at once, 0 for any other module.
+    pipeline began, `occupied` the most in use during the call. All of it without weights. `host` is the most that
+    the pipeline's own code holds in host memory: the pictures it makes. `rows` are the most rows that the linear layer
+    among `modules` is given at once, 0 for any other module.
     """
 
     component: str
@@ -54,6 +58,7 @@ class Call:
     occupied_alone: int = 0
     reserved: int = 0
     occupied: int = 0
+    host: int = 0
     rows: tuple[int, ...] = ()
 
     @cached_property
@@ -98,7 +103,8 @@ class Trace:
     `alternatives` are calls of `calls` made in other ways: same component and method, with a `variant`. A way that
     changes nothing is in none. `failed` are the ways that fail: component, way or ways TOGETHER, and the words of the
     error. `arguments` are the call's arguments as shown to people; `assumptions` what had to be bounded, in sentences.
-    `reached` are components whose modules run, in calls or by other ways.
+    `reached` are components whose modules run, in calls or by other ways. `host_side` are components that may compute
+    in host memory, as the pipeline asks where they do and moves what they return: each group as a whole or not at all.
     """
 
     device: str
@@ -109,11 +115,16 @@ class Trace:
     assumptions: tuple[str, ...] = ()
     failed: tuple[tuple[str, str, str], ...] = ()
     reached: tuple[str, ...] = ()
+    host_side: tuple[tuple[str, ...], ...] = ()
 
     def alternative(self, call: Call, ways: frozenset[str]) -> Call:
         """`call` made in as many of these ways as change it; `call` itself where none does."""
         same = (c for c in self.alternatives if (c.component, c.method) == (call.component, call.method))
         return max((call, *(c for c in same if ways.issuperset(c.variant))), key=lambda c: len(c.variant))
+
+    def phases(self, component: str) -> frozenset[str]:
+        """The phases in which `component` is called."""
+        return frozenset(call.phase for call in self.calls if call.component == component)
 
     def ways(self, component: str) -> frozenset[str]:
         """The ways to call `component` that change what it holds."""

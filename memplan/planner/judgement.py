@@ -160,6 +160,7 @@ def _reason(preference: str, plan: Plan) -> str:
     """Why this plan is the pick."""
     bill = plan.bill
     moved = f"{bill.traffic.link / GIB:.1f} GiB cross the link per call" if bill.traffic.link else "nothing is copied"
+    moved += f" and {bill.host_flops / 1e12:.1f} TFLOP are computed by the CPU" if bill.host_flops else ""
     used = f"{100 * bill.peak.memory.required / max(plan.run.facts.machine.vram, 1):.0f} % of the device memory"
     fits = "fits" if _rank(plan) else f"fits with {SAFETY:.0%} to spare"
     return {

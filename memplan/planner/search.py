@@ -25,10 +25,27 @@ from memplan.strategy import Decision, Strategy, in_order
 
 
 def recommend(facts: Facts, catalogue: Sequence[type[Strategy]]) -> Recommendation:
-    """Weigh every combination of the catalogue's variants for these facts."""
+    """Weigh every combination of the catalogue's variants for these facts.
+
+    Where nothing fits, memory is looked at more closely, and then last resorts come in, if less is missing with them.
+    """
+    found = _finer(facts, [kind for kind in catalogue if not kind.last_resort])
+    resorts = [variant for kind in catalogue if kind.last_resort for variant in kind.variants(facts)]
+    return _finer(facts, catalogue) if not found.picks and _help(found, resorts) else found
+
+
+def _finer(facts: Facts, catalogue: Sequence[type[Strategy]]) -> Recommendation:
     coarse = max(min(COARSE, facts.machine.vram // 64), FINE)
     found = _search(facts, catalogue, coarse)
     return found if found.picks or coarse == FINE else _search(facts, catalogue, FINE)
+
+
+def _help(found: Recommendation, resorts: Sequence[Strategy]) -> bool:
+    """Whether less is missing when `resorts`, as many as go together, take seats in the nearest plan of single ones."""
+    single = [plan for plan in found.front if all(_components(s) == 1 for s in plan.strategies)]
+    plan = max(single, key=lambda p: p.spare, default=found.nearest)
+    swapped = _seat(found.facts, _filled(_filled([], resorts), plan.strategies))
+    return isinstance(swapped, Plan) and swapped.spare > found.nearest.spare
 
 
 def _search(facts: Facts, catalogue: Sequence[type[Strategy]], grain: int) -> Recommendation:
@@ -70,7 +87,7 @@ def seated(facts: Facts, strategies: Sequence[Strategy]) -> Plan:
 
 
 def _filled(chosen: list[Strategy], idle: Sequence[Strategy]) -> list[Strategy]:
-    """`chosen`, and on the seats they leave free what changes nothing."""
+    """`chosen`, and on the seats they leave free what is `idle`."""
     for strategy in idle:
         if not any(strategy.seats & other.seats for other in chosen):
             chosen.append(strategy)

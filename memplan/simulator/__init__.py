@@ -28,29 +28,33 @@ def simulate(run: Run) -> Bill:
     chain, cache, host = Chain(run), Cache(run), host_memory(run)
     peaks: dict[tuple[str, str], Peak] = {}
     left: dict[tuple[str, str], int] = {}
-    to_device = to_host = ahead = cast = 0
+    to_device = to_host = ahead = cast = host_flops = 0
     for visit in visits(run, chain):
         step, call = visit.step, visit.call
         own, place = _height(run, call), (call.phase, call.component)
         peak = _peak(run, call, own, visit.others, cache.after(step, call, visit.here))
-        left[place] = max(left.get(place, 0), host.steady - sum(size(run, name) for name in visit.here))
+        beside = host.steady - sum(size(run, name) for name in visit.here) + own.host
+        left[place] = max(left.get(place, 0), beside)
         if place not in peaks or peaks[place].memory.required < peak.memory.required:
             peaks[place] = peak
         to_device += own.to_device * step.repeat
         to_host += own.to_host * step.repeat
         ahead += own.ahead * step.repeat
         cast += own.cast * step.repeat
+        host_flops += own.host_flops * step.repeat
     chain.finish()
     to_device += sum(size(run, name) for name in chain.arrivals)
     to_host += sum(size(run, name) for name in chain.departures)
     phases = tuple(replace(peak, host=left[place]) for place, peak in peaks.items())
-    return Bill(phases, host, Traffic(to_device, to_host, cast, ahead), loss(run))
+    host = replace(host, peak=max([host.peak, *left.values()]))
+    traffic = Traffic(to_device, to_host, cast, ahead)
+    return Bill(phases, host, traffic, loss(run), host_flops=host_flops)
 
 
 def _height(run: Run, call: Call) -> Height:
     name = call.component
     if name == OWN_CODE:
-        return Height(0, 0, call.peak_segment.peak, call.segments.index(call.peak_segment))
+        return Height(0, 0, call.peak_segment.peak, call.segments.index(call.peak_segment), host=call.host)
     return height(run.facts.model.component(name), run.placement(name), run.stored(name), call)
 
 
@@ -70,5 +74,5 @@ def _peak(run: Run, call: Call, own: Height, others: int, held: Held) -> Peak:
     beside = weights + own.copies + blas
     occupied = max(beside + held.occupied, allocated)
     memory = Memory(allocated, max(beside + held.reserved, occupied), occupied + context(gpu))
-    module, op = _place(call, own.segment)
+    module, op = _place(call, own.segment) if own.total else ("", "")
     return Peak(call.phase, call.component, memory, weights, own.copies, activations, module, op, host=0)

@@ -24,7 +24,7 @@ class Peak:
     `weights` are stored weights resident then, `copies` the transient casts beside them, `activations` all else that
     tensors hold, op workspace included; their sum and the libraries' own workspace is `memory.allocated`. `host` is
     the most host memory held in the phase, not always in the same moment: what model offload has on the device is not
-    in it, what groups have there is.
+    in it, what groups have there is. A call that the CPU computes holds nothing on the device, and has no op.
     """
 
     phase: str
@@ -40,7 +40,11 @@ class Peak:
 
 @dataclass(frozen=True)
 class HostMemory:
-    """Host memory in bytes of weights and libraries: between calls, at most while applying, pinned (part of both)."""
+    """Host memory in bytes: of weights and libraries between calls, all at most, and pinned (part of both).
+
+    It is at most what is held while applying, or beside the weights: in a call that the CPU computes, or where the
+    pipeline makes pictures.
+    """
 
     steady: int
     peak: int
@@ -92,13 +96,18 @@ class Loss:
 
 @dataclass(frozen=True)
 class Bill:
-    """The price of a run. `seconds` is None where no time model covers it."""
+    """The price of a run. `seconds` is None where no time model covers it.
+
+    `host_flops` are the floating-point operations that the CPU does in one pipeline call, in components' place on the
+    device; how fast it is, is not known.
+    """
 
     peaks: tuple[Peak, ...]
     host: HostMemory
     traffic: Traffic
     loss: Loss
     seconds: float | None = None
+    host_flops: int = 0
 
     @property
     def peak(self) -> Peak:

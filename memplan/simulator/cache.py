@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from memplan.facts import Call, Step
-from memplan.run import OnCall, Resident, Run
+from memplan.run import OnCall, OnHost, Resident, Run
 from memplan.simulator.weights import blocks, total
 
 
@@ -41,6 +41,8 @@ class Cache:
         """What is held once `call` has run for `step`, with the components `here` on the device besides residents."""
         trace = self.run.facts.trace
         padding, slack = self._slack(frozenset((*self.resident, *here))) if trace.device == "cuda" else (0, 0)
+        if isinstance(self.run.placement(call.component), OnHost):  # what it would have left is not counted as known
+            return Held(padding, slack + self.held, slack + call.base)
         if self.emptied:
             fixed = slack + call.base
             return Held(padding, fixed + call.reserved_alone, fixed + call.occupied_alone)

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from memplan.facts import MIB, Component
-from memplan.run import Aside, InGroups, OnCall, Placement, Run, Stored
+from memplan.run import Aside, InGroups, OnCall, OnHost, Placement, Run, Stored
 from memplan.simulator.bill import HostMemory
 from memplan.simulator.weights import originals, pinned, sizes, tensors, total
 
@@ -16,7 +16,8 @@ def host_memory(run: Run) -> HostMemory:
     """Host memory of the libraries and of all weights that do not live on the device.
 
     Resident weights take none: safetensors are mapped from their files and not kept. Offloaded ones are ordinary
-    memory after the first round trip. What lies in files by itself takes none.
+    memory after the first round trip, and what computes on the CPU reads all of its own. What lies in files by itself
+    takes none.
     """
     steady = peak = LIBRARIES
     held = 0
@@ -32,7 +33,7 @@ def host_memory(run: Run) -> HostMemory:
 @lru_cache(maxsize=1024)
 def _component(component: Component, placement: Placement, stored: Stored) -> HostMemory:
     size = total(component, stored)
-    if isinstance(placement, OnCall | Aside):
+    if isinstance(placement, OnCall | Aside | OnHost):
         return HostMemory(size, size, 0)
     if not isinstance(placement, InGroups):
         return HostMemory(0, 0, 0)

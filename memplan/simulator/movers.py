@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from memplan.facts import SEQUENTIAL, Call, Component, Group
-from memplan.run import FromDisk, InGroups, Placement, Resident, Stored
+from memplan.run import FromDisk, InGroups, OnHost, Placement, Resident, Stored
 from memplan.simulator.weights import group_size, sizes, total
 
 
@@ -14,7 +14,7 @@ def mover_of(component: Component, placement: Placement, stored: Stored, call: C
     """What moves the weights of `component` while `call` runs."""
     if isinstance(placement, InGroups | FromDisk):
         return Groups(component, placement, stored, call)
-    return Mover(total(component, stored))
+    return Mover(0 if isinstance(placement, OnHost) else total(component, stored))
 
 
 class Mover:

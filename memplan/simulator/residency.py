@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from memplan.facts import Call, Component, Segment
-from memplan.run import Placement, Stored
+from memplan.run import OnHost, Placement, Resident, Stored
 from memplan.simulator.movers import Mover, mover_of
 from memplan.simulator.weights import casts, works
 
@@ -15,7 +15,8 @@ class Height:
     """The highest moment of a call, in bytes, and where it is; `base` of the call is not included.
 
     `to_device` and `to_host` are bytes that cross the link in one such call, `ahead` those of them that come while the
-    device computes, `cast` those read and written by casts.
+    device computes, `cast` those read and written by casts. `host` is what it holds in host memory beside stored
+    weights, `host_flops` the floating-point operations that the CPU does in it.
     """
 
     weights: int
@@ -26,6 +27,8 @@ class Height:
     to_host: int = 0
     ahead: int = 0
     cast: int = 0
+    host: int = 0
+    host_flops: int = 0
 
     @property
     def total(self) -> int:
@@ -36,6 +39,10 @@ class Height:
 @lru_cache(maxsize=16384)
 def height(component: Component, placement: Placement, stored: Stored, call: Call) -> Height:
     """The height of `call` when the weights of `component` are placed and stored like this."""
+    if isinstance(placement, OnHost):
+        there = height(component, Resident(), stored, call)
+        held = there.copies + there.activations
+        return Height(0, 0, 0, there.segment, cast=there.cast, host=held, host_flops=call.flops)
     mover, copies = mover_of(component, placement, stored, call), Copies(component, stored, call)
     best, where = (-1, 0, 0, 0), 0
     for index, resident in enumerate(residents(mover, copies, call)):

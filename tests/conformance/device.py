@@ -111,7 +111,7 @@ class Device(TorchFunctionMode):
         place = kwargs.pop("device", None)
         if args and isinstance(args[0], torch.Tensor):
             place, args = (DEVICE if self.has(args[0]) else CPU), (args[0].dtype, *args[1:])
-        elif args and isinstance(args[0], str | torch.device):
+        elif args and isinstance(args[0], str | torch.device | None):
             place, args = args[0], args[1:]
         place = torch.device(place or (DEVICE if self.has(tensor) else tensor.device))
         if place.type == "meta":

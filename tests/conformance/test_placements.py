@@ -20,7 +20,7 @@ from memplan.probes.sources import open_pipeline
 from memplan.probes.trace import dry_run
 from memplan.registry import parse
 from memplan.run import Run
-from memplan.strategies import STRATEGIES, GroupOffload, OnGpu, SetAside
+from memplan.strategies import STRATEGIES, GroupOffload, OnCpu, OnGpu, SetAside
 from memplan.strategy import Decision, Strategy
 from tests.conformance.device import Device, files, streams
 from tests.conformance.watch import Held, Moments, drawn, watched
@@ -101,7 +101,7 @@ def lived(known: Subject, plan: Sequence[Strategy], calls: int) -> list[list[Mom
 def plans(facts: Facts) -> Iterator[tuple[Strategy, ...]]:
     """Every variant that places something, in as few plans as hold them all; what is not placed is on the device."""
     found = [s for cls in STRATEGIES for s in cls.variants(facts) if places(s)]
-    yield from ((s,) for s in found if len(s.seats) > 1)
+    yield from (tuple(beside(facts, s)) for s in found if len(s.seats) > 1)
     names = [component.name for component in facts.model.components]
     own = [[s for s in found if {seat.component for seat in s.seats} == {name}] for name in names]
     for row in zip_longest(*own):
@@ -136,7 +136,7 @@ def everything(moments: Moments) -> set[tuple[str, Held]]:
 
 
 def highest(moments: Moments) -> int:
-    return max(own for _, found in moments.after for own, _ in found)
+    return max((own for _, found in moments.after for own, _ in found), default=0)  # nothing in host memory is seen
 
 
 # ---- the tests ------------------------------------------------------------------------------------------------------
@@ -187,6 +187,26 @@ def test_what_is_set_aside_is_never_on_the_device() -> None:
     (own,) = SetAside.variants(known.facts)
     assert own == SetAside("image_encoder")
     hold_together(known, beside(known.facts, own))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", some(("flux", "sdxl", "wan", "flux2_klein", "sdxl_controlnet"), "sdxl"))
+def test_what_computes_in_host_memory_is_never_on_the_device(family: str) -> None:
+    """Beside denoisers in streamed groups."""
+    known = subject(family)
+    own = list(OnCpu.variants(known.facts))
+    streamed = (GroupOffload(c.name, stream=True) for c in known.facts.model.components)
+    groups = (s for s in streamed if known.facts.trace.phases(s.component) == frozenset({"denoising"}))
+    assert own
+    hold_together(known, beside(known.facts, *own, *groups))
+
+
+@pytest.mark.slow
+def test_encoders_compute_in_host_memory_beside_a_cast_denoiser() -> None:
+    known = known_by("flux", build("flux"))
+    parse("layerwise_casting:transformer", known.facts).apply(known.pipe, "cpu")
+    cast = replace(known, expected=picture(known.pipe, "flux"))
+    lived(cast, beside(known.facts, OnCpu("text_encoder_2"), GroupOffload("transformer", stream=True)), calls=2)
 
 
 @pytest.mark.slow

@@ -11,8 +11,8 @@ from memplan.registry import parse
 from tests.faces import small
 
 PLAN = {
-    "strategies", "label", "fits", "peak", "phases", "ram", "traffic", "seconds", "loss", "margin", "ram_margin",
-    "reason", "irreversible",
+    "strategies", "label", "fits", "peak", "phases", "ram", "traffic", "host_flops", "seconds", "loss", "margin",
+    "ram_margin", "reason", "irreversible", "assumptions",
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from memplan.facts import GIB, MIB, Call, Component, Facts, Gpu, Host, Machine, Model, Segment, Step, Trace, Weight
-from memplan.run import InGroups, OnCall, Run, Stored
+from memplan.run import InGroups, OnCall, OnHost, Run, Stored
 from memplan.simulator import Peak, simulate
 from memplan.simulator.device import blas_workspace, context
 
@@ -157,3 +157,28 @@ def test_a_component_without_groups_does_not_move(run: Run) -> None:
 
 def test_a_bill_is_the_same_each_time(run: Run) -> None:
     assert simulate(on_call(run)) == simulate(on_call(run))
+
+
+def with_pictures(run: Run, held: int) -> Run:
+    """The pipeline's own code holds so much in host memory."""
+    trace = run.facts.trace
+    calls = tuple(c if c.component else replace(c, host=held) for c in trace.calls)
+    return replace(run, facts=replace(run.facts, trace=replace(trace, calls=calls)))
+
+
+def test_pictures_are_in_host_memory_while_they_are_made(run: Run) -> None:
+    before, after = simulate(run), simulate(with_pictures(run, 10_000))
+    (own,) = (peak.host for peak in after.peaks if not peak.component)
+    assert own - before.host.steady == 10_000
+    assert after.host == replace(before.host, peak=before.host.steady + 10_000)
+    assert all(peak.host == before.host.steady for peak in after.peaks if peak.component)
+
+
+def test_what_computes_on_the_cpu_holds_its_activations_there(run: Run) -> None:
+    before, after = simulate(run), simulate(run.place("net", OnHost()))
+    here, there = (next(p for p in bill.peaks if p.component == "net") for bill in (before, after))
+    assert (here.weights, here.activations) == (TEXT + NET + VAE, 350)
+    assert (there.weights, there.copies, there.activations) == (TEXT + VAE, 0, 50)
+    assert there.host - before.host.steady == NET + 300
+    assert after.host.peak == there.host == after.host.steady + 300
+    assert (after.host_flops, before.host_flops) == (28 * 7, 0)

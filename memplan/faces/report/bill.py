@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from memplan.faces.report import hardware
 from memplan.faces.report.label import label
 from memplan.faces.report.layout import columns, paragraph, titled
-from memplan.faces.report.units import UNITS, amount, gib, mib, moved
+from memplan.faces.report.units import UNITS, amount, gib, mib, moved, operations
 from memplan.facts import Facts
 from memplan.planner import Plan
 from memplan.simulator import Bill, Peak
 
 LEGEND = (
     "VRAM is what the card must have: the allocator's segments in use at the peak and the device context; with room "
-    "to spare PyTorch reserves more. RAM holds the weights that are not on the card, and the libraries. "
+    "to spare PyTorch reserves more. RAM holds the weights that are not on the card, the libraries, "
+    "and pictures while they are made. "
     f"Traffic: bytes that cross the link between them per call. {UNITS}."
 )
 
@@ -24,10 +25,16 @@ def bill(plan: Plan) -> str:
         *titled("VRAM", [f"{amount(cost.peak.memory.required)} at the highest, {margin(plan)}"]),
         *titled("RAM", [_ram(plan)]),
         *titled("Traffic", [f"{_traffic(plan)}, per call"]),
+        *(titled("CPU", [f"{operations(cost.host_flops)} computed there per call"]) if cost.host_flops else []),
         *titled("Precision", [f"{cost.loss.word}: expected relative weight error {cost.loss.error:.4f}{_tiles(cost)}"]),
         *(titled("Time", [f"{cost.seconds:.1f} s per call"]) if cost.seconds is not None else []),
     ]
-    parts = [workload(plan.run.facts), titled("Plan", [label(plan.strategies)]), phases(cost.peaks, places=True)]
+    assumed = [line for text in plan.assumptions for line in titled("Assumed", [text])]
+    parts = [
+        [*workload(plan.run.facts), *assumed],
+        titled("Plan", [label(plan.strategies)]),
+        phases(cost.peaks, places=True),
+    ]
     return "\n\n".join("\n".join(part) for part in [*parts, totals, paragraph(LEGEND)])
 
 
@@ -54,7 +61,8 @@ def figures(plan: Plan) -> str:
     cost = plan.bill
     time = [f"{cost.seconds:.1f} s"] if cost.seconds is not None else []
     memory = f"VRAM {amount(cost.peak.memory.required)} ({margin(plan)}), RAM {amount(cost.host.peak)}"
-    return ", ".join([memory, f"traffic {moved(cost.traffic.link)}", cost.loss.word, *time])
+    there = [f"{operations(cost.host_flops)} on the CPU"] if cost.host_flops else []
+    return ", ".join([memory, f"traffic {moved(cost.traffic.link)}", *there, cost.loss.word, *time])
 
 
 def phases(peaks: Sequence[Peak], *, places: bool = False) -> list[str]:

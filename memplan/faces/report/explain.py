@@ -11,12 +11,15 @@ from memplan.faces.report.table import ROWS
 from memplan.faces.report.units import amount, gib
 from memplan.facts import Component, Facts
 from memplan.planner import Plan, Recommendation, draw
-from memplan.run import Aside, FromDisk, InGroups, OnCall, Resident, Run
+from memplan.run import Aside, FromDisk, InGroups, OnCall, OnHost, Resident, Run
 
 STREAMED = 2
 """Groups on the device at once when the next one is copied ahead."""
 PINNED = (2.5, 3.0)
 """Host memory of streamed components, as a multiple of their size, by the rule of thumb."""
+
+HELD = Aside | OnCall | InGroups | OnHost
+"""Placements of weights in host memory."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def ram(run: Run) -> list[Term]:
     """The closed formula of the host memory."""
     components = run.facts.model.components
     pinned = [c for c in components if _pins(run, c)]
-    kept = [c for c in components if isinstance(run.placement(c.name), Aside | OnCall | InGroups) and c not in pinned]
+    kept = [c for c in components if isinstance(run.placement(c.name), HELD) and c not in pinned]
     terms = [_sum("S", kept, run)] if kept else []
     if pinned:
         whole = _sum("S", pinned, run)

@@ -24,11 +24,13 @@ and `price` one with schema, machine, workload and plan. A plan holds
     phases       for each: the same, and weights, copies, activations, module, op
     ram          peak, steady, pinned
     traffic      to_device, to_host, cast: bytes per call
+    host_flops   floating-point operations that the CPU does in components' place on the device, per call
     seconds      per call; null where no time model covers it
     loss         error (expected relative weight error), tiles (0 whole pictures, 1 tiles, 2 small ones), word
     margin       device memory left over; ram_margin: host memory left over; negative when missing
     reason       one sentence
     irreversible what of it can't be undone: sentences
+    assumptions  what had to be assumed for it beside what holds for every plan: sentences
 
 `probe` writes schema, machine and model (null unless one is named): name, class, source, size, largest, components
 (name, class, library, dtype, size, cast_size, bytes_by_dtype, blocks, unmatched, leaf, lacks) and versions.
@@ -120,12 +122,14 @@ def _plan(plan: Plan, reason: str) -> dict[str, Any]:
         "phases": [_peak(p) for p in cost.peaks],
         "ram": {"peak": host.peak, "steady": host.steady, "pinned": host.pinned},
         "traffic": {"to_device": traffic.to_device, "to_host": traffic.to_host, "cast": traffic.cast},
+        "host_flops": cost.host_flops,
         "seconds": cost.seconds,
         "loss": {"error": cost.loss.error, "tiles": cost.loss.tiles, "word": cost.loss.word},
         "margin": plan.margin,
         "ram_margin": plan.host_margin,
         "reason": reason,
         "irreversible": list(one_way(plan.strategies)),
+        "assumptions": list(plan.assumptions),
     }
 
 

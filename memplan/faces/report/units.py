@@ -4,6 +4,8 @@ from memplan.facts import GIB, MIB
 
 UNITS = f"1 GiB = 1024 MiB = {GIB:,} bytes"
 
+TERA = 10**12
+
 
 def gib(nbytes: float) -> str:
     """GiB to two places, without the unit."""
@@ -18,6 +20,11 @@ def mib(nbytes: float) -> str:
 def amount(nbytes: float) -> str:
     """GiB from one GiB on, MiB below, with the unit."""
     return f"{gib(nbytes)} GiB" if abs(nbytes) >= GIB else f"{mib(nbytes)} MiB"
+
+
+def operations(flops: float) -> str:
+    """Floating-point operations in units of 10^12 from that on, else of 10^9."""
+    return f"{flops / TERA:,.1f} TFLOP" if flops >= TERA else f"{1000 * flops / TERA:,.1f} GFLOP"
 
 
 def moved(nbytes: float) -> str:

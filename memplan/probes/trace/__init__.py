@@ -11,10 +11,11 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from memplan.errors import BadInput, Unsupported
-from memplan.facts import Trace
+from memplan.facts import TEXT_ENCODING, Trace
 from memplan.facts.trace import TOGETHER
 from memplan.probes.fakes.twin import Twin
 from memplan.probes.trace.doors import Doors
+from memplan.probes.trace.elsewhere import asking
 from memplan.probes.trace.inputs import attempts, describe, made_up, read
 from memplan.probes.trace.kernels import FLASH_SINCE, Kernels
 from memplan.probes.trace.ledger import ALLOCATION_UNIT, Ledger
@@ -90,6 +91,8 @@ def _trace(
         for context in (doors.open(components), postprocessing(twin.pipe, doors), unseen_fakes()):
             stack.enter_context(context)
         entered = stack.enter_context(running(components, lambda: doors.inside))
+        places = stack.enter_context(asking(twin.pipe, components, lambda: doors.inside))
+        doors.on_given, doors.on_returned = places.given, places.returned
         for mode in (Kernels(ledger, device, capability), Tracker(ledger, device)):
             stack.enter_context(mode)
         result = _call(twin.pipe, arguments)
@@ -98,7 +101,8 @@ def _trace(
     named = effective(twin.pipe, arguments, doors).items()
     shown = tuple((name, describe(value, invented=name in pictures) or show(value)) for name, value in named)
     failed = tuple((name, TOGETHER.join(ways), words) for (name, ways), words in doors.failed.items())
-    tried = Trace(device, calls, steps, failed=failed, reached=tuple(sorted(entered)))
+    ran = tuple(sorted(entered))
+    tried = Trace(device, calls, steps, failed=failed, reached=ran, host_side=places.groups())
     others = tuple(c for c in timeline.alternatives() if not tried.failure(c.component, *c.variant))
     assumptions = (*twin.assumptions, *ledger.assumptions)
     return replace(tried, alternatives=others, arguments=shown, assumptions=assumptions)
@@ -115,7 +119,7 @@ def phase(module: torch.nn.Module | None, component: str, method: str) -> str:
     if component == "safety_checker":
         return "safety check"
     if type(module).__module__.startswith("transformers."):
-        return "image encoding" if "image" in component or "vision" in component else "text encoding"
+        return "image encoding" if "image" in component or "vision" in component else TEXT_ENCODING
     return "denoising"
 
 

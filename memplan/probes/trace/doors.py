@@ -61,7 +61,8 @@ class Door:
 class Doors:
     """All doors of one pipeline. `seen` are the visits made so far, by what makes two calls alike.
 
-    `on_trace` is told the component before a call is traced. `failed` says which components fail when called another
+    `on_trace` is told the component before a call is traced; `on_given` and `on_returned` of each call what goes in and
+    what comes out. `failed` says which components fail when called another
     way, though not as they are, and in which words: tiles may be smaller than what a layer takes.
     """
 
@@ -71,6 +72,8 @@ class Doors:
     on_arrival: Callable[[], None]
     on_visit: Callable[[Visit], None]
     on_trace: Callable[[str], None] = lambda component: None
+    on_given: Callable[[str, Any], None] = lambda component, inputs: None
+    on_returned: Callable[[str, Any], None] = lambda component, result: None
     seen: dict[Any, list[Visit]] = field(default_factory=dict)
     failed: dict[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)
     inside: bool = False
@@ -103,6 +106,7 @@ class Doors:
     def visit(self, door: Door, args: Any, kwargs: Any) -> Any:
         """Trace or replay one call; returns real zeros shaped like its result."""
         self.on_arrival()
+        self.on_given(door.component, (args, kwargs))
         key = (door.component, door.method, signature((args, kwargs)))
         given = self._given((args, kwargs))
         visit = next((v for v in self.seen.get(key, ()) if v.holds_for(given)), None)
@@ -115,7 +119,9 @@ class Doors:
             self.seen.setdefault(key, []).append(visit)
         visit.base = self.ledger.live
         self.on_visit(visit)
-        return self._zeros(visit.result)
+        result = self._zeros(visit.result)
+        self.on_returned(door.component, result)
+        return result
 
     def visits(self) -> list[Visit]:
         """All that was traced, once each."""

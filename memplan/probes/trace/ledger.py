@@ -42,7 +42,7 @@ class Recording:
     `open` names the component and the modules in it that are running, outermost first. `rows` are the most that a
     linear layer is given at once, by its path. `pool` is an allocator that
     starts empty with the call. `reserved` is what the pipeline's allocator, which never gives back, holds after it;
-    `occupied` the most it had in use during the call.
+    `occupied` the most it had in use during the call. `host` is the most that it held in host memory.
     """
 
     base: int
@@ -54,6 +54,7 @@ class Recording:
     pool: Pool = field(default_factory=Pool)
     reserved: int = 0
     occupied: int = 0
+    host: int = 0
 
     @property
     def peak_op(self) -> str:
@@ -182,6 +183,10 @@ class Ledger:
         if height > stretch.peak:
             stretch.peak = height
             stretch.op = self.recording.ops.setdefault(op, len(self.recording.ops))
+
+    def hold(self, nbytes: int) -> None:
+        """So many bytes are held in host memory at once."""
+        self.recording.host = max(self.recording.host, nbytes)
 
     def enter(self, module: str) -> None:
         """A module begins: a new segment, unless nothing happened since the last boundary."""

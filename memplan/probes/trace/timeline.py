@@ -36,7 +36,7 @@ class Entry:
         place = (self.component, self.method, self.phase, self.base)
         pools = (recording.pool.reserved, recording.pool.highest, recording.reserved, recording.occupied)
         rows = tuple(recording.rows.get(module, 0) for module in recording.modules)
-        return Call(*place, *names, recording.segments(), self.variant, *pools, rows)
+        return Call(*place, *names, recording.segments(), self.variant, *pools, recording.host, rows)
 
 
 class Timeline:
@@ -93,8 +93,10 @@ class Timeline:
         tail = self.entries[-1] if self.entries else None
         if tail is None or tail.component != OWN_CODE:
             self.entries.append(entry)
-        elif entry.height > tail.height:
-            self.entries[-1] = entry
+            return
+        higher, lower = (entry, tail) if entry.height > tail.height else (tail, entry)
+        higher.recording.host = max(higher.recording.host, lower.recording.host)
+        self.entries[-1] = higher
 
     def _own_phase(self) -> str:
         last = self._last

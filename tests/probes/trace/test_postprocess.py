@@ -1,7 +1,10 @@
 """Post-processing costs the device what it does, and this machine nothing."""
 
-from collections.abc import Generator
+import ctypes
+import sys
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -87,3 +90,46 @@ def test_the_processors_are_put_back() -> None:
         assert vars(pipe) == before
     assert METHOD not in vars(pipe.video_processor)
     assert "numpy_to_pil" not in vars(pipe.video_processor)
+
+
+# ---- host memory ----------------------------------------------------------------------------------------------------
+KINDS = [("pil", torch.bfloat16), ("pil", torch.float32), ("np", torch.bfloat16)]
+"""On the CPU the part of the device is in the process's memory too; of float32 to arrays it is the higher one."""
+
+
+M_MMAP_THRESHOLD = -3
+"""glibc's number of the size from which blocks are mapped one by one (malloc.h)."""
+
+
+def most(work: Callable[[], Any]) -> int:
+    """Bytes by which the memory of this process rises at most in `work`, what is freed going back at once."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_THRESHOLD, MIB)
+    libc.malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark to what is there
+    before = memory()
+    result = work()
+    status = Path("/proc/self/status").read_text()
+    assert result is not None
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 - before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux has a high-water mark that can be set back")
+@pytest.mark.parametrize(("kind", "dtype"), KINDS)
+@pytest.mark.parametrize("shape", [(1, 3, 12, 480, 832), (2, 3, 6, 480, 832), (3, 3, 1024, 1536), (2, 1, 1024, 1536)])
+def test_host_memory_of_pictures_is_what_it_really_is(kind: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    method = METHOD if len(shape) == len(VIDEO) else "postprocess"
+    images = torch.rand(shape).to(dtype)
+    processor = VideoProcessor()
+    getattr(processor, method)(images[:, :, :1], output_type=kind)
+    real = most(lambda: getattr(processor, method)(images, output_type=kind))
+    with processed() as (pipe, inside):
+        getattr(pipe.video_processor, method)(images, output_type=kind)
+    recordings = [inside.ledger.recording, *(visit.recording for visit in inside.visits)]
+    assert max(recording.host for recording in recordings) == pytest.approx(real, rel=0.03)
+
+
+def test_tensors_stay_on_the_device() -> None:
+    with processed() as (pipe, inside):
+        pipe.video_processor.postprocess_video(torch.empty(VIDEO), output_type="pt")
+    assert inside.visits[0].recording.host == 0
