@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self
 
+from memplan.errors import BadInput
 from memplan.facts import Component, Facts
 from memplan.run import Run, Stored
 from memplan.strategy import Decision, Seat, Strategy, Undo
@@ -93,14 +94,30 @@ class Quantization(Strategy):
         """Quantizes `layer`, at `path` of `part`, on `device`; afterwards it is where it was."""
 
     def apply(self, pipe: Any, device: str) -> Undo:
-        """Quantizes one layer after the other, so that no more than one has its weight twice."""
+        """Quantizes one layer after the other, so that no more than one has its weight twice.
+
+        Raises BadInput, before anything is changed, for a component that is quantized, has a LoRA, or no linear layer.
+        """
         part = getattr(pipe, self.component)
+        self._check(part)
         with ExitStack() as originals:
             for path, layer in layers(part, self.spare):
                 if self.keep_original:
                     originals.callback(_kept(part, path, layer))
                 self.convert(part, path, layer, device)
             return originals.pop_all().close
+
+    def _check(self, part: Any) -> None:
+        import torch
+
+        found = layers(part, self.spare)
+        if not found:
+            raise BadInput(f"{self.component} has no linear layer that {self.name} could convert")
+        kind = next((type(layer.weight) for _, layer in found if type(layer.weight) is not torch.nn.Parameter), None)
+        if kind:
+            raise BadInput(f"{self.component} holds weights of type {kind.__name__} already: load it unquantized")
+        if any(hasattr(layer, "lora_A") for layer in part.modules()):
+            raise BadInput(f"{self.component} has a LoRA: fuse or unload it, quantize, and load it again")
 
 
 def layers(part: Any, spare: tuple[str, ...]) -> list[tuple[str, Any]]:

@@ -9,8 +9,10 @@ from memplan.planner import seated
 from memplan.registry import parse_plan
 from memplan.run import Run
 from memplan.simulator import simulate
+from memplan.simulator.formats import FORMATS as FORMAT_ERRORS
 from memplan.simulator.residency import height
 from memplan.simulator.weights import total
+from tests.measured_facts import facts_of
 from tests.pipelines import build, inputs
 from tests.some import some
 
@@ -56,3 +58,49 @@ def held(run: Run, call: Call) -> int:
         return call.activations
     name = call.component
     return height(run.facts.model.component(name), run.placement(name), run.stored(name), call).total
+
+
+# ---- what comes out ------------------------------------------------------------------------------------------------
+RISING = ("int8_weight_only", "int8_dynamic", "fp8_weight_only", "bnb_4bit", "bnb_4bit:quant_type=fp4")
+"""By the error that formats are said to have."""
+
+
+@pytest.mark.parametrize("family", some(("flux", "wan", "sd3", "sdxl"), "flux", "wan"))
+def test_outputs_are_off_in_the_order_of_the_formats_errors(family: str) -> None:
+    exact = output(family)
+    errors = [error_of(output(family, form), exact) for form in RISING]
+    assert errors == sorted(errors)
+    assert errors[0] > 0
+    expected = [simulator_error(form) for form in RISING]
+    assert expected == sorted(expected)
+    for error, said in zip(errors, expected, strict=True):
+        assert said / 4 < error < said * 4  # layers add up, and residuals pass by them
+
+
+def output(family: str, form: str = "") -> torch.Tensor:
+    """What the denoiser returns at the first step, with its weights stored in `form`."""
+    pipe, found = build(family), list[torch.Tensor]()
+    name = "unet" if hasattr(pipe, "unet") else "transformer"
+    denoiser = getattr(pipe, name)
+    if form:
+        measured = facts_of(pipe)
+        for strategy in parse_plan(plan_of(form, [name]), measured):
+            assert not strategy.refuses(Run(measured))
+            strategy.apply(pipe, "cpu")
+    handle = denoiser.register_forward_hook(lambda module, given, made: found.append(made[0]))
+    with torch.no_grad():
+        pipe(**dict(inputs(family)))
+    handle.remove()
+    return found[0].float()
+
+
+def error_of(made: torch.Tensor, exact: torch.Tensor) -> float:
+    """The relative root-mean-square error."""
+    return float(((made - exact).square().mean() / exact.square().mean()).sqrt())
+
+
+def simulator_error(form: str) -> float:
+    """What the simulator says of a single layer."""
+    facts = facts_of(build("flux"))
+    (strategy,) = parse_plan(plan_of(form, ["transformer"]), facts)
+    return FORMAT_ERRORS[str(strategy.redraw(Run(facts)).stored("transformer").format)].error

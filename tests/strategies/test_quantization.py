@@ -1,0 +1,140 @@
+"""What all quantizers have in common: what they refuse, what they spare, and that one layer is done at a time."""
+
+import gc
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from memplan.applier import apply
+from memplan.errors import ApplyFailed
+from memplan.facts import Facts
+from memplan.planner import draw
+from memplan.registry import parse
+from memplan.run import Run
+from memplan.simulator.weights import originals
+from memplan.strategies import Bnb4bit, Fp8Dynamic, Int8WeightOnly, Quanto
+from tests.measured_facts import facts_of
+from tests.pipelines import build
+
+
+@pytest.fixture(scope="module")
+def facts() -> Facts:
+    return facts_of(build("flux"))
+
+
+def on(facts: Facts, **gpu: Any) -> Run:
+    assert facts.machine.gpu
+    return Run(replace(facts, machine=replace(facts.machine, gpu=replace(facts.machine.gpu, **gpu))))
+
+
+# ---- what they refuse ------------------------------------------------------------------------------------------------
+def test_a_package_that_is_absent_or_old_is_named(facts: Facts) -> None:
+    bare = Run(replace(facts, machine=replace(facts.machine, packages=())))
+    assert 'pip install "bitsandbytes>=0.48"' in str(parse("bnb_4bit", facts).refuses(bare))
+    old = Run(replace(facts, machine=replace(facts.machine, packages=(("torchao", "0.9.0"),))))
+    assert "0.9.0 is installed" in str(parse("int8_weight_only", facts).refuses(old))
+
+
+def test_a_card_that_cannot_compute_so_is_named(facts: Facts) -> None:
+    strategy = parse("fp8_dynamic", facts)
+    assert "compute capability 8.9, and a GPU has 8.6" in str(strategy.refuses(on(facts, capability=(8, 6))))
+    assert strategy.refuses(on(facts, capability=(8, 9))) is None
+    assert "this is mps" in str(strategy.refuses(on(facts, kind="mps")))
+
+
+def test_what_the_library_spares_must_be_spared(facts: Facts) -> None:
+    assert parse("bnb_4bit:text_encoder_2", facts) == Bnb4bit("text_encoder_2", spare=("wo",))
+    assert "wo" in str(Bnb4bit("text_encoder_2").refuses(Run(facts)))
+    assert parse("int8_weight_only:text_encoder_2", facts) == Int8WeightOnly("text_encoder_2")
+
+
+def test_a_format_that_breaks_a_placement_says_so(facts: Facts) -> None:
+    run = parse("bnb_4bit", facts).redraw(Run(facts))
+    assert "scales" in str(parse("group_offload:transformer", facts).refuses(run))
+    assert parse("group_offload:transformer", facts).refuses(Run(facts)) is None
+
+
+@pytest.mark.parametrize("strategy", [Bnb4bit("transformer"), Int8WeightOnly("transformer"), Quanto("transformer")])
+def test_nothing_is_quantized_twice(strategy: Any) -> None:
+    pipe = build("flux")
+    apply([strategy], pipe, "cpu").undo()
+    assert "quantized already" in str(strategy.refuses(Run(facts_of(pipe))))
+    before = pipe.transformer.state_dict()
+    with pytest.raises(ApplyFailed, match="already"):
+        apply([Int8WeightOnly("transformer")], pipe, "cpu")
+    assert all(pipe.transformer.state_dict()[name] is not None for name in before)
+
+
+def test_a_component_without_linear_layers() -> None:
+    pipe = build("wan")
+    assert "no linear layers" in str(Int8WeightOnly("vae").refuses(Run(facts_of(pipe))))
+    with pytest.raises(ApplyFailed, match="no linear layer"):
+        apply([Int8WeightOnly("vae")], pipe, "cpu")
+
+
+def test_a_lora_is_not_quantized_away() -> None:
+    pytest.importorskip("peft")
+    from peft import LoraConfig
+
+    pipe = build("flux")
+    pipe.transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+    before = {name: weight.clone() for name, weight in pipe.transformer.state_dict().items()}
+    assert "LoRA" in str(Int8WeightOnly("transformer").refuses(Run(facts_of(pipe))))
+    with pytest.raises(ApplyFailed, match="LoRA"):
+        apply([Int8WeightOnly("transformer")], pipe, "cpu")
+    after = pipe.transformer.state_dict()
+    assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+
+
+# ---- originals -------------------------------------------------------------------------------------------------------
+def test_originals_are_kept_on_request(facts: Facts) -> None:
+    plain, kept = (draw(facts, [Int8WeightOnly("transformer", keep_original=keep)]) for keep in (False, True))
+    transformer = facts.model.component("transformer")
+    size = originals(transformer, kept.run.stored("transformer"))
+    assert size == sum(transformer.weights[i].nbytes for i in transformer.matrices()) > 0
+    assert kept.bill.host.steady - plain.bill.host.steady == size
+    assert Int8WeightOnly("transformer", keep_original=True).final is None
+    assert "keep_original" in str(Int8WeightOnly("transformer").final)
+
+
+def test_one_layer_at_a_time_has_its_weight_twice() -> None:
+    """No original outlives the conversion of the next layer."""
+    pipe, alive = build("flux"), list[int]()
+
+    class Watched(Int8WeightOnly):
+        def convert(self, part: Any, path: str, layer: Any, device: str) -> None:
+            gc.collect()
+            alive.append(sum(1 for _ in plain_matrices(part)))
+            super().convert(part, path, layer, device)
+
+    Watched("transformer").apply(pipe, "cpu")
+    assert alive == list(range(alive[0], 0, -1))
+
+
+def plain_matrices(part: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """Weights of linear layers that are as loaded."""
+    for layer in part.modules():
+        if isinstance(layer, torch.nn.Linear) and type(layer.weight) is torch.nn.Parameter:
+            yield layer.weight
+
+
+def test_named_modules_stay_as_they_are() -> None:
+    pipe = build("flux")
+    strategy = Fp8Dynamic("transformer", spare=("transformer_blocks.0", "proj_out"))
+    spared = facts_of(pipe).model.component("transformer").matrices(strategy.spare)
+    names = [facts_of(pipe).model.component("transformer").weights[i].name for i in spared]
+    assert names
+    assert not any(name.startswith(("transformer_blocks.0.", "proj_out.")) for name in names)
+    kept = Int8WeightOnly("transformer", spare=strategy.spare)
+    kept.apply(pipe, "cpu")
+    plain = {path for path, layer in pipe.transformer.named_modules() if layer in set(_plain_layers(pipe.transformer))}
+    assert all(path.startswith(("transformer_blocks.0.", "proj_out")) or ".proj_out" in path for path in plain)
+
+
+def _plain_layers(part: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    for layer in part.modules():
+        if isinstance(layer, torch.nn.Linear) and type(layer.weight) is torch.nn.Parameter:
+            yield layer
