@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from memplan.probes.fakes.fake import CPU
 from memplan.probes.trace.ledger import Ledger
-from memplan.probes.trace.moulds import CPU, FakeMaker, Maker, Mould, ZerosMaker, begins, cast
+from memplan.probes.trace.moulds import FakeMaker, Maker, Mould, ZerosMaker, begins, cast
 
 _PLAIN = (int, bool, float, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
 """Types of arguments that are part of what makes two ops alike."""

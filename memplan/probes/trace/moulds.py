@@ -1,4 +1,4 @@
-"""What is kept of a tensor so that one like it can be made at once, past the dispatcher and past FakeTensorMode."""
+"""What is kept of a tensor so that one like it can be made at once, without the op that made it."""
 
 import mmap
 from collections.abc import Sequence
@@ -7,12 +7,10 @@ from math import prod
 from typing import Protocol
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
-Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
-"""Size, stride in elements, and dtype."""
-CPU = torch.device("cpu")
+from memplan.probes.fakes.fake import Layout, fake_tensor
 
 
 @dataclass(frozen=True)
@@ -64,34 +62,19 @@ class Maker(Protocol):
         """A view of the storage of `base`; `offset` in elements."""
 
 
+@dataclass(frozen=True)
 class FakeMaker:
-    """Makes fake tensors of `mode`, as FakeTensorMode does, but with attributes copied from one of them."""
+    """Makes fake tensors of `mode`."""
 
-    def __init__(self, mode: FakeTensorMode) -> None:
-        """Make one to copy from."""
-        self.mode = mode
-        with torch._C._DisableTorchDispatch():
-            self._attributes = dict(vars(FakeTensor(mode, torch.empty(0, device="meta"), CPU)))
+    mode: FakeTensorMode
 
     def new(self, layout: Layout) -> torch.Tensor:
         """A tensor with a storage of its own."""
-        size, stride, dtype = layout
-        with torch._C._DisableTorchDispatch():
-            return self._fake(torch.empty_strided(size, stride, dtype=dtype, device="meta"))
+        return fake_tensor(self.mode, layout)
 
     def view(self, base: torch.Tensor, layout: Layout, offset: int) -> torch.Tensor:
         """A view of the storage of `base`."""
-        size, stride, dtype = layout
-        with torch._C._DisableTorchDispatch():
-            meta = torch.empty(0, dtype=dtype, device="meta")
-            return self._fake(meta.set_(base.untyped_storage(), offset, size, stride))  # type: ignore[call-overload]
-
-    def _fake(self, meta: torch.Tensor) -> torch.Tensor:
-        fake = torch.Tensor._make_subclass(  # type: ignore[attr-defined]
-            FakeTensor, meta, False, dispatch_device=True, device_for_backend_keys=CPU
-        )
-        vars(fake).update(self._attributes)
-        return fake
+        return fake_tensor(self.mode, layout, base, offset)
 
 
 class ZerosMaker:
@@ -107,7 +90,7 @@ class ZerosMaker:
         """A view of the storage of `base`."""
         size, stride, dtype = layout
         with _disable_current_modes():
-            return torch.empty(0, dtype=dtype).set_(base.untyped_storage(), offset, size, stride)  # type: ignore[call-overload]
+            return torch.empty(0, dtype=dtype).set_(base.untyped_storage(), offset, size, stride)
 
 
 def untouched(nbytes: int) -> torch.Tensor:

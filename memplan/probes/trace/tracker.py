@@ -64,9 +64,8 @@ class Tracker(TorchDispatchMode):
             out = corrected(func, args, kwargs, self._run(func, args, kwargs, inputs), inputs)
         if self.ledger.place:
             follow(func, args, kwargs, out, inputs)
-        outputs = list(_tensors((out,)))
-        self._admit(func, outputs, inputs)
-        cost = known.cost if known else self._cost(func, args, kwargs, out, inputs, outputs)
+        self._admit(func, out, inputs)
+        cost = known.cost if known else self._cost(func, args, kwargs, out)
         if not func.is_view:
             self.ledger.note(str(func._overloadpacket), cost.workspace, cost.flops, cost.traffic)
         if key and not known:
@@ -81,9 +80,9 @@ class Tracker(TorchDispatchMode):
             self.ledger.assume(f"{words} reads zeros that stand for what a component gives")
         return func(*args, **kwargs)
 
-    def _admit(self, func: Any, outputs: list[torch.Tensor], inputs: list[torch.Tensor]) -> None:
+    def _admit(self, func: Any, out: Any, inputs: list[torch.Tensor]) -> None:
         """Enter what the op made, and whether its values are those of the real call."""
-        ledger = self.ledger
+        ledger, outputs = self.ledger, list(_tensors((out,)))
         new = [t for t in outputs if not ledger.knows(t)]
         if new:
             given = {t.untyped_storage()._cdata for t in inputs}
@@ -94,15 +93,13 @@ class Tracker(TorchDispatchMode):
             for t in outputs:
                 ledger.doubt(t)
 
-    def _cost(
-        self, func: Any, args: Any, kwargs: Any, out: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]
-    ) -> Cost:
+    def _cost(self, func: Any, args: Any, kwargs: Any, out: Any) -> Cost:
         if func.is_view:
             return Cost(0, 0, 0)
         count = flop_registry.get(func._overloadpacket)
         flops = int(count(*args, **kwargs, out_val=out)) if count else 0
-        traffic = sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
-        return Cost(workspace(func, args, outputs, self.device), flops, traffic)
+        traffic = sum(t.numel() * t.element_size() for t in _tensors((*args, *kwargs.values(), out)))
+        return Cost(workspace(func, args, list(_tensors((out,))), self.device), flops, traffic)
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
