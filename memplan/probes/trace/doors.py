@@ -6,7 +6,7 @@ A call that was made before with the same shapes is replayed from memory.
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -94,6 +94,7 @@ class Doors:
         attributes = vars(door.module)
         had = attributes.get(door.method)
 
+        @wraps(door.original)  # pipelines look at what a component's forward takes
         def guarded(*args: Any, **kwargs: Any) -> Any:
             return door.original(*args, **kwargs) if self.inside else self.visit(door, args, kwargs)
 
