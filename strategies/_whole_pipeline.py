@@ -42,6 +42,8 @@ class WholePipeline(Strategy):
     def refuses(self, run: Run) -> str | None:
         """Refuses parts of a pipeline, devices on which it frees nothing, and components that can't be put away."""
         model, technique = run.facts.model, self.name.replace("_", " ")
+        if model.lack(self.name):
+            return model.lack(self.name)
         left_out = [c.name for c in model.components if c.name not in self.components]
         if left_out:
             return f"{technique} takes every component of the pipeline; {', '.join(left_out)} would be left out"

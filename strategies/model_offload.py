@@ -44,7 +44,7 @@ class ModelOffload(WholePipeline):
     def refuses(self, run: Run) -> str | None:
         """Refuses pipelines without a chain, and what every technique for whole pipelines refuses."""
         model = run.facts.model
-        if not model.offload_order:
+        if not model.offload_order and not model.lack(self.name):
             return f"{model.class_name} has no order in which its components could be offloaded"
         return super().refuses(run)
 

@@ -39,12 +39,16 @@ class SetAside(Strategy):
         yield from willing((cls(component.name) for component in facts.model.components), facts)
 
     def refuses(self, run: Run) -> str | None:
-        """Refuses components that are called or share weights, and devices on which it frees nothing."""
+        """Refuses components that are called or share weights, and what says where the pipeline runs.
+
+        Also devices on which it frees nothing.
+        """
         component, trace = run.facts.model.component(self.component), run.facts.trace
         if self.component in trace.reached or any(call.component == self.component for call in trace.calls):
             return f"this call uses {self.component}, so it has to be on the device"
-        if component.lack("call"):
-            return component.lack("call")
+        lack = component.lack("call") or component.lack(self.name)
+        if lack:
+            return lack
         if not component.weights:
             return f"{self.component} has no weights of its own to set aside"
         return frees_nothing(run) or component.lack("own_weights")

@@ -169,6 +169,7 @@ class Model:
     `offload_order` is the eviction chain of model CPU offload; `never_offloaded` names what it keeps on the device, and
     `never_sequential` what sequential offload keeps there, which does not go by the chain.
     `source` is the live pipeline, folder or bundled name it was read from; `versions` the libraries that read it.
+    `lacks` holds (technique, sentence) for what the library does not offer for this kind of pipeline.
     """
 
     name: str
@@ -179,6 +180,11 @@ class Model:
     never_sequential: tuple[str, ...] = ()
     source: str = ""
     versions: tuple[tuple[str, str], ...] = ()
+    lacks: tuple[tuple[str, str], ...] = ()
+
+    def lack(self, technique: str) -> str | None:
+        """The sentence that says why the library does not offer `technique` for it, or None when it does."""
+        return dict(self.lacks).get(technique)
 
     def component(self, name: str) -> Component:
         """The component of that name. Raises KeyError."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # before torch is imported: the profiler announces each start and stop
@@ -34,6 +35,7 @@ def component_peaks(pipe: Any, call: dict[str, Any]) -> dict[tuple[str, str], in
     def watch(name: str, module: torch.nn.Module, method: str) -> None:
         original = getattr(module, method)
 
+        @wraps(original)  # pipelines look at what a component's forward takes
         def watched(*args: Any, **kwargs: Any) -> Any:
             nonlocal inside
             if inside or (name, method) in peaks:

@@ -35,6 +35,8 @@ TYPED = {
     "wan2.2": "wan2.2-t2v-a14b",
     "hunyuan-video": "hunyuanvideo",
     "ltx": "ltx-video",
+    "ltx2": "ltx-2",
+    "Latte": "latte-1",
     "mochi": "mochi-1",
     "sana": "sana-1.6b",
 }

@@ -30,7 +30,7 @@ from tests.pipelines.pictures import image_encoder
 from tests.some import some
 from tests.test_strategy_laws import attributes, picture
 
-FAMILIES = ("flux", "sdxl", "sd3", "wan22", "cogvideox", "ltx")
+FAMILIES = ("flux", "sdxl", "sd3", "wan22", "cogvideox", "ltx", "modular_flux", "modular_wan")
 
 
 # ---- what lives -----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from tests.pipelines.images import flux, sd3, sd15, sdxl
+from tests.pipelines.modular import PREFIX, modular, taken
 from tests.pipelines.newer_images import (
     auraflow,
     chroma,
@@ -60,7 +61,13 @@ _WITHOUT = {
 
 
 def build(name: str, size: str = "tiny", dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
-    """A pipeline of family `name` with random weights, as if loaded; the same seed gives the same weights."""
+    """A pipeline of family `name` with random weights, as if loaded; the same seed gives the same weights.
+
+    "modular_flux" is a ModularPipeline with the components of "flux".
+    """
+    if name.startswith(PREFIX):
+        family = name.removeprefix(PREFIX)
+        return modular(build(family, size, dtype, seed), family)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pipe = _BUILDERS[name](SIZES[size])
@@ -83,6 +90,9 @@ def _load_as(part: torch.nn.Module, dtype: torch.dtype) -> None:
 
 def inputs(name: str, size: str = "tiny", seed: int = 0) -> dict[str, Any]:
     """The arguments of one call that fits `build(name, size)`."""
+    if name.startswith(PREFIX):
+        family = name.removeprefix(PREFIX)
+        return taken(inputs(family, size, seed), family)
     s = SIZES[size]
     pixels = s.video_pixels if name in _VIDEO else s.pixels
     call: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """Fake weights: tensors with shape and dtype but no bytes, in modules that can still be cast and run."""
 
 from collections.abc import Callable
+from functools import cache
 from types import MethodType
 from typing import Any
 
@@ -9,10 +10,43 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from memplan.probes.fakes.values import carries, exact, keep, snapshot
 
+CPU = torch.device("cpu")
+Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
+"""Size, stride in elements, and dtype."""
+
 
 def fresh_mode() -> FakeTensorMode:
     """The mode of one twin. It lets real tensors in: constants that a module keeps outside its parameters."""
     return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def fake_tensor(
+    mode: FakeTensorMode, layout: Layout, base: torch.Tensor | None = None, offset: int = 0
+) -> torch.Tensor:
+    """A fake CPU tensor of `mode`: a new one, or a view of the storage of `base` from the element `offset` on.
+
+    It is what FakeTensorMode makes, in a tenth of the time: past the dispatcher, with attributes copied from another.
+    """
+    size, stride, dtype = layout
+    with torch._C._DisableTorchDispatch():
+        if base is None:
+            meta = torch.empty_strided(size, stride, dtype=dtype, device="meta")
+        else:
+            meta = torch.empty(0, dtype=dtype, device="meta")
+            meta.set_(base.untyped_storage(), offset, size, stride)
+        fake: Any = torch.Tensor._make_subclass(
+            FakeTensor, meta, False, dispatch_device=True, device_for_backend_keys=CPU
+        )
+        torch._C._set_throw_on_mutable_data_ptr(fake)  # there are no data
+    vars(fake).update(_attributes(), fake_mode=mode)
+    return fake
+
+
+@cache
+def _attributes() -> dict[str, Any]:
+    """What every new fake tensor has."""
+    with torch._C._DisableTorchDispatch():
+        return dict(vars(FakeTensor(fresh_mode(), torch.empty(0, device="meta"), CPU)))
 
 
 def fake_of(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
@@ -20,9 +54,9 @@ def fake_of(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
 
     Small integers and booleans keep their values.
     """
-    with mode:
-        fake = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="cpu")
-        fake = torch.nn.Parameter(fake, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else fake
+    fake: Any = fake_tensor(mode, (tensor.size(), tensor.stride(), tensor.dtype))
+    if isinstance(tensor, torch.nn.Parameter):
+        fake._is_param = True  # all that torch.nn.Parameter does to a tensor of a subclass
     if exact(tensor.dtype) and not isinstance(tensor, FakeTensor) and carries(tensor):
         keep(fake, snapshot(tensor))
     return fake

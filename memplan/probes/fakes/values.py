@@ -4,7 +4,8 @@ A small tensor that is given to a component keeps its values, unless they come f
 computed from such tensors alone: code that branches on the lengths of a mask takes the branch of the real call.
 """
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,7 +106,7 @@ def compute(func: Any, args: Any, kwargs: Any, out: Any = None) -> Any:
             reals[id(leaf)] = value.tensor if value else leaf
         return reals[id(leaf)]
 
-    with _disable_current_modes():
+    with _disable_current_modes(), _one_thread():
         result = func(*tree_map(real, args), **tree_map(real, kwargs))
     sources = {source for value in before for source in value.memory.sources}
     for tensor in written(func, args, kwargs):
@@ -117,6 +118,17 @@ def compute(func: Any, args: Any, kwargs: Any, out: Any = None) -> Any:
             memory = memories.setdefault(made.untyped_storage()._cdata, Memory(sources))
             vars(fake)["value"] = Value(made, memory)
     return result
+
+
+@contextmanager
+def _one_thread() -> Generator[None]:
+    """One thread for tensors so small that others would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def written(func: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:

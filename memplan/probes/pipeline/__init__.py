@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from memplan.facts import Component, Model, Weight
 from memplan.probes.fakes import quantized
-from memplan.probes.pipeline import casting, grouping, quantizing
+from memplan.probes.pipeline import casting, grouping, modular, quantizing
 from memplan.probes.trace import variants
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate")
@@ -31,7 +31,11 @@ def measure(pipe: Any, name: str = "", source: str = "", files: Mapping[str, str
     shared = _shared(modules)
     with unset_fake_temporarily():  # the copies that are hooked must be plain, even where fakes are being made
         found = [_component(key, module, owner, shared.get(key)) for key, module in modules.items()]
-        components = tuple(replace(part, file=files.get(part.name, "")) for part in found)
+        own = modular.lacks_of_parts(pipe, modules)
+        components = tuple(
+            replace(part, file=files.get(part.name, ""), lacks=(*part.lacks, *own.get(part.name, {}).items()))
+            for part in found
+        )
     # The library asks for its exclusions only about components that its sequence does not name.
     order, excluded = _offload_order(pipe, modules), getattr(pipe, "_exclude_from_cpu_offload", ())
     return Model(
@@ -43,6 +47,7 @@ def measure(pipe: Any, name: str = "", source: str = "", files: Mapping[str, str
         never_sequential=tuple(key for key in excluded if key in modules),
         source=source,
         versions=tuple(_versions()),
+        lacks=tuple(modular.lacks(pipe)),
     )
 
 

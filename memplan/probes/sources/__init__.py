@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memplan.catalogue.models import find, is_bundled
-from memplan.errors import BadInput, Unsupported
+from memplan.errors import BadInput
 from memplan.probes.sources.index import read_index
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def look(source: Any) -> Any:
 
 
 def open_pipeline(source: Any, dtype: str | None = None) -> "Twin":
-    """The twin of `source`: a DiffusionPipeline, a module, modules by name, a path, a bundled name, or a Hub id.
+    """The twin of `source`: a pipeline of diffusers, a module, modules by name, a path, a bundled name, or a Hub id.
 
     The last three may be followed by ",COMPONENT=FILE.gguf", from which that component is loaded instead.
 
@@ -134,17 +134,16 @@ def _live(source: Any, dtype: str | None) -> "Twin":
     from memplan.probes.fakes.twin import live_twin
     from memplan.probes.sources.modules import Modules, as_pipeline
 
-    if isinstance(source, ModularPipeline):
-        raise Unsupported(
-            f"{type(source).__name__} is a ModularPipeline, which has none of diffusers' ways to offload a pipeline, "
-            f"and cannot be planned. Give the DiffusionPipeline of the model, or modules by name with their own calls."
-        )
     pipe = as_pipeline(source)
-    if not isinstance(pipe, DiffusionPipeline | Modules):
-        choices = "a DiffusionPipeline, modules, a folder, a file, a Hub id or a bundled name"
+    if not isinstance(pipe, DiffusionPipeline | ModularPipeline | Modules):
+        choices = "a pipeline of diffusers, modules, a folder, a file, a Hub id or a bundled name"
         raise BadInput(f"cannot open a {type(source).__name__}: give {choices}.")
     if dtype is not None:
         raise BadInput(
             f"dtype={dtype!r} means nothing for a pipeline in memory, which is loaded already. Leave it out."
         )
+    if isinstance(pipe, ModularPipeline):
+        from memplan.probes.sources.modular import modular_twin
+
+        return modular_twin(pipe)
     return live_twin(pipe)

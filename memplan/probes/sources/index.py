@@ -18,7 +18,9 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise BadInput(f"{folder} is a file; give the folder of a pipeline, the one with model_index.json in it.")
     if not (folder / "model_index.json").exists():
         if (folder / MODULAR).exists():
-            raise Unsupported(f"{folder} is a ModularPipeline, which cannot be planned. Give the model's own pipeline.")
+            raise Unsupported(
+                f"{folder} is a ModularPipeline, which is planned in memory only. Load it, and give that."
+            )
         raise BadInput(
             f"{folder} has no model_index.json, so it is not a saved pipeline. Give the folder that "
             f"pipe.save_pretrained() wrote or that was downloaded whole."

@@ -32,6 +32,8 @@ IMAGE, VIDEO = 4, 5
 """Dimensions of a batch of images, and of videos."""
 POSTPROCESSING = "post-processing"
 """The phase in which the pipeline makes pictures of what was decoded."""
+OTHERS = {"safety_checker": "safety check", "connectors": "text encoding", "vocoder": "decoding"}
+"""Phases of components that are known by their names: connectors refine a text's embeddings, vocoders make sound."""
 SHOWN = 60
 """Characters of an argument that are shown."""
 SIZES = ("height", "width", "num_frames", "num_images_per_prompt", "num_videos_per_prompt", "num_inference_steps")
@@ -116,8 +118,8 @@ def phase(module: torch.nn.Module | None, component: str, method: str) -> str:
         return "decoding"
     if method == "encode" or type(module).__module__ == "diffusers.models.adapter":
         return "image encoding"
-    if component == "safety_checker":
-        return "safety check"
+    if component in OTHERS:
+        return OTHERS[component]
     if type(module).__module__.startswith("transformers."):
         return "image encoding" if "image" in component or "vision" in component else TEXT_ENCODING
     return "denoising"

@@ -6,7 +6,7 @@ A call that was made before with the same shapes is replayed from memory.
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from memplan.probes.fakes.values import Source, carries, keep, snapshot
+from memplan.probes.trace.known import KnownOps
 from memplan.probes.trace.ledger import Ledger, Pools, Recording
 from memplan.probes.trace.replay import replaying
 from memplan.probes.trace.shapes import fill, shapes, signature
@@ -78,6 +79,10 @@ class Doors:
     failed: dict[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)
     inside: bool = False
 
+    def __post_init__(self) -> None:
+        """No op has run in a component."""
+        self.known = KnownOps(self.mode)
+
     @contextmanager
     def open(self, components: dict[str, nn.Module]) -> Generator[None]:
         """Stand at the doors of `components` for the length of the context."""
@@ -92,6 +97,7 @@ class Doors:
         attributes = vars(door.module)
         had = attributes.get(door.method)
 
+        @wraps(door.original)  # pipelines look at what a component's forward takes
         def guarded(*args: Any, **kwargs: Any) -> Any:
             return door.original(*args, **kwargs) if self.inside else self.visit(door, args, kwargs)
 
@@ -158,7 +164,7 @@ class Doors:
         return Visit(door.component, door.method, recording, shape, recording.base, sources=sources)
 
     def _tracker(self) -> Tracker:
-        return Tracker(self.ledger, self.device)
+        return Tracker(self.ledger, self.device, self.known)
 
     def _given(self, inputs: Any) -> dict[int, torch.Tensor]:
         """The tensors among `inputs` whose values are those of the real call, by their place."""

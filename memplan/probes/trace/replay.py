@@ -8,15 +8,15 @@ import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from memplan.probes.trace.ledger import Ledger, Stretch, tensors_in
+from memplan.probes.trace.moulds import FakeMaker, Mould, begins, cast
 
 REPEATED = ("encoder.forward", "decoder.forward", "blend_v", "blend_h", "blend_t")
 """What a VAE calls once per tile and per group of frames, or to blend two of them."""
@@ -24,22 +24,7 @@ ROWS = 2
 """Rows of a seam that are traced: each of the others allocates and frees what the second one does."""
 
 
-@dataclass(frozen=True)
-class Mould:
-    """A tensor that a call left behind: its view of a storage. `source` is the input that owns it, or None."""
-
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    offset: int
-    dtype: torch.dtype
-    storage: int
-    elements: int
-    source: int | None
-
-    @property
-    def whole(self) -> bool:
-        """Whether the view shows all of its storage."""
-        return self.offset == 0 and prod(self.size) == self.elements
+Owner = tuple[weakref.ref[Any], int]
 
 
 @dataclass
@@ -50,14 +35,14 @@ class Repeatable:
     height: int
     result: Any
     lists: list[list[Any]]
-    owners: list[weakref.ref[Any]]
+    owners: list[Owner]
 
 
 @contextmanager
 def replaying(root: nn.Module, ledger: Ledger, mode: FakeTensorMode) -> Generator[None]:
     """Replay what `root` repeats for the length of the context, with fake tensors of `mode`."""
-    maker = Maker(ledger, mode)
-    undo = [_guard(owner, method, maker) for owner, method in _repeated(root)]
+    caster = Caster(ledger, FakeMaker(mode))
+    undo = [_guard(owner, method, caster) for owner, method in _repeated(root)]
     try:
         yield
     finally:
@@ -73,7 +58,7 @@ def _repeated(root: nn.Module) -> Iterator[tuple[nn.Module, str]]:
             yield owner, method
 
 
-def _guard(owner: nn.Module, method: str, maker: "Maker") -> Callable[[], None]:
+def _guard(owner: nn.Module, method: str, caster: "Caster") -> Callable[[], None]:
     seen: dict[Any, Repeatable] = {}
     had, original = owner.__dict__.get(method), getattr(owner, method)
     called = _few_rows(original) if method.startswith("blend") else original
@@ -81,8 +66,8 @@ def _guard(owner: nn.Module, method: str, maker: "Maker") -> Callable[[], None]:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         key = _signature((args, kwargs))
         if key in seen:
-            return _again(seen[key], maker, args, kwargs)
-        seen[key] = known = _first(maker.ledger, called, args, kwargs)
+            return _again(seen[key], caster, args, kwargs)
+        seen[key] = known = _first(caster.ledger, called, args, kwargs)
         result, known.result = known.result, _moulds(known.result, known.owners)
         return result
 
@@ -106,7 +91,7 @@ def _few_rows(blend: Callable[..., Any]) -> Callable[..., Any]:
 
 def _first(ledger: Ledger, original: Callable[..., Any], args: Any, kwargs: Any) -> Repeatable:
     """Run the call and keep what it did; the lists among its arguments may be changed by it."""
-    lists, owners = _lists(args, kwargs), _storages(args, kwargs)
+    lists, owners = _lists(args, kwargs), _owners(args, kwargs)
     before = [[_reference(entry) for entry in values] for values in lists]
     ledger.cut()
     recording, start = ledger.recording, len(ledger.recording.stretches) - 1
@@ -121,9 +106,9 @@ def _first(ledger: Ledger, original: Callable[..., Any], args: Any, kwargs: Any)
     return Repeatable(stretches, height, result, changed, owners)
 
 
-def _again(known: Repeatable, maker: "Maker", args: Any, kwargs: Any) -> Any:
+def _again(known: Repeatable, caster: "Caster", args: Any, kwargs: Any) -> Any:
     """What the first call did, once more."""
-    ledger = maker.ledger
+    ledger = caster.ledger
     rise = max(ledger.live - ledger.recording.base - known.height, 0)
     known.height += rise
     for stretch in known.stretches:
@@ -135,8 +120,8 @@ def _again(known: Repeatable, maker: "Maker", args: Any, kwargs: Any) -> Any:
     for values, changes in zip(_lists(args, kwargs), known.lists, strict=True):
         for index, change in enumerate(changes):
             if change is not KEPT:
-                values[index] = maker.cast(change, made, owners)
-    return maker.cast(known.result, made, owners)
+                values[index] = caster.cast(change, made, owners)
+    return caster.cast(known.result, made, owners)
 
 
 def _reference(entry: Any) -> Callable[[], Any]:
@@ -158,50 +143,35 @@ def _signature(inputs: Any) -> Any:
     return str(tree), shapes
 
 
-def _storages(args: Any, kwargs: Any) -> list[weakref.ref[Any]]:
-    """The storages of the tensors given, in order, without keeping them alive."""
-    return [weakref.ref(tensor.untyped_storage()) for tensor in tensors_in(tree_leaves((args, kwargs)))]
+def _owners(args: Any, kwargs: Any) -> list[Owner]:
+    """The storages of the tensors given, in order, without keeping them alive, and where in them the tensors begin."""
+    given = tensors_in(tree_leaves((args, kwargs)))
+    return [(weakref.ref(tensor.untyped_storage()), begins(tensor)) for tensor in given]
 
 
-def _moulds(value: Any, owners: list[weakref.ref[Any]]) -> Any:
+def _moulds(value: Any, owners: list[Owner]) -> Any:
     def mould(tensor: Any) -> Any:
         if not isinstance(tensor, torch.Tensor):
             return tensor
         storage = tensor.untyped_storage()
-        source = next((i for i, owner in enumerate(owners) if owner() is storage), None)
-        elements = int(storage.nbytes()) // tensor.element_size()
-        view = (tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()), tensor.dtype)
-        return Mould(*view, storage._cdata, elements, source)
+        source = next((i for i, (owner, _) in enumerate(owners) if owner() is storage), None)
+        return Mould.of(tensor, source, 0 if source is None else owners[source][1])
 
     return tree_map(mould, value)
 
 
 @dataclass(frozen=True)
-class Maker:
-    """Makes tensors from moulds. It goes past the dispatcher, through which each would take half a millisecond."""
+class Caster:
+    """Makes tensors from moulds and enters them into the ledger."""
 
     ledger: Ledger
-    mode: FakeTensorMode
+    maker: FakeMaker
 
     def cast(self, value: Any, made: dict[int, torch.Tensor], owners: list[torch.Tensor]) -> Any:
         """`value` with a tensor for each mould: a new one, or a view of one of `made` or `owners`."""
 
-        def cast(mould: Any) -> Any:
-            if not isinstance(mould, Mould):
-                return mould
-            if mould.source is None and mould.storage not in made:
-                view = (mould.size, mould.stride) if mould.whole else ((mould.elements,), (1,))
-                made[mould.storage] = self._new(*view, mould.dtype)
-                if mould.whole:
-                    return made[mould.storage]
-            base = made[mould.storage] if mould.source is None else owners[mould.source]
-            return base.as_strided(mould.size, mould.stride, mould.offset)
-
-        return tree_map(cast, value)
-
-    def _new(self, size: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        with in_kernel_invocation_manager(self.mode):
-            meta = torch.empty_strided(size, stride, dtype=dtype, device="meta")
-        fake = FakeTensor(self.mode, meta, torch.device("cpu"))
-        self.ledger.admit(fake)
-        return fake
+        if not isinstance(value, Mould):
+            return tree_map(lambda leaf: self.cast(leaf, made, owners) if isinstance(leaf, Mould) else leaf, value)
+        tensor = cast(value, self.maker, made, owners)
+        self.ledger.admit(tensor)
+        return tensor

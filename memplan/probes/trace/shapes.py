@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_map
 
 from memplan.probes.fakes.values import exact, read
+from memplan.probes.trace.moulds import untouched
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Shape:
         """Zeros of this shape, or the value; views share what is in `storages`. Pages of zeros are not touched."""
         with _disable_current_modes():
             if self.storage not in storages:
-                storages[self.storage] = torch.from_numpy(np.zeros(self.nbytes, dtype=np.uint8))
+                storages[self.storage] = untouched(self.nbytes)
             whole = storages[self.storage][: self.nbytes // self.dtype.itemsize * self.dtype.itemsize]
             zeros = whole.view(self.dtype).as_strided(self.size, self.stride, self.offset)
             return zeros if self.value is None else zeros.copy_(self.value)

@@ -1,15 +1,16 @@
 """Watches every op of a dry run and enters its outputs, workspace, FLOPs and traffic into the ledger."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass_type
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from memplan.probes.fakes.values import follow
 from memplan.probes.trace.dependent import Decisions, is_dependent, sentence
-from memplan.probes.trace.ledger import Ledger, tensors_in
+from memplan.probes.trace.known import Cost, KnownOps, KnownOwnOps
+from memplan.probes.trace.ledger import Ledger
 from memplan.probes.trace.strides import corrected
 from memplan.probes.trace.workspace import workspace
 
@@ -18,15 +19,21 @@ class Tracker(TorchDispatchMode):
     """A dispatch mode over one ledger. `device` is the kind whose kernels are assumed: "cuda" or "cpu".
 
     Two may be open: one for the pipeline's own code and, above the fake mode, one inside a component; only the
-    innermost counts.
+    innermost counts. Ops that are `known` do not run again; by default those of the pipeline's own code.
     """
 
-    def __init__(self, ledger: Ledger, device: str) -> None:
+    def __init__(self, ledger: Ledger, device: str, known: KnownOps | None = None) -> None:
         """Watch for `ledger`."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.ledger = ledger
         self.device = device
+        self.known = known or KnownOwnOps(ledger)
         self._decisions = Decisions(ledger, lambda func, args: self.__torch_dispatch__(func, (), args))
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether torch should keep its compiler out of each op, which costs time: nothing is compiled here."""
+        return False
 
     def __enter__(self) -> "Tracker":
         """Begin to watch; an outer tracker rests meanwhile."""
@@ -45,14 +52,24 @@ class Tracker(TorchDispatchMode):
         if any(map(is_traceable_wrapper_subclass_type, types)):
             return NotImplemented
         kwargs = kwargs or {}
-        if self._level != self.ledger.depth:
+        if self._level != self.ledger.depth or func.namespace == "prim":  # a question about a tensor, and no op
             return func(*args, **kwargs)
         self.ledger.resume()
-        inputs = tensors_in(tree_leaves((args, kwargs)))
-        out = corrected(func, args, kwargs, self._run(func, args, kwargs, inputs), inputs)
+        inputs = list(_tensors((*args, *kwargs.values())))
+        key = self.known.key(func, args, kwargs, inputs)
+        known = self.known.get(key)
+        if known:
+            out = self.known.again(known, inputs)
+        else:
+            out = corrected(func, args, kwargs, self._run(func, args, kwargs, inputs), inputs)
         if self.ledger.place:
             follow(func, args, kwargs, out, inputs)
-        self._account(func, args, kwargs, out, inputs)
+        self._admit(func, out, inputs)
+        cost = known.cost if known else self._cost(func, args, kwargs, out)
+        if not func.is_view:
+            self.ledger.note(str(func._overloadpacket), cost.workspace, cost.flops, cost.traffic)
+        if key and not known:
+            self.known.learn(key, out, inputs, cost)
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any, inputs: list[torch.Tensor]) -> Any:
@@ -63,9 +80,9 @@ class Tracker(TorchDispatchMode):
             self.ledger.assume(f"{words} reads zeros that stand for what a component gives")
         return func(*args, **kwargs)
 
-    def _account(self, func: Any, args: Any, kwargs: Any, out: Any, inputs: list[torch.Tensor]) -> None:
-        ledger = self.ledger
-        outputs = tensors_in(tree_leaves(out))
+    def _admit(self, func: Any, out: Any, inputs: list[torch.Tensor]) -> None:
+        """Enter what the op made, and whether its values are those of the real call."""
+        ledger, outputs = self.ledger, list(_tensors((out,)))
         new = [t for t in outputs if not ledger.knows(t)]
         if new:
             given = {t.untyped_storage()._cdata for t in inputs}
@@ -75,9 +92,20 @@ class Tracker(TorchDispatchMode):
         if torch.Tag.nondeterministic_seeded in func.tags or any(map(ledger.doubts, inputs)):
             for t in outputs:
                 ledger.doubt(t)
+
+    def _cost(self, func: Any, args: Any, kwargs: Any, out: Any) -> Cost:
         if func.is_view:
-            return
+            return Cost(0, 0, 0)
         count = flop_registry.get(func._overloadpacket)
         flops = int(count(*args, **kwargs, out_val=out)) if count else 0
-        traffic = sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
-        ledger.note(str(func._overloadpacket), workspace(func, args, outputs, self.device), flops, traffic)
+        traffic = sum(t.numel() * t.element_size() for t in _tensors((*args, *kwargs.values(), out)))
+        return Cost(workspace(func, args, list(_tensors((out,))), self.device), flops, traffic)
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """The tensors among an op's arguments or results, also those in lists."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)

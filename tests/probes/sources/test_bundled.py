@@ -19,8 +19,8 @@ GIB = 1024**3
 PROMPT = "An astronaut riding a green horse through a field of sunflowers, in the style of a woodcut"
 SHORT = {"num_inference_steps": 2, "height": 256, "width": 256}
 """Two steps: the experts of Wan 2.2 take one each."""
-FRAMES = {"num_frames": 9, "video_length": 9}
-"""What pipelines call the length of a video, and one that each of them accepts."""
+FRAMES = {"num_frames": 9, "video_length": 16}
+"""What pipelines call the length of a video, and one that each of them accepts: Latte has positions for 16."""
 QUICK = ("sd1.5", "flux.1-dev")
 """Models that every run of the tests builds; the others take seconds each."""
 SLOW = ("sdxl", "wan2.1-t2v-1.3b")

@@ -232,6 +232,8 @@ def test_the_pipelines_own_words_are_kept(change: dict[str, Any], words: str) ->
         ("vae", "decode", "decoding"),
         ("vae", "encode", "image encoding"),
         ("safety_checker", "forward", "safety check"),
+        ("connectors", "forward", "text encoding"),
+        ("vocoder", "forward", "decoding"),
         ("text_encoder", "forward", "text encoding"),
         ("transformer", "forward", "denoising"),
     ],
