@@ -170,9 +170,13 @@ class GroupOffload(Strategy):
 
 
 def way_back(part: Any) -> Undo:
-    """Takes the hooks off again and leaves each module and weight as it is now."""
-    before = [attributes(module, "forward") for module in part.modules()]
-    unhooked = [module for module in part.modules() if not hasattr(module, "_diffusers_hook")]
+    """Takes the hooks off again and leaves each module and weight as it is now.
+
+    Of a LoRA that has been loaded meanwhile, to which diffusers hangs hooks as well, the layers stay.
+    """
+    now = list(part.modules())
+    before = [attributes(module, "forward") for module in now]
+    hooked = {id(module) for module in now if hasattr(module, "_diffusers_hook")}
     home = homes(part)
 
     def undo() -> None:
@@ -182,9 +186,10 @@ def way_back(part: Any) -> Undo:
         for hook in HOOKS:
             registry.remove_hook(hook, recurse=True)
         registry.invalidate_child_registries_cache()
-        for module in unhooked:
-            if not getattr(vars(module).get("_diffusers_hook"), "hooks", True):
+        for module in part.modules():
+            if id(module) not in hooked and not getattr(vars(module).get("_diffusers_hook"), "hooks", True):
                 del module._diffusers_hook
+                vars(module).pop("forward", None)  # which `before` gives those back that had one
         for restore in (*before, home):
             restore()
 
