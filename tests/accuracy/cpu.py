@@ -18,7 +18,7 @@ CONVOLUTIONAL = ("unet", "vae")
 SMALL = 64
 """Bytes that scalars may take beside the tensors of a call."""
 
-WITHOUT_A_DECODE = {"output_type": "latent"}
+WITHOUT_A_DECODE: dict[str, Any] = {"output_type": "latent"}
 """For bfloat16: a processor without its instructions takes minutes for one decode."""
 
 

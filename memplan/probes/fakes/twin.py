@@ -55,10 +55,10 @@ def live_twin(pipe: Any) -> Twin:
         memo.update(_fakes(name, _unwrapped(module), mode))
         memo.update(_left_behind(_unwrapped(module)))
     parts = {name: _copied(name, _unwrapped(part), memo) for name, part in pipe.components.items()}
-    for name, module in parts.items():
+    for module in parts.values():
         if isinstance(module, torch.nn.Module):
             _freed_from_hooks(module)
-            quantized.settle(name, module)
+            quantized.settle(module)
     for name, module in modules_of(pipe).items():
         _casting_again(_unwrapped(module), parts[name])
     twin = copy.copy(pipe)

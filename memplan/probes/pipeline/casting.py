@@ -39,12 +39,9 @@ def lack(module: torch.nn.Module, dtype: str) -> str | None:
         return f"this {kind} in float16 is cast to float32 for each decode, which undoes the cast to float8"
     if any(p.dtype.is_floating_point and p.dtype.itemsize == 1 for p in module.parameters()):
         return f"{kind} is stored in float8 already"
-    path, variant = next(adapters.variants(module), ("", ""))
-    return (
-        f"{path} of {kind} has a {variant}, and torch does not add up the float8 weights that it reads"
-        if path
-        else None
-    )
+    for path, variant in adapters.variants(module):
+        return f"{path} of {kind} has a {variant}, and torch does not add up the float8 weights that it would read"
+    return None
 
 
 def cast(module: torch.nn.Module, index: Mapping[str, int]) -> tuple[int, ...]:
