@@ -147,11 +147,14 @@ def _eight_bit(path: str, layer: Any, weight: Any, mode: FakeTensorMode) -> dict
 
 
 def settle(module: torch.nn.Module) -> None:
-    """Let the layers of a copy with fakes run as on a GPU: those of 4 bits would pack their weight for the CPU."""
+    """Let the layers of a copy with fakes run as on a GPU."""
     for layer in module.modules():
         weight = layer._parameters.get("weight")
-        if weight is not None and "quant_state" in vars(weight):
-            vars(layer)["support_avx512bf16_for_cpu"] = False
+        beside = {} if weight is None else vars(weight)
+        if "quant_state" in beside:
+            vars(layer)["support_avx512bf16_for_cpu"] = False  # it would pack its weight for the CPU
+        elif "SCB" in beside:
+            layer.training = False  # a CPU takes another way in training
 
 
 # ---- what the libraries refuse ---------------------------------------------------------------------------------------
@@ -170,7 +173,7 @@ def lacks(module: torch.nn.Module) -> Iterator[tuple[str, str]]:
         if "SCB" in beside:
             yield from (
                 (technique, f"{kind}: its 8-bit layers keep references to weights that have been moved")
-                for technique in ("sequential", "group_offload")
+                for technique in ("sequential", "group_offload", "model_offload")
             )
         if is_traceable_wrapper_subclass(weight):
             yield "disk", f"{kind}: diffusers writes no weights of torchao into files"

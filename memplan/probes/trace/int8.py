@@ -56,22 +56,22 @@ class _Int8:
         del outliers  # until here, as in the kernels
         return quantized, scales, columns
 
-    def mixed(
-        self, rows: torch.Tensor, a: Any, b: Any, a_scales: Any, b_scales: Any, columns: Any = None, bias: Any = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def mixed(self, rows: torch.Tensor, *operands: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """As `scaled`, with the rows as they came for the columns with outliers: none."""
         held = rows.new_empty(0)
-        return self.scaled(a, b, a_scales, b_scales, bias=bias, dtype=rows.dtype), held
+        *matrices, _, bias = operands
+        return self.scaled(*matrices, bias=bias, dtype=rows.dtype), held
 
     def scaled(
-        self, a: torch.Tensor, b: torch.Tensor, a_scales: Any, b_scales: Any, bias: Any = None, dtype: Any = None
+        self, a: torch.Tensor, b: torch.Tensor, *scales: torch.Tensor, bias: Any = None, dtype: Any = None
     ) -> torch.Tensor:
         """(..., K) times (N, K), both in int8, to (..., N) in `dtype`."""
         product = self._multiply(a, b)
         flops = 2 * product.numel() * a.shape[-1]
         self.ledger.note("int8_scaled_mm", flops=flops, traffic=a.numel() + b.numel() + 4 * product.numel())
-        dequantize = self._dequantize_on_gpu if self.device == "cuda" else self._dequantize
-        return dequantize(product, a_scales, b_scales, bias, dtype or torch.float16)
+        if self.device == "cuda":
+            return _on_gpu(product, bias).to(dtype or torch.float16)
+        return _on_cpu(product, *scales, bias).to(dtype or torch.float16)
 
     def _multiply(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         if self.device == "cuda":
@@ -81,18 +81,20 @@ class _Int8:
             return torch._int_mm(a.reshape(-1, a.shape[-1]), b.t()).reshape(*a.shape[:-1], b.shape[0])
         return _in_float32(a, b)
 
-    def _dequantize_on_gpu(self, product: torch.Tensor, rows: Any, columns: Any, bias: Any, dtype: Any) -> torch.Tensor:
-        out = product.new_empty(product.shape, dtype=torch.float16)
-        if bias is not None and bias.dtype != torch.float16:
-            out.add_(bias)
-        return out.to(dtype)
 
-    def _dequantize(self, product: torch.Tensor, rows: Any, columns: Any, bias: Any, dtype: Any) -> torch.Tensor:
-        flat = product.view(-1, product.shape[-1])
-        out = flat * (rows.reshape(-1).unsqueeze(-1) * columns.reshape(-1).unsqueeze(0)) * 6.200124e-05
-        if bias is not None:
-            out += bias
-        return out.to(dtype)
+def _on_gpu(product: torch.Tensor, bias: Any) -> torch.Tensor:
+    """The product in float16; the kernel adds a bias of that dtype itself."""
+    out = product.new_empty(product.shape, dtype=torch.float16)
+    return out if bias is None or bias.dtype == torch.float16 else out.add_(bias)
+
+
+def _on_cpu(product: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, bias: Any) -> torch.Tensor:
+    """The product in float32."""
+    flat = product.view(-1, product.shape[-1])
+    out = flat * (rows.reshape(-1).unsqueeze(-1) * columns.reshape(-1).unsqueeze(0)) * 6.200124e-05
+    if bias is not None:
+        out += bias
+    return out
 
 
 def _in_float32(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
