@@ -170,13 +170,9 @@ class GroupOffload(Strategy):
 
 
 def way_back(part: Any) -> Undo:
-    """Takes the hooks off again and leaves each module and weight as it is now.
-
-    Of a LoRA that has been loaded meanwhile, to which diffusers hangs hooks as well, the layers stay.
-    """
-    now = list(part.modules())
-    before = [attributes(module, "forward") for module in now]
-    hooked = {id(module) for module in now if hasattr(module, "_diffusers_hook")}
+    """Takes the hooks off again, also those of a LoRA loaded since, and leaves each module and weight as it is now."""
+    before = [attributes(module, "forward") for module in part.modules()]
+    hooked = {id(module) for module in part.modules() if hasattr(module, "_diffusers_hook")}
     home = homes(part)
 
     def undo() -> None:

@@ -21,7 +21,7 @@ DIVISIBLE = 4
 def ops(ledger: Ledger, device: str) -> dict[Any, Callable[..., Any]]:
     """What runs on `device`, "cuda" or "cpu", in place of each op; nothing where bitsandbytes is not imported."""
     kernels = _Int8(ledger, device)
-    named = {
+    named: dict[str, Callable[..., Any]] = {
         "int8_vectorwise_quant": kernels.quantize,
         "int8_mixed_scaled_mm": kernels.mixed,
         "int8_scaled_mm": kernels.scaled,
@@ -71,7 +71,7 @@ class _Int8:
         self.ledger.note("int8_scaled_mm", flops=flops, traffic=a.numel() + b.numel() + 4 * product.numel())
         if self.device == "cuda":
             return _on_gpu(product, bias).to(dtype or torch.float16)
-        return _on_cpu(product, *scales, bias).to(dtype or torch.float16)
+        return _on_cpu(product, scales, bias).to(dtype or torch.float16)
 
     def _multiply(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         if self.device == "cuda":
@@ -88,8 +88,9 @@ def _on_gpu(product: torch.Tensor, bias: Any) -> torch.Tensor:
     return out if bias is None or bias.dtype == torch.float16 else out.add_(bias)
 
 
-def _on_cpu(product: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, bias: Any) -> torch.Tensor:
-    """The product in float32."""
+def _on_cpu(product: torch.Tensor, scales: tuple[torch.Tensor, ...], bias: Any) -> torch.Tensor:
+    """The product in float32; the scales are those of its rows and of its columns."""
+    rows, columns = scales
     flat = product.view(-1, product.shape[-1])
     out = flat * (rows.reshape(-1).unsqueeze(-1) * columns.reshape(-1).unsqueeze(0)) * 6.200124e-05
     if bias is not None:

@@ -22,12 +22,11 @@ BLOCKS_OF_32 = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "F16", "BF16")
 """The kinds that gguf quantizes to, and those that are not quantized."""
 BLOCKS_OF_256 = ("Q4_K", "Q6_K", "IQ4_XS")
 """Kinds that the layers of the tiny pipeline are too narrow for."""
+ALWAYS = ("Q4_0", torch.bfloat16)
 CASES = [
-    pytest.param("tiny", kind, dtype, marks=() if (kind, dtype) == ("Q4_0", torch.bfloat16) else pytest.mark.wide)
-    for kind in BLOCKS_OF_32
-    for dtype in (torch.bfloat16, torch.float32)
+    *(("tiny", kind, dtype) for kind in BLOCKS_OF_32 for dtype in (torch.bfloat16, torch.float32)),
+    *(("medium", kind, torch.bfloat16) for kind in BLOCKS_OF_256),
 ]
-CASES += [pytest.param("medium", kind, torch.bfloat16, marks=pytest.mark.wide) for kind in BLOCKS_OF_256]
 
 
 def saved(folder: Path, size: str, kind: str) -> tuple[Path, Path]:
@@ -59,12 +58,15 @@ def really(model: torch.nn.Module) -> dict[str, tuple[int, str]]:
 
 def peak_of(source: Any, call: dict[str, Any], dtype: torch.dtype | None = None) -> int:
     """What a call of the transformer holds by the dry run."""
-    twin = open_pipeline(source, dtype and str(dtype).removeprefix("torch."))
+    twin = open_pipeline(source, str(dtype).removeprefix("torch.") if dtype else None)
     return next(c.peak_segment.peak for c in dry_run(twin, call, device="cpu").calls if c.component == "transformer")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "kind", "dtype"), CASES)
+@pytest.mark.parametrize(
+    ("size", "kind", "dtype"),
+    [pytest.param(*case, marks=() if case[1:] == ALWAYS else pytest.mark.wide) for case in CASES],
+)
 def test_bytes_and_peak(size: str, kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
     folder, file = saved(tmp_path, size, kind)
     source = f"{folder},transformer={file}"
@@ -78,7 +80,7 @@ def test_bytes_and_peak(size: str, kind: str, dtype: torch.dtype, tmp_path: Path
     planned, live = peak_of(source, call, dtype), peak_of(pipe, call)
     measured = component_peaks(pipe, call)["transformer", "forward"]
     assert planned == live
-    assert abs(measured - planned) <= SMALL
+    assert abs(measured - planned) <= 2 * SMALL  # a table of values comes beside the scalars, of IQ4_XS
 
 
 @pytest.mark.wide
@@ -86,11 +88,11 @@ def test_original_names(tmp_path: Path) -> None:
     """Tensors that diffusers renames, splits and turns round; the file takes no room on the disk."""
     config = {"num_layers": 1, "num_single_layers": 1, "guidance_embeds": False}
     with torch.device("meta"):
-        FluxTransformer2DModel(**config).save_config(tmp_path / "transformer")  # type: ignore[arg-type]
+        FluxTransformer2DModel(**config).save_config(tmp_path / "transformer")
     file = write(tmp_path / "x.gguf", published())
     real = really(loaded(file, tmp_path, COMPUTE))
     with torch.device("meta"):
-        model = FluxTransformer2DModel(**config).to(COMPUTE)  # type: ignore[arg-type]
+        model = FluxTransformer2DModel(**config).to(COMPUTE)
     twin = open_pipeline({"transformer": model.to_empty(device="cpu")})
     from memplan.probes.sources.gguf import quantize
 
