@@ -8,8 +8,11 @@ import torch
 from diffusers import FluxTransformer2DModel, GGUFQuantizationConfig
 
 from memplan.errors import BadInput, Unsupported
+from memplan.probes.fakes.fake import fresh_mode
 from memplan.probes.pipeline import measure
 from memplan.probes.sources import open_pipeline
+from memplan.probes.sources.gguf import quantize
+from memplan.probes.sources.skeleton import fake_module
 from memplan.probes.trace import dry_run
 from tests.accuracy.cpu import SMALL, WITHOUT_A_DECODE
 from tests.accuracy.measured import component_peaks
@@ -86,18 +89,12 @@ def test_bytes_and_peak(size: str, kind: str, dtype: torch.dtype, tmp_path: Path
 @pytest.mark.wide
 def test_original_names(tmp_path: Path) -> None:
     """Tensors that diffusers renames, splits and turns round; the file takes no room on the disk."""
-    config = {"num_layers": 1, "num_single_layers": 1, "guidance_embeds": False}
-    with torch.device("meta"):
-        FluxTransformer2DModel(**config).save_config(tmp_path / "transformer")
+    mode, kind = fresh_mode(), FluxTransformer2DModel
+    planned = fake_module(kind, {"num_layers": 1, "num_single_layers": 1, "guidance_embeds": False}, COMPUTE, mode)
+    planned.save_config(tmp_path / "transformer")
     file = write(tmp_path / "x.gguf", published())
-    real = really(loaded(file, tmp_path, COMPUTE))
-    with torch.device("meta"):
-        model = FluxTransformer2DModel(**config).to(COMPUTE)
-    twin = open_pipeline({"transformer": model.to_empty(device="cpu")})
-    from memplan.probes.sources.gguf import quantize
-
-    quantize(twin.pipe.transformer, file, twin.mode)
-    assert {w.name: (w.nbytes, w.dtype) for w in measure(twin.pipe).component("transformer").weights} == real
+    quantize(planned, file, mode)
+    assert really(planned) == really(loaded(file, tmp_path, COMPUTE))
 
 
 def test_a_big_endian_file(tmp_path: Path) -> None:
