@@ -11,7 +11,7 @@ from diffusers.hooks import apply_layerwise_casting
 import memplan
 from memplan.applier import apply
 from memplan.errors import Unsupported
-from memplan.facts import Facts
+from memplan.facts import Component, Facts
 from memplan.probes.pipeline import measure
 from memplan.probes.sources import open_pipeline
 from memplan.probes.trace import dry_run
@@ -47,19 +47,23 @@ def states(pipe: Any) -> list[tuple[Any, ...]]:
 
 
 # ---- bytes -----------------------------------------------------------------------------------------------------------
-def test_bytes_of_a_lora() -> None:
+@pytest.mark.parametrize("name", some(("transformer", "text_encoder"), "text_encoder"))
+def test_bytes_of_a_lora(name: str) -> None:
     """Of each layer of m inputs and n outputs r * (m + n) more."""
-    without, pipe = measure(build("flux")), with_lora(build("flux"))
-    targets = {"transformer": ATTENTION, "text_encoder": CLIP}
-    for name, suffixes in targets.items():
-        layers = [m.base_layer for p, m in getattr(pipe, name).named_modules() if p.endswith(suffixes)]
-        expected = sum(RANK * (layer.in_features + layer.out_features) * 4 for layer in layers)
-        assert layers
-        for twin in (pipe, open_pipeline(pipe).pipe):
-            found = measure(twin).component(name)
-            assert found.size - without.component(name).size == expected
-            adapters = [w for w in found.weights if ".lora_" in w.name]
-            assert sum(w.nbytes for w in adapters) == expected
+    without, part = getattr(build("flux"), name), getattr(with_lora(build("flux")), name)
+    targets = {"transformer": ATTENTION, "text_encoder": CLIP}[name]
+    layers = [module.base_layer for path, module in part.named_modules() if path.endswith(targets)]
+    expected = sum(RANK * (layer.in_features + layer.out_features) * 4 for layer in layers)
+    assert layers
+    found = component(part)
+    assert found.size - sum(t.nbytes for t in (*without.parameters(), *without.buffers())) == expected
+    assert sum(w.nbytes for w in found.weights if ".lora_" in w.name) == expected
+
+
+def component(part: torch.nn.Module) -> Component:
+    """What is measured of a module with fake weights."""
+    (found,) = measure(open_pipeline(part).pipe).components
+    return found
 
 
 def plain(pipe: Any) -> Any:
@@ -177,20 +181,16 @@ def hooked(found: dict[str, Any]) -> dict[str, set[str]]:
 
 
 # ---- layerwise casting -----------------------------------------------------------------------------------------------
-@pytest.mark.slow
 @pytest.mark.parametrize("name", some(("transformer", "text_encoder", "text_encoder_2"), "text_encoder"))
 def test_casting_spares_adapters(name: str) -> None:
-    pipe = build("flux")
-    with_lora(pipe)
+    pipe = with_lora(build("flux"))
     add(pipe.text_encoder_2, T5)
-    facts = facts_of(pipe)
-    (strategy,) = (s for s in LayerwiseCasting.variants(facts) if s.component == name)
-    part = facts.model.component(name)
-    assert part.cast
-    assert not [part.weights[i].name for i in part.cast if ".lora_" in part.weights[i].name]
-    strategy.apply(pipe, "cpu")
-    stored = {w.name for w in measure(pipe).component(name).weights if w.dtype == "float8_e4m3fn"}
-    assert stored == {part.weights[i].name for i in part.cast}
+    part = component(getattr(pipe, name))
+    cast = {part.weights[i].name for i in part.cast}
+    assert cast
+    assert not [path for path in cast if ".lora_" in path]
+    LayerwiseCasting(name, skip=part.cast_skip).apply(pipe, "cpu")
+    assert {path for path, w in getattr(pipe, name).named_parameters() if w.dtype == FLOAT8} == cast
     pipe(**inputs("flux"))
 
 
@@ -260,6 +260,6 @@ def test_a_fused_dora_is_in_no_way_of_anything() -> None:
     pipe = build("flux")
     dora(pipe)
     pipe.fuse_lora(components=["transformer"])
-    component = measure(pipe).component("transformer")
-    assert component.lack("layerwise_casting") is None
-    assert not [technique for technique, _ in component.lacks if technique.startswith("leaf_level")]
+    found = measure(pipe).component("transformer")
+    assert found.lack("layerwise_casting") is None
+    assert not [technique for technique, _ in found.lacks if technique.startswith("leaf_level")]
