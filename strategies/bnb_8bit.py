@@ -19,7 +19,7 @@ class Bnb8bit(Quantization):
 
     It costs rounding of the inputs, and the time to look for outliers.
 
-    Traps: the T5 encoders' `wo` stays as it is; layers keep references to their weights, so that offloading in groups
+    Traps: the T5 encoders' `wo` stays as it is; layers keep references to their weights, so that offloading
     would not free them.
     """
 
@@ -30,6 +30,7 @@ class Bnb8bit(Quantization):
     breaks: ClassVar[tuple[tuple[str, str], ...]] = (
         ("layerwise_casting", "{kind} is stored in 8 bits already"),
         ("sequential", "{kind}: its 8-bit layers keep references to weights that have been moved"),
+        ("model_offload", "{kind}: its 8-bit layers keep references to weights that have been moved"),
         ("group_offload", "{kind}: its 8-bit layers keep references to weights that have been moved"),
     )
 

@@ -168,9 +168,9 @@ class GroupOffload(Strategy):
 
 
 def way_back(part: Any) -> Undo:
-    """Takes the hooks off again and leaves each module and weight as it is now."""
+    """Takes the hooks off again, also those of a LoRA loaded since, and leaves each module and weight as it is now."""
     before = [attributes(module, "forward") for module in part.modules()]
-    unhooked = [module for module in part.modules() if not hasattr(module, "_diffusers_hook")]
+    hooked = {id(module) for module in part.modules() if hasattr(module, "_diffusers_hook")}
     home = homes(part)
 
     def undo() -> None:
@@ -180,9 +180,10 @@ def way_back(part: Any) -> Undo:
         for hook in HOOKS:
             registry.remove_hook(hook, recurse=True)
         registry.invalidate_child_registries_cache()
-        for module in unhooked:
-            if not getattr(vars(module).get("_diffusers_hook"), "hooks", True):
+        for module in part.modules():
+            if id(module) not in hooked and not getattr(vars(module).get("_diffusers_hook"), "hooks", True):
                 del module._diffusers_hook
+                vars(module).pop("forward", None)  # which `before` gives those back that had one
         for restore in (*before, home):
             restore()
 

@@ -36,9 +36,10 @@ class ModelOffload(WholePipeline):
         return model.never_offloaded
 
     def lack(self, run: Run, component: Component) -> str | None:
-        """Components that accelerate cannot place, or whose weights another one moves as well."""
-        if component.lack("own_weights") or any(not weight.buffer for weight in component.weights):
-            return component.lack("own_weights")
+        """Components that accelerate cannot place or that break, or whose weights another one moves as well."""
+        lack = run.lack(component.name, "model_offload") or component.lack("own_weights")
+        if lack or any(not weight.buffer for weight in component.weights):
+            return lack
         return f"{component.name} has no parameters, by which accelerate finds where a component is"
 
     def refuses(self, run: Run) -> str | None:

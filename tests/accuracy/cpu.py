@@ -1,6 +1,6 @@
 """Dry runs with the CPU's kernels against real runs on this CPU."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,10 @@ from tests.pipelines import EVERY_FAMILY, build, inputs
 CONVOLUTIONAL = ("unet", "vae")
 """Components made of convolutions."""
 
-WITHOUT_A_DECODE = {"output_type": "latent"}
+SMALL = 64
+"""Bytes that scalars may take beside the tensors of a call."""
+
+WITHOUT_A_DECODE: dict[str, Any] = {"output_type": "latent"}
 """For bfloat16: a processor without its instructions takes minutes for one decode."""
 
 
@@ -41,9 +44,19 @@ class Pair:
         return 0.03 if self.component in CONVOLUTIONAL else 0.01
 
 
-def pairs(family: str, dtype: torch.dtype = torch.float32, size: str = "medium", **changes: Any) -> list[Pair]:
-    """Each component call of one pipeline, traced and then run; `changes` are other arguments of the call."""
+def pairs(
+    family: str,
+    dtype: torch.dtype = torch.float32,
+    size: str = "medium",
+    prepare: Callable[[Any], Any] = lambda pipe: None,
+    **changes: Any,
+) -> list[Pair]:
+    """Each component call of one pipeline, traced and then run; `changes` are other arguments of the call.
+
+    `prepare` is done to the pipeline before.
+    """
     pipe = build(family, size, dtype)
+    prepare(pipe)
     trace = dry_run(open_pipeline(pipe), inputs(family, size) | changes, device="cpu")
     traced: dict[tuple[str, str], int] = {}
     for step in trace.timeline:

@@ -1,13 +1,10 @@
 import pytest
 import torch
 
-from tests.accuracy.cpu import WITHOUT_A_DECODE, Pair, lines, pairs
+from tests.accuracy.cpu import SMALL, WITHOUT_A_DECODE, Pair, lines, pairs
 from tests.accuracy.measured import peak_of
 from tests.pipelines import EVERY_FAMILY
 from tests.some import some
-
-SCALARS = 64
-"""Bytes that scalars may take beside the tensors."""
 
 IN_BFLOAT16 = ("transformer",)
 """In bfloat16 oneDNN holds float32 copies where the processor lacks the instructions, and float32 sums by thread where
@@ -39,7 +36,7 @@ def test_peak_of_counts_what_is_freed_meanwhile() -> None:
         return second + 1
 
     result, peak = peak_of(work)
-    assert 2 * 4096 <= peak < 2 * 4096 + SCALARS
+    assert 2 * 4096 <= peak < 2 * 4096 + SMALL
     assert result.sum() == 2048
 
 

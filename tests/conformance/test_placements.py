@@ -3,7 +3,7 @@
 It says what holds from a component's second forward on: in the first, diffusers learns what to copy ahead.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
@@ -20,12 +20,13 @@ from memplan.probes.sources import open_pipeline
 from memplan.probes.trace import dry_run
 from memplan.registry import parse
 from memplan.run import Run
-from memplan.strategies import STRATEGIES, GroupOffload, OnCpu, OnGpu, SetAside
+from memplan.strategies import STRATEGIES, GroupOffload, ModelOffload, OnCpu, OnGpu, SequentialOffload, SetAside
 from memplan.strategy import Decision, Strategy
 from tests.conformance.device import Device, files, streams
 from tests.conformance.watch import Held, Moments, drawn, watched
 from tests.measured_facts import facts_of
 from tests.pipelines import build, inputs
+from tests.pipelines.loras import ATTENTION, add, fused, with_lora
 from tests.pipelines.pictures import image_encoder
 from tests.some import some
 from tests.test_strategy_laws import attributes, picture
@@ -139,6 +140,16 @@ def highest(moments: Moments) -> int:
     return max((own for _, found in moments.after for own, _ in found), default=0)  # nothing in host memory is seen
 
 
+EVERY = ("vae", "text_encoder", "text_encoder_2", "transformer")
+WITH_LORA: dict[str, tuple[Strategy, ...]] = {
+    "streamed": (GroupOffload("text_encoder", stream=True), GroupOffload("transformer", "block_level", 1, stream=True)),
+    "leaves": (GroupOffload("transformer"), GroupOffload("text_encoder")),
+    "whole components": (ModelOffload(EVERY),),
+    "one by one": (SequentialOffload(EVERY),),
+}
+"""Plans for FLUX with LoRAs."""
+
+
 # ---- the tests ------------------------------------------------------------------------------------------------------
 @pytest.mark.slow
 @pytest.mark.parametrize("family", some(FAMILIES, "sd3", "wan22"))
@@ -179,6 +190,27 @@ def test_settings_that_are_named_and_not_searched(family: str, setting: str, tmp
     hold_together(known, beside(known.facts, named))
     assert attributes(known.pipe) == before
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", some(WITH_LORA, "streamed"))
+@pytest.mark.parametrize("prepare", [with_lora, pytest.param(fused, marks=pytest.mark.wide)])
+def test_adapters_move_with_their_layers(prepare: Callable[[Any], Any], plan: str) -> None:
+    known = known_by("flux", prepare(build("flux")))
+    before = attributes(known.pipe)
+    hold_together(known, beside(known.facts, *WITH_LORA[plan]))
+    assert attributes(known.pipe) == before
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("kind", [{"use_dora": True}, {"kind": "LoHa"}, {"kind": "LoKr"}], ids=str)
+def test_what_is_not_refused_of_other_adapters_holds(kind: dict[str, Any]) -> None:
+    pipe = build("flux")
+    add(pipe.transformer, ATTENTION, **kind)
+    known = known_by("flux", pipe)
+    for plan in plans(known.facts):
+        assert GroupOffload("transformer") not in plan
+        hold_together(known, plan)
 
 
 @pytest.mark.slow

@@ -1,11 +1,15 @@
 """Copies a module without its weights, so that a library's hooks can be tried on the copy and read back."""
 
+from copy import copy as shallow
 from typing import Any
 
 import torch
 
 INSTALLED = ("forward", "_old_forward", "_hf_hook", "_diffusers_hook", "_apply")
 """Attributes that hooks leave on a module instance; a bare copy starts without them."""
+
+WRITTEN = ("MatmulLtState",)
+"""Classes of attributes that a module writes to when it is moved: bitsandbytes' 8-bit layers do. A copy has its own."""
 
 
 def bare(module: torch.nn.Module) -> torch.nn.Module:
@@ -21,12 +25,16 @@ def _module(module: torch.nn.Module, made: dict[int, Any]) -> torch.nn.Module:
         return made[id(module)]
     copy: torch.nn.Module = object.__new__(type(module))
     made[id(module)] = copy
-    state = {name: value for name, value in vars(module).items() if name not in INSTALLED}
+    state = {name: _own(value) for name, value in vars(module).items() if name not in INSTALLED}
     state["_parameters"] = {name: _tensor(p, made) for name, p in module._parameters.items()}
     state["_buffers"] = {name: _tensor(b, made) for name, b in module._buffers.items()}
     state["_modules"] = {name: m if m is None else _module(m, made) for name, m in module._modules.items()}
     vars(copy).update(state)
     return copy
+
+
+def _own(value: Any) -> Any:
+    return shallow(value) if type(value).__name__ in WRITTEN else value
 
 
 def _tensor(tensor: torch.Tensor | None, made: dict[int, Any]) -> torch.Tensor | None:

@@ -138,38 +138,28 @@ def _state(state: Any, mode: FakeTensorMode) -> Any:
 
 
 def _eight_bit(path: str, layer: Any, weight: Any, mode: FakeTensorMode) -> dict[int, Any]:
-    """The bytes and scales, which the layer takes over at its first call; it gets an empty state."""
+    """The bytes and scales, as the layer's state holds them from its first call on."""
+    if weight.has_fp16_weights:
+        raise Unsupported(f"{path} is kept in float16 and quantized in each call: load it with has_fp16_weights=False.")
     scales = weight.SCB if weight.SCB is not None else layer.state.SCB
     if scales is None:
         raise Unsupported(f"{path} is not quantized yet: move it to a device before planning.")
     plain: Any = fake_of(torch.nn.Parameter(weight.data, requires_grad=False), mode)
-    plain.SCB = fake_of(scales, mode)
-    return {id(weight): plain, id(layer.state): type(layer.state)()}
+    plain.SCB, plain.CB = fake_of(scales, mode), None  # the layer takes over what it finds there
+    state = copy.copy(layer.state)
+    state.CB, state.SCB, state.idx = plain.detach(), plain.SCB, None
+    return {id(weight): plain, id(layer.state): state}
 
 
-def settle(name: str, module: torch.nn.Module) -> None:
-    """Let the layers of a copy with fakes run as on a GPU; those of 8 bits say instead that they cannot."""
-    for path, layer in module.named_modules():
-        beside = vars(layer._parameters["weight"]) if layer._parameters.get("weight") is not None else {}
+def settle(module: torch.nn.Module) -> None:
+    """Let the layers of a copy with fakes run as on a GPU."""
+    for layer in module.modules():
+        weight = layer._parameters.get("weight")
+        beside = {} if weight is None else vars(weight)
         if "quant_state" in beside:
             vars(layer)["support_avx512bf16_for_cpu"] = False  # it would pack its weight for the CPU
         elif "SCB" in beside:
-            vars(layer)["forward"] = _Refusal(".".join(filter(None, (name, path))))
-
-
-class _Refusal:
-    """Stands for a forward that cannot be followed."""
-
-    def __init__(self, path: str) -> None:
-        """The layer at `path` refuses."""
-        self.path = path
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Raises Unsupported."""
-        raise Unsupported(
-            f"{self.path} has bitsandbytes' 8-bit weights: what it holds depends on how many outliers its input has, "
-            f"so no dry run can tell. Load it in 4 bits, with torchao or unquantized."
-        )
+            layer.training = False  # a CPU takes another way in training
 
 
 # ---- what the libraries refuse ---------------------------------------------------------------------------------------
@@ -188,7 +178,7 @@ def lacks(module: torch.nn.Module) -> Iterator[tuple[str, str]]:
         if "SCB" in beside:
             yield from (
                 (technique, f"{kind}: its 8-bit layers keep references to weights that have been moved")
-                for technique in ("sequential", "group_offload")
+                for technique in ("sequential", "group_offload", "model_offload")
             )
         if is_traceable_wrapper_subclass(weight):
             yield "disk", f"{kind}: diffusers writes no weights of torchao into files"

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from memplan.errors import Unsupported
-from memplan.probes.fakes import quantized
+from memplan.probes.fakes import adapters, quantized
 from memplan.probes.fakes.fake import fake_of, fresh_mode, make_castable
 
 
@@ -51,13 +51,14 @@ def live_twin(pipe: Any) -> Twin:
     mode = fresh_mode()
     memo: dict[int, Any] = {}
     for name, module in modules_of(pipe).items():
+        adapters.check(name, _unwrapped(module))
         memo.update(_fakes(name, _unwrapped(module), mode))
         memo.update(_left_behind(_unwrapped(module)))
     parts = {name: _copied(name, _unwrapped(part), memo) for name, part in pipe.components.items()}
-    for name, module in parts.items():
+    for module in parts.values():
         if isinstance(module, torch.nn.Module):
             _freed_from_hooks(module)
-            quantized.settle(name, module)
+            quantized.settle(module)
     for name, module in modules_of(pipe).items():
         _casting_again(_unwrapped(module), parts[name])
     twin = copy.copy(pipe)
@@ -169,12 +170,19 @@ def _freed_from_hooks(module: torch.nn.Module) -> None:
 
 
 def _casting_again(original: torch.nn.Module, copied: torch.nn.Module) -> None:
-    """Put layerwise casting on the copy where the original has it: weights stored in 8 bits compute in more."""
+    """Put layerwise casting on the copy where the original has it: weights stored in 8 bits compute in more.
+
+    It keeps peft from casting inputs to the dtype in which an adapter is stored; that comes along.
+    """
     from diffusers.hooks import HookRegistry
-    from diffusers.hooks.layerwise_casting import LayerwiseCastingHook
+    from diffusers.hooks.layerwise_casting import LayerwiseCastingHook, PeftInputAutocastDisableHook
 
     for theirs, ours in zip(original.modules(), copied.modules(), strict=True):
         for name, hook in getattr(theirs.__dict__.get("_diffusers_hook"), "hooks", {}).items():
+            fresh: Any = None
             if isinstance(hook, LayerwiseCastingHook):
                 fresh = LayerwiseCastingHook(hook.storage_dtype, hook.compute_dtype, non_blocking=False)
+            elif isinstance(hook, PeftInputAutocastDisableHook):
+                fresh = PeftInputAutocastDisableHook()
+            if fresh:
                 HookRegistry.check_if_exists_or_initialize(ours).register_hook(fresh, name)

@@ -7,6 +7,7 @@ from diffusers import ModelMixin
 from diffusers.hooks import apply_layerwise_casting
 from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
 
+from memplan.probes.fakes import adapters
 from memplan.probes.fakes.bare import bare
 
 STORAGE = torch.float8_e4m3fn
@@ -19,8 +20,11 @@ BROKEN = {"CosmosControlNet": "its position embedding does not survive the cast"
 
 
 def cast_skip(module: torch.nn.Module) -> tuple[str, ...]:
-    """Patterns of module names to spare, or () for a diffusers model, whose class has its own."""
-    return () if isinstance(module, ModelMixin) else TEXT_ENCODER_SKIP
+    """Patterns of module names to spare, or () for a diffusers model, whose class has its own.
+
+    Adapters are spared, as diffusers does in its models: they are small, and peft casts activations to their dtype.
+    """
+    return () if isinstance(module, ModelMixin) else (*TEXT_ENCODER_SKIP, *adapters.attributes(module))
 
 
 def lack(module: torch.nn.Module, dtype: str) -> str | None:
@@ -35,6 +39,8 @@ def lack(module: torch.nn.Module, dtype: str) -> str | None:
         return f"this {kind} in float16 is cast to float32 for each decode, which undoes the cast to float8"
     if any(p.dtype.is_floating_point and p.dtype.itemsize == 1 for p in module.parameters()):
         return f"{kind} is stored in float8 already"
+    for path, variant in adapters.variants(module):
+        return f"{path} of {kind} has a {variant}, and torch does not add up the float8 weights that it would read"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -9,8 +10,10 @@ from accelerate import cpu_offload
 from accelerate.utils import named_module_tensors
 from diffusers import ModelMixin
 from diffusers.hooks import apply_group_offloading
+from torch.nn import ParameterDict, ParameterList
 
 from memplan.facts import SEQUENTIAL, Group, Grouping
+from memplan.probes.fakes import adapters
 from memplan.probes.fakes.bare import bare
 
 HOOK = "group_offloading"
@@ -134,6 +137,11 @@ def _weights_read_directly(module: torch.nn.Module) -> Iterator[tuple[str, str]]
             yield path, f"{path} is an nn.MultiheadAttention, which reads its output projection without calling it"
         if "weight_g" in part._parameters or torch.nn.utils.parametrize.is_parametrized(part):
             yield path, f"{path} computes its weight from other tensors before the hook brings them in"
+        tables = (n for n, c in part.named_children() if isinstance(c, ParameterDict | ParameterList) and len(c))
+        for name in islice(tables, 1):
+            yield path, f"{path} reads the tensors of {name}, a table that no hook brings in as it is never called"
+    for path, variant in adapters.variants(module):
+        yield path, f"{path} has a {variant}, which reads weights of layers that it does not call"
 
 
 def _groups(

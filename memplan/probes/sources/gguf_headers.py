@@ -42,7 +42,8 @@ _SHOWN = 80
 def gguf_tensors(path: Path) -> dict[str, StoredTensor]:
     """The tensors of a GGUF file by name; the dtype is torch's name for PLAIN types, ggml's for all others.
 
-    Raises BadInput for a file that is not whole or not what it says, Unsupported for a type that is not known.
+    Raises BadInput for a file that is not whole or not what it says, Unsupported for types, versions and byte orders
+    that diffusers does not load and for a header that is too long.
     """
     try:
         with path.open("rb") as file:
@@ -63,9 +64,7 @@ class _Reader:
 
     def tensors(self) -> dict[str, StoredTensor]:
         """All of them, held against the bytes that the file has."""
-        magic, version = self._take(4), self._number(4)
-        if magic != b"GGUF" or version not in _VERSIONS:
-            raise self._damaged(f"it begins with {magic!r} and version {version}, not b'GGUF' and 2 or 3")
+        self._check_kind(self._take(4), self._take(4))
         count, pairs = self._number(8), self._number(8)
         alignment = self._metadata(pairs)
         found: dict[str, StoredTensor] = {}
@@ -78,6 +77,20 @@ class _Reader:
             spans.append((offset, offset + tensor.nbytes, _short(name)))
         self._check(sorted(spans), max(self.size - _aligned(self.at, alignment), 0))
         return found
+
+    def _check_kind(self, magic: bytes, version: bytes) -> None:
+        """Raises BadInput for another format, and Unsupported for a GGUF file that the package gguf does not read."""
+        little, big = int.from_bytes(version, "little"), int.from_bytes(version, "big")
+        if magic != b"GGUF":
+            raise self._damaged(f"it begins with {magic!r}, not b'GGUF'")
+        if little in _VERSIONS:
+            return
+        if big in _VERSIONS:
+            raise Unsupported(
+                f"{self.path} is a big-endian GGUF file, and diffusers loads little-endian ones. Take it as such, or "
+                f"convert it: gguf-convert-endian {self.path} little"
+            )
+        raise Unsupported(f"{self.path} is of GGUF's version {little}, and diffusers loads 2 and 3. Take it as such.")
 
     def _metadata(self, pairs: int) -> int:
         """Skip the metadata; returns the alignment that it sets."""
@@ -150,8 +163,13 @@ class _Reader:
 
     def _take(self, length: int) -> bytes:
         end = self.at + length
+        if end > self.size:
+            raise self._damaged(f"its header goes on to byte {end} of {self.size}: the file is cut short")
         if end > len(self.header):
-            raise self._damaged(f"its header ends at byte {len(self.header)}, and goes on to {end}")
+            raise Unsupported(
+                f"{self.path} has a header of more than {LARGEST_HEADER} bytes, the most that is read: a tokenizer's "
+                f"tables, perhaps. Take a file without them."
+            )
         taken, self.at = self.header[self.at : end], end
         return taken
 

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from memplan.probes.fakes.values import read
+from memplan.probes.trace import int8
 from memplan.probes.trace.dependent import UNKNOWN, sentence
 from memplan.probes.trace.ledger import Ledger
 
@@ -36,7 +37,7 @@ class Kernels(TorchFunctionMode):
         super().__init__()
         self.ledger = ledger
         self.capability = capability
-        self._table: dict[Any, Callable[..., Any]] = {torch.Tensor.numpy: self._array}
+        self._table: dict[Any, Callable[..., Any]] = {torch.Tensor.numpy: self._array, **int8.ops(ledger, device)}
         if device == "cuda":
             self._table[F.scaled_dot_product_attention] = self._attention
             self._table[F.rms_norm] = self._table[torch.rms_norm] = self._rms_norm

@@ -1,5 +1,6 @@
 """Bytes an op holds only while it runs, beside its inputs and outputs: a small model by op family, shape and device."""
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -14,20 +15,40 @@ SPLIT_TO = 2**29
 
 def workspace(func: Any, args: Any, outputs: list[torch.Tensor], device: str) -> int:
     """Workspace in bytes of op `func` called with `args`, having written `outputs`, on "cuda" or "cpu"."""
-    if func is torch.ops.aten.convolution.default:
-        return cudnn_workspace(args, outputs[0]) if device == "cuda" else cpu_workspace(args, outputs[0])
-    if func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default:
-        return cpu_attention_workspace(args[0], args[1])
-    if func is torch.ops.aten.native_layer_norm.default:
-        return 0 if args[0].is_contiguous() else size_of(args[0])
-    if str(func) == "bitsandbytes.gemm_4bit.default":
-        return four_bit_workspace(args, device)
-    if func is torch.ops.aten._safe_softmax.default:
-        return args[0].numel() + args[0][..., 0].numel()  # one boolean for each score, and for each row of them
-    return 0
+    rule = _RULES.get(str(func))
+    return rule(args, outputs[0], device) if rule else 0
 
 
-def four_bit_workspace(args: Any, device: str) -> int:
+def _convolution(args: Any, out: torch.Tensor, device: str) -> int:
+    return cudnn_workspace(args, out) if device == "cuda" else cpu_workspace(args, out)
+
+
+def _attention(args: Any, out: torch.Tensor, device: str) -> int:
+    return cpu_attention_workspace(args[0], args[1])
+
+
+def _layer_norm(args: Any, out: torch.Tensor, device: str) -> int:
+    return 0 if args[0].is_contiguous() else size_of(args[0])
+
+
+def _safe_softmax(args: Any, out: torch.Tensor, device: str) -> int:
+    """One boolean for each score, and for each row of them."""
+    return args[0].numel() + args[0][..., 0].numel()
+
+
+def promotion_workspace(args: Any, out: torch.Tensor, device: str) -> int:
+    """What arithmetic holds on a CPU: each tensor that is not of the dtype it is done in, once more in that.
+
+    A GPU's kernels cast element by element. Source: `compute_types` of ATen/TensorIterator.cpp.
+    """
+    if device == "cuda":
+        return 0
+    inputs = [arg for arg in args[:2] if isinstance(arg, torch.Tensor)]
+    common = torch.result_type(*args[:2]) if out is args[0] else out.dtype
+    return sum(t.numel() * common.itemsize for t in (*inputs, out) if t.dtype != common)
+
+
+def four_bit_workspace(args: Any, out: torch.Tensor, device: str) -> int:
     """What a linear layer of bitsandbytes' 4-bit weights holds: the weight in the input's dtype.
 
     Where the scales are quantized too they are made in float32, on a CUDA device once more with their offset. There a
@@ -161,3 +182,15 @@ def _backend(args: Any) -> str:
         image, filters, bias, stride, padding, dilation, transposed, output_padding, groups, bias_sizes=None
     )
     return str(chosen).rpartition(".")[2]
+
+
+Rule = Callable[[Any, torch.Tensor, str], int]
+_ARITHMETIC = (f"aten.{op}{place}.Tensor" for op in ("add", "sub", "mul", "div") for place in ("", "_"))
+_RULES: dict[str, Rule] = dict.fromkeys(_ARITHMETIC, promotion_workspace) | {
+    "aten.convolution.default": _convolution,
+    "aten._scaled_dot_product_flash_attention_for_cpu.default": _attention,
+    "aten.native_layer_norm.default": _layer_norm,
+    "aten._safe_softmax.default": _safe_softmax,
+    "bitsandbytes.gemm_4bit.default": four_bit_workspace,
+}
+"""Arguments, first output and device to bytes, by the name of the op."""

@@ -13,7 +13,9 @@ from memplan.probes.pipeline import measure
 from memplan.probes.sources import open_pipeline
 from memplan.probes.sources.gguf import library
 from memplan.probes.trace import dry_run
+from tests.accuracy.cpu import SMALL, WITHOUT_A_DECODE, pairs
 from tests.accuracy.measured import peak_of
+from tests.pipelines.quantized import eight_bit_parts
 
 IN, OUT, ROWS = 256, 128, 64
 DTYPE = torch.bfloat16
@@ -45,11 +47,11 @@ def four_bit(nested: bool) -> Make:
     return make
 
 
-def eight_bit() -> torch.nn.Module:
+def eight_bit(threshold: float = 6.0, dtype: torch.dtype = torch.float16) -> torch.nn.Module:
     nn = pytest.importorskip("bitsandbytes").nn
-    layer = nn.Linear8bitLt(IN, OUT, has_fp16_weights=False, threshold=6.0)
+    layer = nn.Linear8bitLt(IN, OUT, has_fp16_weights=False, threshold=threshold)
     layer.weight = nn.Int8Params(torch.randn(OUT, IN).half(), requires_grad=False, has_fp16_weights=False)
-    layer.bias = torch.nn.Parameter(torch.zeros(OUT, dtype=torch.float16))
+    layer.bias = torch.nn.Parameter(torch.zeros(OUT, dtype=dtype))
     return torch.nn.Sequential(layer.to("cpu")).eval()
 
 
@@ -76,7 +78,6 @@ CASES: dict[str, tuple[Make, int]] = {
     "8 bits": (eight_bit, IN * OUT + OUT * 4),
 }
 """How each is made, and the bytes of its weight by hand: elements, scales, tables and offsets."""
-FOLLOWED = [name for name in CASES if name != "8 bits"]
 
 
 def call_of(module: torch.nn.Module, device: str, rows: int = ROWS) -> Call:
@@ -95,7 +96,7 @@ def test_bytes(case: str) -> None:
     assert sum(t.nbytes for t in inner_tensors(module.get_parameter("0.weight"))) == expected
 
 
-@pytest.mark.parametrize("case", FOLLOWED)
+@pytest.mark.parametrize("case", CASES)
 def test_a_forward_holds_what_the_real_one_does(case: str) -> None:
     module = CASES[case][0]()
     traced = call_of(module, "cpu").peak_segment.peak
@@ -119,10 +120,8 @@ def test_a_dry_run_leaves_the_weights_as_they_are(case: str) -> None:
     module: Any = CASES[case][0]()
     before = state(module)
     twin = open_pipeline(module)
-    try:
-        dry_run(twin, {"input": torch.zeros(ROWS, IN, dtype=DTYPE)}, "cuda")
-    except Unsupported:
-        assert case == "8 bits"
+    measure(twin.pipe)
+    dry_run(twin, {"input": torch.zeros(ROWS, IN, dtype=DTYPE)}, "cuda")
     for (ours, tensors), (theirs, later) in zip(before, state(module), strict=True):
         assert ours == theirs
         assert all(map(torch.equal, tensors, later))
@@ -136,9 +135,64 @@ def state(module: torch.nn.Module) -> list[tuple[Any, list[torch.Tensor]]]:
     ]
 
 
-def test_8_bits_cannot_be_followed() -> None:
-    with pytest.raises(Unsupported, match=r"model\.0 has bitsandbytes' 8-bit weights: what it holds depends on"):
-        call_of(eight_bit(), "cuda")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("threshold", [6.0, 0.0])
+@pytest.mark.parametrize("shape", [(ROWS, IN), (2, ROWS, IN)], ids=str)
+def test_8_bits_to_the_byte(shape: tuple[int, ...], threshold: float, dtype: torch.dtype) -> None:
+    """Before the first call, in which the layer takes over its weight and scales, and after it."""
+    module, given = eight_bit(threshold, dtype), torch.full(shape, 0.5, dtype=dtype)
+    for _ in range(2):
+        twin = open_pipeline(module)
+        (component,) = measure(twin.pipe).components
+        assert component.size == IN * OUT + OUT * 4 + OUT * dtype.itemsize
+        trace = dry_run(twin, {"input": given}, "cpu")
+        with torch.no_grad():
+            _, peak = peak_of(lambda: module(given.clone()))
+        (call,) = (call for call in trace.calls if call.component)
+        assert call.peak_segment.peak == peak - given.nbytes
+        assert any("taken to reach 6" in sentence for sentence in trace.assumptions) == bool(threshold)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_8_bits_on_a_gpu(dtype: torch.dtype) -> None:
+    """The input in 8 bits with its scales, the product in int32, in float16, and in the input's dtype."""
+    given = torch.zeros(ROWS, IN, dtype=dtype)
+    (call,) = (c for c in dry_run(open_pipeline(eight_bit()), {"input": given}, "cuda").calls if c.component)
+    again = 0 if dtype == torch.float16 else ROWS * OUT * 2
+    assert call.peak_segment.peak == ROWS * IN + 512 + ROWS * OUT * (4 + 2) + again
+    assert call.flops == 2 * ROWS * IN * OUT
+
+
+def test_outliers_take_more_than_is_said() -> None:
+    """How many columns have some is not known before."""
+    module, given = eight_bit(), torch.zeros(ROWS, IN, dtype=torch.float16)
+    given[:, : IN // 2] = 100
+    with torch.no_grad():
+        _, peak = peak_of(lambda: module(given.clone()))
+    said = call_of(module, "cpu").peak_segment.peak
+    assert peak - given.nbytes > said + IN // 2 * (ROWS + OUT) * 2 - IN * ROWS
+
+
+def test_8_bits_in_training_mode() -> None:
+    module = eight_bit()
+    expected = call_of(module, "cuda").peak_segment.peak
+    assert call_of(module.train(), "cuda").peak_segment.peak == expected
+    assert module[0].training  # type: ignore[index]
+
+
+def test_8_bits_that_are_made_anew_in_each_call() -> None:
+    nn = pytest.importorskip("bitsandbytes").nn
+    with pytest.raises(Unsupported, match=r"model\.0\.weight is kept in float16 .* with has_fp16_weights=False"):
+        open_pipeline(torch.nn.Sequential(nn.Linear8bitLt(IN, OUT)))
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("size", ["tiny", "medium"])
+def test_a_pipeline_in_8_bits(size: str) -> None:
+    found = pairs("flux", size=size, prepare=eight_bit_parts, **WITHOUT_A_DECODE)
+    assert len(found) == 3
+    for pair in found:
+        assert abs(pair.measured - pair.traced) <= SMALL, pair
 
 
 def test_4_bits_that_are_none_yet() -> None:
@@ -162,7 +216,7 @@ LACKS = {
     "int8": {"layerwise_casting", "disk"},
     "4 bits": {"layerwise_casting", "sequential", "group_offload"},
     "GGUF": {"layerwise_casting", "sequential"},
-    "8 bits": {"layerwise_casting", "sequential", "group_offload"},
+    "8 bits": {"layerwise_casting", "sequential", "group_offload", "model_offload"},
 }
 
 

@@ -1,7 +1,5 @@
 """Whatever has been done to a pipeline, a dry run reads it, and leaves it and the process as they were."""
 
-import importlib
-import importlib.util
 import random
 from collections.abc import Callable
 from typing import Any
@@ -119,15 +117,3 @@ def test_an_ip_adapter_stays() -> None:
     before = anatomy(pipe)
     dry_run(open_pipeline(pipe), {"prompt": "a dog", "height": 32, "width": 32, "num_inference_steps": 2})
     assert anatomy(pipe) == before
-
-
-@pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="diffusers loads LoRAs through peft alone")
-def test_a_lora_stays() -> None:
-    peft: Any = importlib.import_module("peft")
-    pipe = build("flux")
-    plain = dry_run(open_pipeline(pipe), inputs("flux"))
-    pipe.transformer.add_adapter(peft.LoraConfig(r=4, target_modules=["to_q", "to_k", "to_v"]))
-    before = anatomy(pipe)
-    trace = dry_run(open_pipeline(pipe), inputs("flux"))
-    assert anatomy(pipe) == before
-    assert sum(call.flops for call in trace.calls) > sum(call.flops for call in plain.calls)

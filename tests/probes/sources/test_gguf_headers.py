@@ -57,13 +57,12 @@ def tensor(name: bytes = text("a"), rank: int = 1, sizes: bytes = number(4), kin
 
 
 LIES = {
-    "nothing": (b"", "its header ends at byte 0, and goes on to 4"),
+    "nothing": (b"", "goes on to byte 4 of 0: the file is cut short"),
     "another format": (b"PK\3\4" + bytes(40), "it begins with b'PK"),
-    "another version": (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "version 1, not"),
-    "cut in the header": (WHOLE[:-9], "its header ends at byte"),
+    "cut in the header": (WHOLE[:-9], "of 142: the file is cut short"),
     "cut in the tensors": (WHOLE, "the file is cut short"),
-    "2**64 tensors": (b"GGUF" + struct.pack("<IQQ", 3, 2**64 - 1, 0), "its header ends at byte 24"),
-    "2**64 pairs": (b"GGUF" + struct.pack("<IQQ", 3, 0, 2**64 - 1), "its header ends at byte 24"),
+    "2**64 tensors": (b"GGUF" + struct.pack("<IQQ", 3, 2**64 - 1, 0), "its header goes on to byte 32 of 24"),
+    "2**64 pairs": (b"GGUF" + struct.pack("<IQQ", 3, 0, 2**64 - 1), "its header goes on to byte 32 of 24"),
     "a long name": (tensor(number(2**60)), "a name of 1152921504606846976 bytes"),
     "no text": (tensor(number(2) + b"\xff\xfe"), "a name that is no text"),
     "many dimensions": (tensor(rank=2**31), "a has 2147483648 dimensions"),
@@ -77,7 +76,7 @@ LIES = {
     ),
     "a long array": (
         b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("k") + number(9, "<I") + number(0, "<I") + number(2**63),
-        "goes on to 9223372036854775",
+        "goes on to byte 9223372036854775",
     ),
     "an unknown value": (
         b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("k") + number(99, "<I"), "a value of type 99",
@@ -113,6 +112,33 @@ def test_a_type_of_tomorrow(tmp_path: Path) -> None:
     path.write_bytes(tensor(kind=39).ljust(1024, b"\0"))
     with pytest.raises(Unsupported, match="a is of ggml type 39, which diffusers does not load"):
         gguf_tensors(path)
+
+
+OTHERS = {
+    "big-endian": (struct.pack(">4sIQQ", b"GGUF", 3, 0, 0), r"is a big-endian .* gguf-convert-endian .*x\.gguf little"),
+    "version 1": (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "is of GGUF's version 1, and diffusers loads 2 and 3"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_what_diffusers_does_not_load(tmp_path: Path, case: str) -> None:
+    content, words = OTHERS[case]
+    path = tmp_path / "x.gguf"
+    path.write_bytes(content)
+    with pytest.raises(Unsupported, match=words):
+        gguf_tensors(path)
+
+
+def test_a_header_that_is_too_long(tmp_path: Path) -> None:
+    """It is whole, so that it is not said to be damaged; one that ends before it should is."""
+    start = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("k") + number(9, "<I") + number(0, "<I")
+    path = tmp_path / "x.gguf"
+    for missing, words in ((0, "header of more than 25000000 bytes, the most that is read"), (1, "cut short")):
+        with path.open("wb") as file:
+            file.write(start + number(LARGEST_HEADER))
+            file.truncate(len(start) + 8 + LARGEST_HEADER - missing)
+        with pytest.raises(BadInput if missing else Unsupported, match=words):
+            gguf_tensors(path)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Workspace of single ops: the CPU's as measured on this CPU, cuDNN's by its rules."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -143,3 +144,32 @@ def test_channels_last_is_what_torch_would_choose(layout: str) -> None:
     tensor = LAYOUTS[layout]
     chosen = suggest_memory_format(tensor) if tensor.dim() in (4, 5) else None
     assert channels_last(tensor) == (chosen in (LAST, torch.channels_last_3d))
+
+
+# ---- arithmetic -----------------------------------------------------------------------------------------------------
+def square(dtype: torch.dtype) -> torch.Tensor:
+    return torch.ones(256, 256, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("function", "first", "second"),
+    [
+        (torch.mul, square(torch.bfloat16), square(torch.int8)),
+        (torch.mul, square(torch.int32), torch.ones(256, 1)),
+        (torch.div, square(torch.int32), square(torch.int32)),
+        (torch.add, square(torch.float32), torch.ones((), dtype=torch.float16)),
+        (torch.sub, square(torch.float32), square(torch.float32)),
+        (torch.Tensor.mul_, square(torch.bfloat16), torch.ones(256, 1)),
+    ],
+)
+def test_a_cpu_casts_before_it_computes(
+    function: Callable[..., torch.Tensor], first: torch.Tensor, second: torch.Tensor
+) -> None:
+    with torch.no_grad():
+        _, measured = peak_of(lambda: function(first, second))
+    assert Traced(function, first, second, device="cpu").peak == measured
+
+
+def test_a_gpu_does_not() -> None:
+    found = Traced(torch.mul, square(torch.bfloat16), square(torch.int8), device="cuda")
+    assert found.peak == 256 * 256 * 2
