@@ -20,7 +20,7 @@ def modular_twin(pipe: ModularPipeline) -> Twin:
         missing = ", ".join(pipe.null_component_names)
         raise BadInput(f"{type(pipe).__name__} has no component with weights: load {missing} with load_components().")
     twin = live_twin(pipe)
-    blocks = copy.deepcopy(pipe._blocks)  # a progress bar is switched off in each block
+    blocks: Any = copy.deepcopy(pipe._blocks)  # a progress bar is switched off in each block
     _quiet(blocks)
     vars(twin.pipe).update(_blocks=blocks, _components_manager=None)
     twin.pipe.__class__ = _class(type(pipe), tuple(_parameters(blocks)), blocks.doc)

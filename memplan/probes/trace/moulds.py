@@ -57,9 +57,11 @@ class Maker(Protocol):
 
     def new(self, layout: Layout) -> torch.Tensor:
         """A tensor with a storage of its own."""
+        ...
 
     def view(self, base: torch.Tensor, layout: Layout, offset: int) -> torch.Tensor:
         """A view of the storage of `base`; `offset` in elements."""
+        ...
 
 
 @dataclass(frozen=True)

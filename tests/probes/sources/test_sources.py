@@ -72,7 +72,7 @@ def test_an_unknown_name() -> None:
 
 @pytest.mark.parametrize("source", [None, 3, b"flux", object, ["flux"]], ids=str)
 def test_anything_else(source: Any) -> None:
-    with pytest.raises(BadInput, match=f"cannot open a {type(source).__name__}: give a DiffusionPipeline"):
+    with pytest.raises(BadInput, match=f"cannot open a {type(source).__name__}: give a pipeline of diffusers"):
         open_pipeline(source)
 
 
