@@ -9,12 +9,13 @@ from typing import Any, ClassVar, Self
 
 from memplan.facts import Component, Facts
 from memplan.run import Run, Stored
-from memplan.strategy import Decision, Seat, Strategy, Undo
+from memplan.strategy import Config, Decision, Seat, Strategy, Undo
 
 from ._needs import Needs
+from ._skipping import skipped
 
-BY_MODULE, BY_WEIGHT = "modules", "weights"
-"""By which path a library looks up what it leaves: that of a layer, or of its weight."""
+LIBRARIES = ("diffusers", "transformers")
+"""Those whose from_pretrained() quantizes."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,16 @@ class Quantization(Strategy):
         kind = run.facts.model.component(self.component).class_name
         broken = tuple((technique, sentence.format(kind=kind)) for technique, sentence in self.breaks)
         return run.store(self.component, Stored(self.format, self.spare, self.keep_original, broken))
+
+    # ---- at loading -------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def loaded(self, component: Component, skip: tuple[str, ...]) -> Config:
+        """The config with which the component's own library loads it so; where `skip` is (), by its own rule."""
+
+    def config(self, component: Component) -> Config | None:
+        """The config of the component's library, unless it would leave other layers than this does."""
+        skip = skipped(component, self.lookup, self.spare) if component.library in LIBRARIES else None
+        return None if skip is None else self.loaded(component, skip)
 
     # ---- the deed ---------------------------------------------------------------------------------------------------
     @abstractmethod

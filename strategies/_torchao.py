@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from memplan.facts import Component
+from memplan.strategy import Config
+
 from ._needs import Needs
-from ._quantization import BY_WEIGHT, Quantization, selection
+from ._quantization import Quantization, selection
+from ._skipping import BY_WEIGHT
 
 VERSION = "0.16"
 """The first whose int8 and float8 weights keep a scale for each row as this planner reckons."""
@@ -30,6 +34,14 @@ class Torchao(Quantization):
         layer.to(device)
         quantization.quantize_(layer, getattr(quantization, self.config_class)())
         layer.to(home)
+
+    def loaded(self, component: Component, skip: tuple[str, ...]) -> Config:
+        """torchao's config, wrapped in that of the component's library."""
+        left = f", modules_to_not_convert={list(skip)}" if skip else ""
+        return Config(
+            (f"import {component.library}", f"from torchao.quantization import {self.config_class}"),
+            f"{component.library}.TorchAoConfig({self.config_class}(){left})",
+        )
 
     def code(self, device: str = "cuda") -> tuple[str, ...]:
         """A loop over the layers, so that each is converted on the device."""
