@@ -34,12 +34,13 @@ def loading(model: Model, source: str, configs: Configs = MappingProxyType({})) 
     """How `model` is loaded, whose pipeline is at `source`: a Hub id, perhaps with a revision, or a folder.
 
     A pipeline's from_single_file() knows one dtype, and wants every component that the file does not hold; components
-    of diffusers can be loaded from the file by themselves, those of transformers cannot, nor be quantized on the way.
+    of diffusers can be loaded from the file by themselves, those of transformers cannot. Neither can be quantized on
+    the way: diffusers takes what is in one file for quantized already (`pre_quantized` in quantizers/base.py).
     """
     place = _Place(source, model.source.startswith("hub "))
     held = [part for part in model.components if part.file]
     encoders = [part for part in held if part.library == "transformers"]
-    used = {name: config for name, config in configs.items() if name not in [part.name for part in encoders]}
+    used = {name: config for name, config in configs.items() if not model.component(name).file}
     load = _whole(model, place, encoders, used) if encoders else _from_place(model, place, held, used)
     imports = (*load.imports, *(line for config in used.values() for line in config.imports))
     return Loading(imports, load.lines, frozenset(used))
@@ -65,14 +66,13 @@ class _Place:
 def _from_place(model: Model, place: _Place, held: list[Component], configs: Configs) -> Loading:
     """A pipeline from its own place, but for components of diffusers that are `held` by checkpoints."""
     rest = [part for part in model.components if not part.file]
-    mapped = {part.name: configs[part.name] for part in rest if part.name in configs}
     arguments = {part.name: part.name for part in held} | {"torch_dtype": _dtypes(rest or held)}
-    arguments |= {QUANTIZATION: _mapping(mapped)} if mapped else {}
+    arguments |= {QUANTIZATION: _mapping(configs)} if configs else {}
     pipe = _call(f"pipe = {model.class_name}.from_pretrained", place.arguments(), arguments)
     imports = [_import("diffusers", part.class_name) for part in held]
     imports += ["from diffusers import GGUFQuantizationConfig"] if any(map(_is_gguf, held)) else []
-    imports += ["from diffusers import PipelineQuantizationConfig"] if mapped else []
-    return Loading(tuple(imports), (*(line for part in held for line in _single(part, place, configs)), *pipe))
+    imports += ["from diffusers import PipelineQuantizationConfig"] if configs else []
+    return Loading(tuple(imports), (*(line for part in held for line in _single(part, place)), *pipe))
 
 
 def _mapping(configs: Configs) -> str:
@@ -89,33 +89,33 @@ def _whole(model: Model, place: _Place, encoders: list[Component], configs: Conf
     """
     dtypes = {part.dtype for part in encoders}
     together = dtypes.pop() if len(dtypes) == 1 else "float32"
-    others = [part for part in model.components if part not in encoders]
-    beside = [part for part in others if not part.file or part.dtype != together or part.name in configs]
-    lines = [line for part in beside for line in (_single if part.file else _pretrained)(part, place, configs)]
+    beside = [part for part in model.components if part not in encoders and (not part.file or part.dtype != together)]
+    lines = [
+        line
+        for part in beside
+        for line in (_single(part, place) if part.file else _pretrained(part, place, configs.get(part.name)))
+    ]
     arguments = {part.name: part.name for part in beside} | {"torch_dtype": f"torch.{together}"}
     lines += _call(f"pipe = {model.class_name}.{FROM_FILE}", {"": json.dumps(encoders[0].file)}, arguments)
     lines += [f"pipe.{part.name}.to(torch.{part.dtype})" for part in encoders if part.dtype != together]
     return Loading(tuple(_import(part.library, part.class_name) for part in beside), tuple(lines))
 
 
-def _single(part: Component, place: _Place, configs: Configs) -> Iterator[str]:
+def _single(part: Component, place: _Place) -> Iterator[str]:
     """A component of diffusers from the checkpoint; its config is named, as diffusers may guess another."""
     config = place.arguments("config_revision")
     arguments = {"config": config.pop(""), "subfolder": json.dumps(part.name), **config}
     if _is_gguf(part):
         arguments[QUANTIZATION] = f"GGUFQuantizationConfig(compute_dtype=torch.{part.dtype})"
-    arguments |= {"torch_dtype": f"torch.{part.dtype}", **_quantized(part, configs)}
+    arguments["torch_dtype"] = f"torch.{part.dtype}"
     return _call(f"{part.name} = {part.class_name}.{FROM_FILE}", {"": json.dumps(part.file)}, arguments)
 
 
-def _pretrained(part: Component, place: _Place, configs: Configs) -> Iterator[str]:
+def _pretrained(part: Component, place: _Place, config: Config | None) -> Iterator[str]:
     """A component that no checkpoint holds, from the pipeline's own place."""
-    arguments = {"subfolder": json.dumps(part.name), "torch_dtype": f"torch.{part.dtype}", **_quantized(part, configs)}
+    arguments = {"subfolder": json.dumps(part.name), "torch_dtype": f"torch.{part.dtype}"}
+    arguments |= {QUANTIZATION: config.value} if config else {}
     return _call(f"{part.name} = {part.class_name}.from_pretrained", place.arguments(), arguments)
-
-
-def _quantized(part: Component, configs: Configs) -> dict[str, str]:
-    return {QUANTIZATION: configs[part.name].value} if part.name in configs else {}
 
 
 def _call(function: str, *arguments: dict[str, str]) -> Iterator[str]:
