@@ -13,6 +13,7 @@ from memplan.strategy import Config, Decision, Seat, Strategy, Undo
 
 from ._needs import Needs
 from ._skipping import skipped
+from ._trimmed import trim
 
 LIBRARIES = ("diffusers", "transformers")
 """Those whose from_pretrained() quantizes."""
@@ -111,6 +112,7 @@ class Quantization(Strategy):
                 if self.keep_original:
                     originals.callback(_kept(part, path, layer))
                 self.convert(part, path, layer, device)
+                trim()
             return originals.pop_all().close
 
 

@@ -66,7 +66,7 @@ def probe(source: Any, *, dtype: str | None = None) -> Model:
         from memplan.probes.pipeline import measure
 
         twin = open_pipeline(source, dtype)
-        return measure(twin.pipe, twin.name, twin.source, twin.files)
+        return measure(twin.pipe, twin.name, twin.source, twin.files, twin.cast)
 
 
 def facts(
@@ -108,7 +108,7 @@ def _measured(
     twin = open_pipeline(source, dtype)
     arguments = _arguments(twin, call)
     check(twin.pipe, arguments)
-    model = measure(twin.pipe, twin.name, twin.source, twin.files)
+    model = measure(twin.pipe, twin.name, twin.source, twin.files, twin.cast)
     return model, dry_run(twin, arguments, KERNELS, progress, capability)
 
 

@@ -92,15 +92,24 @@ class Loss:
 
 @dataclass(frozen=True)
 class Bill:
-    """The price of a run. `seconds` is None where no time model covers it."""
+    """The price of a run. `seconds` is None where no time model covers it.
+
+    `loading` is the highest moment before the call: while the pipeline is loaded and the plan is applied.
+    """
 
     peaks: tuple[Peak, ...]
     host: HostMemory
     traffic: Traffic
     loss: Loss
     seconds: float | None = None
+    loading: Peak | None = None
+
+    @property
+    def phases(self) -> tuple[Peak, ...]:
+        """Loading, and the phases of the call."""
+        return (*((self.loading,) if self.loading else ()), *self.peaks)
 
     @property
     def peak(self) -> Peak:
         """The phase that needs the most."""
-        return max(self.peaks, key=lambda p: p.memory.required)
+        return max(self.phases, key=lambda p: p.memory.required)

@@ -27,7 +27,7 @@ def bill(plan: Plan) -> str:
         *titled("Precision", [f"{cost.loss.word}: expected relative weight error {cost.loss.error:.4f}{_tiles(cost)}"]),
         *(titled("Time", [f"{cost.seconds:.1f} s per call"]) if cost.seconds is not None else []),
     ]
-    parts = [workload(plan.run.facts), titled("Plan", [label(plan.strategies)]), phases(cost.peaks, places=True)]
+    parts = [workload(plan.run.facts), titled("Plan", [label(plan.strategies)]), phases(cost.phases, places=True)]
     return "\n\n".join("\n".join(part) for part in [*parts, totals, paragraph(LEGEND)])
 
 
