@@ -1,5 +1,6 @@
 """Memory while a pipeline is loaded and a plan applied: worked out by hand, and against real loads."""
 
+import gc
 import subprocess
 import sys
 from dataclasses import replace
@@ -96,6 +97,7 @@ def test_a_conversion_on_the_cpu_takes_as_much(name: str, dtype: str) -> None:
     for _ in range(2):  # the first call makes tables that stay
         part = torch.nn.Sequential(torch.nn.Linear(1024, 512, bias=False, dtype=getattr(torch, dtype)))
         layer = part[0]
+        gc.collect()  # what is freed in between would count against what is made
         held = [layer.weight]  # the original is not freed in between, as one that is mapped is not
         _, measured = peak_of(lambda part=part, layer=layer: strategy(name).convert(part, "0", layer, "cpu"))
         assert held
@@ -112,7 +114,8 @@ def strategy(name: str) -> Any:
 
 # ---- against real loads ----------------------------------------------------------------------------------------------
 needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-CLOSE, NOISE = 0.05, 8 * MIB
+CLOSE, NOISE = 0.05, 16 * MIB
+"""How far a prediction may be off, and what libraries take for themselves while they load, which it leaves out."""
 INT8_PLAN = "int8_weight_only:text_encoder_2,transformer"
 NF4_PLAN = "bnb_4bit:text_encoder_2,transformer"
 
@@ -124,15 +127,15 @@ def assert_as_predicted(folder: Path, dtype: str, plan: str) -> None:
     assert done.returncode == 0, done.stderr
     anonymous, resident = map(int, done.stdout.split())
     expected = loading(predicted.run).host - LIBRARIES
-    assert anonymous == pytest.approx(expected, rel=CLOSE, abs=NOISE)
+    assert abs(anonymous - expected) <= CLOSE * expected + NOISE, (anonymous, expected)
     files = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-    assert resident <= (1 + CLOSE) * expected + files + 4 * NOISE  # what maps files goes where others need memory
+    assert resident <= (1 + CLOSE) * expected + files + 2 * NOISE  # what maps files goes where others need memory
 
 
 @needs_proc
 @pytest.mark.slow
 def test_a_small_pipeline_takes_what_was_predicted(tmp_path: Path) -> None:
-    assert_as_predicted(write(tmp_path, torch.float32, 768, "100MB"), "bfloat16", INT8_PLAN)
+    assert_as_predicted(write(tmp_path, torch.float32, 1024, "100MB"), "bfloat16", INT8_PLAN)
 
 
 @pytest.fixture(scope="module", params=["400MB", "100GB"])
