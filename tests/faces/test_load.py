@@ -12,7 +12,7 @@ import memplan
 from memplan.errors import ApplyFailed, BadInput, LoadFailed, NothingFits
 from memplan.faces.assembled import assembled
 from memplan.faces.load import load
-from memplan.facts import GIB
+from memplan.facts import GIB, Host
 from memplan.probes.fakes.twin import modules_of
 from memplan.probes.pipeline import measure
 from memplan.strategies import Int8WeightOnly, OnGpu
@@ -98,18 +98,15 @@ def test_it_does_not_load_what_does_not_fit(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_nor_what_needs_more_than_this_machine_has(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from memplan.faces import load as face
-
-    host = face.probe_host()
-    monkeypatch.setattr(face, "assembled", lambda *_: pytest.fail("it was loaded"))
-    monkeypatch.setattr(face, "probe_host", lambda: type(host)(host.total, GIB // 4))
+    monkeypatch.setattr("memplan.faces.load.assembled", lambda *_: pytest.fail("it was loaded"))
+    monkeypatch.setattr("memplan.faces.load.probe_host", lambda: Host(GIB, GIB // 4))
     with pytest.raises(NothingFits, match=r"more than the 0\.25 GiB there are\. Nothing has been loaded"):
         load(folder, "model_offload", **asked())
 
 
 def test_a_pipeline_in_memory_is_not_loaded() -> None:
     with pytest.raises(BadInput, match="auto_optimize"):
-        load(build("flux"), "model_offload")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        load(build("flux"), "model_offload")
 
 
 # ---- nothing is left of what fails -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 prints, in bytes, the most anonymous memory and the most resident memory above what there was before loading.
 """
 
+import ctypes
 import gc
 import sys
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from memplan.strategies._trimmed import trim
 
 from memplan.applier import apply
 from memplan.faces.assembled import assembled
@@ -83,7 +83,7 @@ def main(folder: str, dtype: str, plan: str) -> None:
     chosen = planned(Path(folder), dtype, plan)
     _imported(chosen)
     gc.collect()
-    trim()
+    ctypes.CDLL(None).malloc_trim(0)
     before, peaks, done = _held(), [0, 0], Event()
 
     def watch() -> None:

@@ -4,6 +4,7 @@ import gc
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def test_a_conversion_on_the_cpu_takes_as_much(name: str, dtype: str) -> None:
         layer = part[0]
         gc.collect()  # what is freed in between would count against what is made
         held = [layer.weight]  # the original is not freed in between, as one that is mapped is not
-        _, measured = peak_of(lambda part=part, layer=layer: strategy(name).convert(part, "0", layer, "cpu"))
+        _, measured = peak_of(partial(strategy(name).convert, part, "0", layer, "cpu"))
         assert held
     assert FORMATS[name].making(weight, True) == pytest.approx(measured, rel=0.02)
 
@@ -107,7 +108,12 @@ def test_a_conversion_on_the_cpu_takes_as_much(name: str, dtype: str) -> None:
 def strategy(name: str) -> Any:
     """The strategy that stores in that format."""
     kinds: list[Any] = [cls for cls in STRATEGIES if hasattr(cls, "format")]
-    settings = [{}, {"double_quant": False}, {"quant_type": "fp4"}, {"quant_type": "fp4", "double_quant": False}]
+    settings: list[dict[str, Any]] = [
+        {},
+        {"double_quant": False},
+        {"quant_type": "fp4"},
+        {"quant_type": "fp4", "double_quant": False},
+    ]
     every = (kind("part", **given) for kind in kinds for given in settings if set(given) <= set(vars(kind)))
     return next(one for one in every if one.format == name)
 
