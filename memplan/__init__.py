@@ -10,6 +10,7 @@ if _typing.TYPE_CHECKING:
     from memplan.applier import Applied as Applied
     from memplan.errors import ApplyFailed as ApplyFailed
     from memplan.errors import BadInput as BadInput
+    from memplan.errors import LoadFailed as LoadFailed
     from memplan.errors import MemplanError as MemplanError
     from memplan.errors import NothingFits as NothingFits
     from memplan.errors import Unsupported as Unsupported
@@ -18,6 +19,7 @@ if _typing.TYPE_CHECKING:
     from memplan.faces.api import price as price
     from memplan.faces.api import probe as probe
     from memplan.faces.api import recommend as recommend
+    from memplan.faces.load import load as load
     from memplan.facts import Facts as Facts
     from memplan.facts import Machine as Machine
     from memplan.facts import Model as Model
@@ -27,8 +29,9 @@ if _typing.TYPE_CHECKING:
 
 _HOMES = {
     "memplan.applier": ("Applied",),
-    "memplan.errors": ("ApplyFailed", "BadInput", "MemplanError", "NothingFits", "Unsupported"),
+    "memplan.errors": ("ApplyFailed", "BadInput", "LoadFailed", "MemplanError", "NothingFits", "Unsupported"),
     "memplan.faces.api": ("Target", "auto_optimize", "price", "probe", "recommend"),
+    "memplan.faces.load": ("load",),
     "memplan.facts": ("Facts", "Machine", "Model"),
     "memplan.planner": ("Plan", "Recommendation"),
     "memplan.strategy": ("Strategy",),
@@ -39,6 +42,7 @@ __all__ = [
     "ApplyFailed",
     "BadInput",
     "Facts",
+    "LoadFailed",
     "Machine",
     "MemplanError",
     "Model",
@@ -49,6 +53,7 @@ __all__ = [
     "Target",
     "Unsupported",
     "auto_optimize",
+    "load",
     "price",
     "probe",
     "recommend",

@@ -5,6 +5,7 @@ MemplanError
 │   ├── NoGpu                there is no card to plan for
 │   └── Unsupported          understood, but not something memplan can do
 ├── NothingFits              no plan fits the machine; names the nearest one                       (exit code 3)
+├── LoadFailed               a pipeline could not be loaded; nothing of it is left
 └── ApplyFailed              a plan could not be made real; what can be undone was undone
 """
 
@@ -35,6 +36,10 @@ class Unsupported(BadInput):
 
 class NothingFits(MemplanError):
     """No plan fits the machine."""
+
+
+class LoadFailed(MemplanError):
+    """A pipeline could not be loaded; nothing of it is left in memory."""
 
 
 class ApplyFailed(MemplanError):

@@ -31,6 +31,14 @@ class Seat:
     component: str
 
 
+@dataclass(frozen=True)
+class Config:
+    """What a library's loader takes to load a component in a format: the code of that object, and its imports."""
+
+    imports: tuple[str, ...]
+    value: str
+
+
 class Strategy(ABC):
     """One technique with its settings. Subclasses are frozen dataclasses; their docstring is their help text.
 
@@ -90,6 +98,10 @@ class Strategy(ABC):
     @abstractmethod
     def code(self, device: str = "cuda") -> tuple[str, ...]:
         """The lines a user would write to the same effect, imports first, the pipeline being `pipe`."""
+
+    def config(self, component: Component) -> Config | None:
+        """What has `component` loaded to the same effect, so that `code` is not needed; None where nothing does."""
+        return None
 
 
 def in_order(strategies: Iterable[Strategy]) -> tuple[Strategy, ...]:

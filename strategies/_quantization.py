@@ -10,12 +10,14 @@ from typing import Any, ClassVar, Self
 from memplan.errors import BadInput
 from memplan.facts import Component, Facts
 from memplan.run import Run, Stored
-from memplan.strategy import Decision, Seat, Strategy, Undo
+from memplan.strategy import Config, Decision, Seat, Strategy, Undo
 
 from ._needs import Needs
+from ._skipping import skipped
+from ._trimmed import trim
 
-BY_MODULE, BY_WEIGHT = "modules", "weights"
-"""By which path a library looks up what it leaves: that of a layer, or of its weight."""
+LIBRARIES = ("diffusers", "transformers")
+"""Those whose from_pretrained() quantizes."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,16 @@ class Quantization(Strategy):
         broken = tuple((technique, sentence.format(kind=kind)) for technique, sentence in self.breaks)
         return run.store(self.component, Stored(self.format, self.spare, self.keep_original, broken))
 
+    # ---- at loading -------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def loaded(self, component: Component, skip: tuple[str, ...]) -> Config | None:
+        """The config with which the component's own library loads it so; where `skip` is (), by its own rule."""
+
+    def config(self, component: Component) -> Config | None:
+        """The config of the component's library, unless it would leave other layers than this does."""
+        skip = skipped(component, self.lookup, self.spare) if component.library in LIBRARIES else None
+        return None if skip is None else self.loaded(component, skip)
+
     # ---- the deed ---------------------------------------------------------------------------------------------------
     @abstractmethod
     def convert(self, part: Any, path: str, layer: Any, device: str) -> None:
@@ -105,6 +117,7 @@ class Quantization(Strategy):
                 if self.keep_original:
                     originals.callback(_kept(part, path, layer))
                 self.convert(part, path, layer, device)
+                trim()
             return originals.pop_all().close
 
     def _check(self, part: Any) -> None:

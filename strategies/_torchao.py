@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from memplan.facts import Component
+from memplan.strategy import Config
+
 from ._needs import Needs
-from ._quantization import BY_WEIGHT, Quantization, selection
+from ._quantization import Quantization, selection
+from ._skipping import BY_WEIGHT
 
 VERSION = "0.16"
 """The first whose int8 and float8 weights keep a scale for each row as this planner reckons."""
@@ -26,6 +30,12 @@ class Torchao(Quantization):
     config_class: ClassVar[str]
     arguments: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
+    @property
+    def _value(self) -> str:
+        """The config as code."""
+        given = ", ".join(f"{name}={json.dumps(value)}" for name, value in self.arguments.items())
+        return f"{self.config_class}({given})"
+
     def convert(self, part: Any, path: str, layer: Any, device: str) -> None:
         """Gives the layer a weight of torchao's; the layer stays the same."""
         from torchao import quantization
@@ -35,14 +45,21 @@ class Torchao(Quantization):
         quantization.quantize_(layer, getattr(quantization, self.config_class)(**self.arguments))
         layer.to(home)
 
+    def loaded(self, component: Component, skip: tuple[str, ...]) -> Config:
+        """torchao's config, wrapped in that of the component's library."""
+        left = f", modules_to_not_convert={list(skip)}" if skip else ""
+        return Config(
+            (f"import {component.library}", f"from torchao.quantization import {self.config_class}"),
+            f"{component.library}.TorchAoConfig({self._value}{left})",
+        )
+
     def code(self, device: str = "cuda") -> tuple[str, ...]:
         """A loop over the layers, so that each is converted on the device."""
-        given = ", ".join(f"{name}={json.dumps(value)}" for name, value in self.arguments.items())
         return (
             "import torch",
             f"from torchao.quantization import {self.config_class}, quantize_",
             *selection(self.component, self.spare),
             "        home = layer.weight.device",
-            f'        quantize_(layer.to("{device}"), {self.config_class}({given}))',
+            f'        quantize_(layer.to("{device}"), {self._value})',
             "        layer.to(home)",
         )

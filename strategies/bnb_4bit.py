@@ -3,10 +3,14 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from memplan.facts import Component
 from memplan.run import Run
+from memplan.strategy import Config
 
+from ._bnb import bnb_config
 from ._needs import Needs
-from ._quantization import BY_MODULE, Quantization, selection
+from ._quantization import Quantization, selection
+from ._skipping import BY_MODULE
 
 TYPES = ("nf4", "fp4")
 
@@ -63,6 +67,17 @@ class Bnb4bit(Quantization):
         )
         packed.bias = bias
         part.set_submodule(path, packed.to(device).to(weight.device).train(layer.training))
+
+    def loaded(self, component: Component, skip: tuple[str, ...]) -> Config:
+        """bitsandbytes' config. Its own defaults are fp4 and computing in float32."""
+        return bnb_config(
+            component.library,
+            skip,
+            "load_in_4bit=True",
+            f'bnb_4bit_quant_type="{self.quant_type}"',
+            f"bnb_4bit_use_double_quant={self.double_quant}",
+            f"bnb_4bit_compute_dtype=torch.{component.dtype}",
+        )
 
     def code(self, device: str = "cuda") -> tuple[str, ...]:
         """A loop over the layers; a component that is yet to be loaded takes `config` instead."""

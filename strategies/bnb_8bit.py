@@ -3,8 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from memplan.facts import Component
+from memplan.strategy import Config
+
+from ._bnb import bnb_config
 from ._needs import Needs
-from ._quantization import BY_MODULE, Quantization, selection
+from ._quantization import Quantization, selection
+from ._skipping import BY_MODULE
 
 THRESHOLD = 6.0
 """Columns of the input with a larger value are computed in half precision: the library's default for models."""
@@ -49,6 +54,10 @@ class Bnb8bit(Quantization):
         packed.weight = Int8Params(weight.data.cpu(), requires_grad=False, has_fp16_weights=False)
         packed.bias = bias
         part.set_submodule(path, packed.to(device).to(weight.device).train(layer.training))
+
+    def loaded(self, component: Component, skip: tuple[str, ...]) -> Config:
+        """bitsandbytes' config, which without its flag means 4 bits."""
+        return bnb_config(component.library, skip, "load_in_8bit=True", f"llm_int8_threshold={THRESHOLD}")
 
     def code(self, device: str = "cuda") -> tuple[str, ...]:
         """A loop over the layers; a component that is yet to be loaded takes `config` instead."""

@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from memplan.facts import Component
 from memplan.run import Run
+from memplan.strategy import Config
 
 from ._needs import Needs
-from ._quantization import BY_MODULE, Quantization, selection
+from ._quantization import Quantization, selection
+from ._skipping import BY_MODULE
 
 TYPES = ("int8", "float8")
 
@@ -40,6 +43,10 @@ class Quanto(Quantization):
     def format(self) -> str:
         """Bytes of that type, and a scale for each row."""
         return f"quanto {self.weights}"
+
+    def loaded(self, component: Component, skip: tuple[str, ...]) -> Config | None:
+        """None: diffusers warns of its config for quanto, which it gives up."""
+        return None
 
     def refuses(self, run: Run) -> str | None:
         """Refuses other types besides."""

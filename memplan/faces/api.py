@@ -66,7 +66,7 @@ def probe(source: Any, *, dtype: str | None = None) -> Model:
         from memplan.probes.pipeline import measure
 
         twin = open_pipeline(source, dtype)
-        return measure(twin.pipe, twin.name, twin.source, twin.files)
+        return measure(twin.pipe, twin.name, twin.source, twin.files, twin.cast)
 
 
 def facts(
@@ -108,7 +108,7 @@ def _measured(
     twin = open_pipeline(source, dtype)
     arguments = _arguments(twin, call)
     check(twin.pipe, arguments)
-    model = measure(twin.pipe, twin.name, twin.source, twin.files)
+    model = measure(twin.pipe, twin.name, twin.source, twin.files, twin.cast)
     return model, dry_run(twin, arguments, KERNELS, progress, capability)
 
 
@@ -220,7 +220,7 @@ def auto_optimize(
 
     planner.check_preference(prefer)
     measured = facts(pipe, call, target=target, progress=progress)
-    found = planner.recommend(_of_kind(device, measured), strategies())
+    found = planner.recommend(of_kind(device, measured), strategies())
     plan = found.pick(prefer)
     if plan is None:
         missing = ", and ".join(map(str, found.nearest.shortages))
@@ -228,7 +228,7 @@ def auto_optimize(
     return apply(plan.strategies, as_pipeline(pipe), device)
 
 
-def _of_kind(device: str, measured: Facts) -> Facts:
+def of_kind(device: str, measured: Facts) -> Facts:
     """The same facts on a device of the kind that torch names."""
     kind, gpu = device.partition(":")[0], measured.machine.gpu
     if gpu is None or kind in (gpu.kind, "cuda" if gpu.kind == "rocm" else ""):

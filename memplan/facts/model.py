@@ -76,7 +76,8 @@ class Component:
     `cast` indexes the weights that layerwise casting stores in fp8 by the library's own skip rules; `groupings` are
     the offload groups it forms; `lacks` holds (technique, sentence) for what the library refuses for this class.
     `spared` holds, for each quantizer, the modules that its own rules leave as they are, where they have linear layers.
-    `file` is the checkpoint of one file that it is loaded from; "" where that is the pipeline's own place.
+    `file` is the checkpoint of one file that it is loaded from; "" where that is the pipeline's own place. `mapped`
+    weights are read from their files as they are; others are made anew as they are loaded, in another dtype.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Component:
     lacks: tuple[tuple[str, str], ...] = ()
     spared: tuple[tuple[str, tuple[str, ...]], ...] = ()
     file: str = ""
+    mapped: bool = True
 
     @cached_property
     def size(self) -> int:

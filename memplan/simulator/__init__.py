@@ -15,6 +15,7 @@ from memplan.simulator.cache import Cache, Held
 from memplan.simulator.chain import Chain
 from memplan.simulator.device import blas_workspace, context
 from memplan.simulator.host import host_memory
+from memplan.simulator.loading import loading
 from memplan.simulator.loss import loss
 from memplan.simulator.residency import Height, height
 from memplan.simulator.visits import size, visits
@@ -46,9 +47,10 @@ def simulate(run: Run) -> Bill:
     to_device += sum(size(run, name) for name in chain.arrivals)
     to_host += sum(size(run, name) for name in chain.departures)
     phases = tuple(replace(peak, host=left[place]) for place, peak in peaks.items())
-    host = replace(host, peak=max([host.peak, *left.values()]))
+    before = loading(run)
+    host = replace(host, peak=max([host.peak, before.host, *left.values()]))
     traffic = Traffic(to_device, to_host, cast, ahead)
-    return Bill(phases, host, traffic, loss(run), host_flops=host_flops)
+    return Bill(phases, host, traffic, loss(run), host_flops=host_flops, loading=before)
 
 
 def _height(run: Run, call: Call) -> Height:

@@ -99,7 +99,8 @@ class Bill:
     """The price of a run. `seconds` is None where no time model covers it.
 
     `host_flops` are the floating-point operations that the CPU does in one pipeline call, in components' place on the
-    device; how fast it is, is not known.
+    device; how fast it is, is not known. `loading` is the highest moment before the call: while the pipeline is loaded
+    and the plan is applied.
     """
 
     peaks: tuple[Peak, ...]
@@ -108,8 +109,14 @@ class Bill:
     loss: Loss
     seconds: float | None = None
     host_flops: int = 0
+    loading: Peak | None = None
+
+    @property
+    def phases(self) -> tuple[Peak, ...]:
+        """Loading, and the phases of the call."""
+        return (*((self.loading,) if self.loading else ()), *self.peaks)
 
     @property
     def peak(self) -> Peak:
         """The phase that needs the most."""
-        return max(self.peaks, key=lambda p: p.memory.required)
+        return max(self.phases, key=lambda p: p.memory.required)

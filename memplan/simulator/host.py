@@ -22,7 +22,7 @@ def host_memory(run: Run) -> HostMemory:
     steady = peak = LIBRARIES
     held = 0
     for component in run.facts.model.components:
-        own = _component(component, run.placement(component.name), run.stored(component.name))
+        own = placed(component, run.placement(component.name), run.stored(component.name))
         kept = originals(component, run.stored(component.name))
         own = HostMemory(own.steady + kept, own.peak + kept, own.pinned)
         steady, held = steady + own.steady, held + own.pinned
@@ -31,7 +31,8 @@ def host_memory(run: Run) -> HostMemory:
 
 
 @lru_cache(maxsize=1024)
-def _component(component: Component, placement: Placement, stored: Stored) -> HostMemory:
+def placed(component: Component, placement: Placement, stored: Stored) -> HostMemory:
+    """Host memory of the weights of one component."""
     size = total(component, stored)
     if isinstance(placement, OnCall | Aside | OnHost):
         return HostMemory(size, size, 0)

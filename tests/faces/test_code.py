@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel, TorchAoConfig
 from safetensors.torch import save_file
+from torchao.quantization import Int8WeightOnlyConfig
 
 from memplan.faces.report.code import script
 from memplan.faces.report.loading import loading
@@ -16,6 +18,7 @@ from memplan.facts import Facts
 from memplan.planner import draw
 from memplan.probes.fakes.twin import modules_of
 from memplan.probes.pipeline import measure
+from memplan.registry import parse
 from memplan.strategies import GroupOffload, LayerwiseCasting, OnGpu
 from tests.faces import small
 from tests.pipelines import build
@@ -187,3 +190,72 @@ def test_diffusers_takes_these_lines(tmp_path: Path) -> None:
     dtypes = {name: part.dtype for name, part in modules_of(found["pipe"]).items()}
     assert dtypes.pop("transformer") == torch.float16
     assert set(dtypes.values()) == {torch.bfloat16}
+
+
+# ---- quantized at loading --------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small FLUX with a checkpoint of its transformer beside it."""
+    place = tmp_path_factory.mktemp("flux")
+    pipe = build("flux", dtype=torch.bfloat16)
+    pipe.save_pretrained(place)
+    save_file(pipe.transformer.state_dict(), place / "x.safetensors")
+    return place
+
+
+QUANTIZED = ("int8_weight_only:transformer", "bnb_4bit:text_encoder_2", "on_gpu:transformer")
+
+
+def script_of(folder: Path, files: Mapping[str, str] | None = None, plan: tuple[str, ...] = QUANTIZED) -> str:
+    """The script for a plan that quantizes."""
+    model = measure(build("flux", dtype=torch.bfloat16), "flux", f"folder {folder}", files or {})
+    facts = replace(small.facts(), model=model)
+    return script(draw(facts, [parse(text, facts) for text in plan]), str(folder), {"prompt": "a cat"})
+
+
+def executed(text: str) -> Any:
+    """The pipeline of a script on the CPU, before it is called."""
+    found: dict[str, Any] = {}
+    exec(text.partition("result = ")[0].replace('"cuda"', '"cpu"'), found)
+    return found["pipe"]
+
+
+@pytest.mark.slow
+def test_components_are_quantized_as_they_are_loaded(folder: Path) -> None:
+    text = script_of(folder)
+    assert "quantize_" not in text
+    assert "Params4bit" not in text
+    pipe = executed(text)
+    assert type(pipe.transformer.proj_out.weight).__name__ == "Int8Tensor"
+    attention = pipe.text_encoder_2.encoder.block[0].layer[0].SelfAttention
+    assert type(attention.q.weight).__name__ == "Params4bit"
+    assert attention.q.compute_dtype == torch.bfloat16
+    assert pipe.vae.dtype == torch.bfloat16
+
+
+@pytest.mark.slow
+def test_diffusers_does_not_quantize_what_it_loads_from_one_file(folder: Path) -> None:
+    """It says nothing. Where it learns to, these scripts may name the config."""
+    config = TorchAoConfig(Int8WeightOnlyConfig())
+    place = {"config": str(folder), "subfolder": "transformer"}
+    part = FluxTransformer2DModel.from_single_file(str(folder / "x.safetensors"), quantization_config=config, **place)
+    assert type(part.proj_out.weight) is torch.nn.Parameter
+
+
+@pytest.mark.slow
+def test_what_no_loader_quantizes_is_converted_afterwards(folder: Path) -> None:
+    text = script_of(folder, {"transformer": str(folder / "x.safetensors")})
+    assert "TorchAoConfig" not in text
+    pipe = executed(text)
+    assert type(pipe.transformer.proj_out.weight).__name__ == "Int8Tensor"
+    assert type(pipe.text_encoder_2.shared.weight) is torch.nn.Parameter
+    assert type(pipe.text_encoder_2.encoder.block[0].layer[0].SelfAttention.q.weight).__name__ == "Params4bit"
+
+
+def test_neither_are_the_text_encoders_of_one_file(folder: Path) -> None:
+    """They come with the pipeline, whose from_single_file() takes no config; what is beside it is quantized."""
+    text = script_of(folder, {"text_encoder_2": str(folder / "x.safetensors")})
+    assert "Params4bit(" in text
+    assert "quantization_config=diffusers.TorchAoConfig(Int8WeightOnlyConfig())" in text
+    assert "PipelineQuantizationConfig" not in text
+    ast.parse(text)

@@ -165,7 +165,7 @@ def test_labels_can_be_typed() -> None:
 
 
 def test_a_pick_says_what_cannot_be_undone() -> None:
-    found = small.found(5, ram=0.85)
+    found = small.found(5, ram=2.6)
     casting = {label(p.strategies) for _, p in found.picks if "layerwise_casting" in str(p)}
     text = " ".join(table.recommendation(found).split())
     assert text.count("layerwise_casting can't be undone; float8 storage loses bits") == len(casting) > 0

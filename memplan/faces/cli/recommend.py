@@ -36,22 +36,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _answer(args: argparse.Namespace, found: Recommendation, call: dict[str, Any], nearest: Nearest) -> str:
+    from memplan.faces.assembled import origin
     from memplan.faces.report import code, explain, json, table
 
     if args.json:
         return json.recommendation(found, args.prefer, everything=args.all, nearest=nearest)
     pick = found.pick(args.prefer)
     if args.code and pick is not None:
-        return code.script(pick, _origin(found.facts.model.source), {"prompt": api.PROMPT, **call})
+        return code.script(pick, origin(found.facts.model.source), {"prompt": api.PROMPT, **call})
     parts = [table.recommendation(found, args.prefer, everything=args.all)]
     parts += [explain.explanation(found, everything=args.all)] if args.explain else []
     parts += [table.nothing_fits(found.nearest, nearest, options.typed)] if pick is None else []
     return "\n\n".join(parts)
-
-
-def _origin(source: str) -> str:
-    """What from_pretrained() takes: a bundled model's Hub id, or the folder."""
-    from memplan.catalogue.models import find
-
-    kind, _, name = source.partition(" ")
-    return find(name).hub if kind == "bundled" else name

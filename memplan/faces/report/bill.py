@@ -33,7 +33,7 @@ def bill(plan: Plan) -> str:
     parts = [
         [*workload(plan.run.facts), *assumed],
         titled("Plan", [label(plan.strategies)]),
-        phases(cost.peaks, places=True),
+        phases(cost.phases, places=True),
     ]
     return "\n\n".join("\n".join(part) for part in [*parts, totals, paragraph(LEGEND)])
 

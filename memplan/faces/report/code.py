@@ -3,13 +3,15 @@
 import ast
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from memplan.faces.report.loading import loading
+from memplan.facts import Model
 from memplan.planner import Plan
 from memplan.probes.fakes.sizes import is_size
+from memplan.strategy import Config, Decision, Strategy
 
 _PICTURES = re.compile(r"(?:a|(\d+))(?: made-up)? (?:pictures of )?(\d+) x (\d+)(?: picture)?")
 """One picture, or several, as the dry run describes them: number (of several), width, height."""
@@ -21,10 +23,12 @@ def script(plan: Plan, source: str, call: Mapping[str, Any]) -> str:
     `call` has the values of arguments that reports shorten.
     """
     facts = plan.run.facts
-    lines = [line for strategy in plan.strategies for line in strategy.code(_device(plan))]
+    configs = {strategy: dict(_configs(strategy, facts.model)) for strategy in plan.strategies}
+    load = loading(facts.model, source, {name: config for own in configs.values() for name, config in own.items()})
+    left = [strategy for strategy, own in configs.items() if not own or not load.configured.issuperset(own)]
+    lines = [line for strategy in left for line in strategy.code(_device(plan))]
     values = [(name, *_value(name, shown, call)) for name, shown in facts.trace.arguments]
     needed = [needs for _, needs, _ in values if needs]
-    load = loading(facts.model, source)
     own = ["import torch", f"from diffusers import {facts.model.class_name}", *load.imports]
     imports = [*own, *filter(_is_import, lines), *needed]
     return "\n".join([
@@ -69,6 +73,12 @@ def _is_literal(text: str) -> bool:
 
 
 # ---- the rest -------------------------------------------------------------------------------------------------------
+def _configs(strategy: Strategy, model: Model) -> Iterator[tuple[str, Config]]:
+    """The components that can be loaded in the format that `strategy` gives them, each with the config for it."""
+    for name in sorted(seat.component for seat in strategy.seats if seat.decision == Decision.FORMAT):
+        config = strategy.config(model.component(name))
+        if config is not None:
+            yield name, config
 
 
 def _device(plan: Plan) -> str:

@@ -21,7 +21,7 @@ and `price` one with schema, machine, workload and plan. A plan holds
     label        the same in short and as one text, which `--with` takes too
     fits         whether device and host memory suffice
     peak         phase, component, allocated, reserved, required: the highest phase
-    phases       for each: the same, and weights, copies, activations, module, op
+    phases       loading first; for each: the same, and weights, copies, activations, module, op
     ram          peak, steady, pinned
     traffic      to_device, to_host, cast: bytes per call
     host_flops   floating-point operations that the CPU does in components' place on the device, per call
@@ -119,7 +119,7 @@ def _plan(plan: Plan, reason: str) -> dict[str, Any]:
         "label": label(plan.strategies),
         "fits": plan.fits,
         "peak": _memory(cost.peak),
-        "phases": [_peak(p) for p in cost.peaks],
+        "phases": [_peak(p) for p in cost.phases],
         "ram": {"peak": host.peak, "steady": host.steady, "pinned": host.pinned},
         "traffic": {"to_device": traffic.to_device, "to_host": traffic.to_host, "cast": traffic.cast},
         "host_flops": cost.host_flops,

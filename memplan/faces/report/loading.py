@@ -2,41 +2,48 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from textwrap import indent
+from types import MappingProxyType
 from typing import Any
 
 from memplan.facts import Component, Model
+from memplan.strategy import Config
 
 GGUF = ".gguf"
 FROM_FILE = "from_single_file"
+QUANTIZATION = "quantization_config"
+Configs = Mapping[str, Config]
+"""What components are quantized with, by component."""
 
 
 @dataclass(frozen=True)
 class Loading:
-    """Imports, and the lines after which `pipe` is there. Values of arguments are code."""
+    """Imports, and the lines after which `pipe` is there. Values of arguments are code.
+
+    `configured` are the components that come with their config applied.
+    """
 
     imports: tuple[str, ...]
     lines: tuple[str, ...]
+    configured: frozenset[str] = frozenset()
 
 
-def loading(model: Model, source: str) -> Loading:
+def loading(model: Model, source: str, configs: Configs = MappingProxyType({})) -> Loading:
     """How `model` is loaded, whose pipeline is at `source`: a Hub id, perhaps with a revision, or a folder.
 
     A pipeline's from_single_file() knows one dtype, and wants every component that the file does not hold; components
-    of diffusers can be loaded from the file by themselves, those of transformers cannot.
+    of diffusers can be loaded from the file by themselves, those of transformers cannot. Neither can be quantized on
+    the way: diffusers takes what is in one file for quantized already (`pre_quantized` in quantizers/base.py).
     """
     place = _Place(source, model.source.startswith("hub "))
     held = [part for part in model.components if part.file]
     encoders = [part for part in held if part.library == "transformers"]
-    if encoders:
-        return _whole(model, place, encoders)
-    rest = [part for part in model.components if not part.file]
-    arguments = {part.name: part.name for part in held} | {"torch_dtype": _dtypes(rest or held)}
-    pipe = _call(f"pipe = {model.class_name}.from_pretrained", place.arguments(), arguments)
-    imports = [_import("diffusers", part.class_name) for part in held]
-    imports += ["from diffusers import GGUFQuantizationConfig"] if any(map(_is_gguf, held)) else []
-    return Loading(tuple(imports), (*(line for part in held for line in _single(part, place)), *pipe))
+    used = {name: config for name, config in configs.items() if not model.component(name).file}
+    load = _whole(model, place, encoders, used) if encoders else _from_place(model, place, held, used)
+    imports = (*load.imports, *(line for config in used.values() for line in config.imports))
+    return Loading(imports, load.lines, frozenset(used))
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,25 @@ class _Place:
         )
 
 
-def _whole(model: Model, place: _Place, encoders: list[Component]) -> Loading:
+def _from_place(model: Model, place: _Place, held: list[Component], configs: Configs) -> Loading:
+    """A pipeline from its own place, but for components of diffusers that are `held` by checkpoints."""
+    rest = [part for part in model.components if not part.file]
+    arguments = {part.name: part.name for part in held} | {"torch_dtype": _dtypes(rest or held)}
+    arguments |= {QUANTIZATION: _mapping(configs)} if configs else {}
+    pipe = _call(f"pipe = {model.class_name}.from_pretrained", place.arguments(), arguments)
+    imports = [_import("diffusers", part.class_name) for part in held]
+    imports += ["from diffusers import GGUFQuantizationConfig"] if any(map(_is_gguf, held)) else []
+    imports += ["from diffusers import PipelineQuantizationConfig"] if configs else []
+    return Loading(tuple(imports), (*(line for part in held for line in _single(part, place)), *pipe))
+
+
+def _mapping(configs: Configs) -> str:
+    """The config of a pipeline; with `quant_backend` in place of the mapping it would refuse most quantizers."""
+    lines = [indent(f'"{name}": {config.value},', "    ") for name, config in configs.items()]
+    return "\n".join(["PipelineQuantizationConfig(quant_mapping={", *lines, "})"])
+
+
+def _whole(model: Model, place: _Place, encoders: list[Component], configs: Configs) -> Loading:
     """A checkpoint that holds text encoders, with what else is needed beside it.
 
     All that is loaded with the pipeline is in one dtype; where text encoders have several, that is float32, and each is
@@ -65,7 +90,11 @@ def _whole(model: Model, place: _Place, encoders: list[Component]) -> Loading:
     dtypes = {part.dtype for part in encoders}
     together = dtypes.pop() if len(dtypes) == 1 else "float32"
     beside = [part for part in model.components if part not in encoders and (not part.file or part.dtype != together)]
-    lines = [line for part in beside for line in (_single if part.file else _pretrained)(part, place)]
+    lines = [
+        line
+        for part in beside
+        for line in (_single(part, place) if part.file else _pretrained(part, place, configs.get(part.name)))
+    ]
     arguments = {part.name: part.name for part in beside} | {"torch_dtype": f"torch.{together}"}
     lines += _call(f"pipe = {model.class_name}.{FROM_FILE}", {"": json.dumps(encoders[0].file)}, arguments)
     lines += [f"pipe.{part.name}.to(torch.{part.dtype})" for part in encoders if part.dtype != together]
@@ -77,14 +106,15 @@ def _single(part: Component, place: _Place) -> Iterator[str]:
     config = place.arguments("config_revision")
     arguments = {"config": config.pop(""), "subfolder": json.dumps(part.name), **config}
     if _is_gguf(part):
-        arguments["quantization_config"] = f"GGUFQuantizationConfig(compute_dtype=torch.{part.dtype})"
+        arguments[QUANTIZATION] = f"GGUFQuantizationConfig(compute_dtype=torch.{part.dtype})"
     arguments["torch_dtype"] = f"torch.{part.dtype}"
     return _call(f"{part.name} = {part.class_name}.{FROM_FILE}", {"": json.dumps(part.file)}, arguments)
 
 
-def _pretrained(part: Component, place: _Place) -> Iterator[str]:
+def _pretrained(part: Component, place: _Place, config: Config | None) -> Iterator[str]:
     """A component that no checkpoint holds, from the pipeline's own place."""
     arguments = {"subfolder": json.dumps(part.name), "torch_dtype": f"torch.{part.dtype}"}
+    arguments |= {QUANTIZATION: config.value} if config else {}
     return _call(f"{part.name} = {part.class_name}.from_pretrained", place.arguments(), arguments)
 
 
@@ -92,10 +122,10 @@ def _call(function: str, *arguments: dict[str, str]) -> Iterator[str]:
     """A call on one line, or with an argument a line where that would be long."""
     values = [f"{name}={value}" if name else value for table in arguments for name, value in table.items()]
     line = f"{function}({', '.join(values)})"
-    if len(line) <= _LONG:
+    if len(line) <= _LONG and "\n" not in line:
         yield line
     else:
-        yield from (f"{function}(", *(f"    {value}," for value in values), ")")
+        yield from (f"{function}(", *(indent(f"{value},", "    ") for value in values), ")")
 
 
 _LONG = 120

@@ -35,7 +35,7 @@ def _do_less(facts: Facts) -> list[str]:
     plan = draw(facts, ())
     verdict = "fits" if plan.fits else "does not fit"
     title = f"Everything on the GPU needs {amount(plan.bill.peak.memory.required)} and {verdict}: {margin(plan)}"
-    return [title, *phases(plan.bill.peaks)]
+    return [title, *phases(plan.bill.phases)]
 
 
 def _picks(found: Recommendation, prefer: str) -> list[str]:

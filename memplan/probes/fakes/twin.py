@@ -20,7 +20,8 @@ class Twin:
 
     `source` says where it came from: "bundled …", "folder …", "file …", "hub …" or "live …". `call` holds arguments of
     the published example that the pipeline does not choose by itself; `assumptions` say what the source left open.
-    `files` are the checkpoints of one file from which components are loaded, by component.
+    `files` are the checkpoints of one file from which components are loaded, by component; `cast` are the components
+    that are loaded in another dtype than they are stored in.
     """
 
     pipe: Any
@@ -30,6 +31,7 @@ class Twin:
     call: Mapping[str, Any] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+    cast: frozenset[str] = frozenset()
 
     def components(self) -> dict[str, torch.nn.Module]:
         """The modules of the pipeline by name, in the pipeline's order."""

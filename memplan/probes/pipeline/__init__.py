@@ -1,6 +1,6 @@
 """Measures a pipeline: what each component weighs, how it splits into groups, what the libraries refuse for it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
@@ -20,11 +20,17 @@ LIBRARIES = ("torch", "diffusers", "transformers", "accelerate")
 NOWHERE: Mapping[str, str] = MappingProxyType({})
 
 
-def measure(pipe: Any, name: str = "", source: str = "", files: Mapping[str, str] = NOWHERE) -> Model:
+def measure(
+    pipe: Any,
+    name: str = "",
+    source: str = "",
+    files: Mapping[str, str] = NOWHERE,
+    cast: Collection[str] = (),
+) -> Model:
     """What `pipe` is made of, from fake or real weights; the pipeline is left as it was.
 
     A weight that two components share is counted in the first of them. `files` are the checkpoints of one file from
-    which components are loaded, by component.
+    which components are loaded, by component; those in `cast` are loaded in another dtype than they are stored in.
     """
     modules = {key: part for key, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
     owner: dict[int, str] = {}
@@ -33,7 +39,12 @@ def measure(pipe: Any, name: str = "", source: str = "", files: Mapping[str, str
         found = [_component(key, module, owner, shared.get(key)) for key, module in modules.items()]
         own = modular.lacks_of_parts(pipe, modules)
         components = tuple(
-            replace(part, file=files.get(part.name, ""), lacks=(*part.lacks, *own.get(part.name, {}).items()))
+            replace(
+                part,
+                file=files.get(part.name, ""),
+                mapped=part.name not in cast,
+                lacks=(*part.lacks, *own.get(part.name, {}).items()),
+            )
             for part in found
         )
     # The library asks for its exclusions only about components that its sequence does not name.

@@ -27,12 +27,16 @@ Stored = Callable[[Path], Iterable[StoredTensor]]
 
 @dataclass(frozen=True)
 class _Reading:
-    """How components are read: in `dtype`, or in the one that `stored` tells; `untold` are those that it doesn't."""
+    """How components are read: in `dtype`, or in the one that `stored` tells; `untold` are those that it doesn't.
+
+    `cast` are those that are stored in another.
+    """
 
     mode: FakeTensorMode
     dtype: torch.dtype | None
     stored: Stored
     untold: list[str] = field(default_factory=list)
+    cast: set[str] = field(default_factory=set)
 
 
 def folder_twin(folder: Path, dtype: str | None = None, stored: Stored | None = None) -> Twin:
@@ -47,7 +51,7 @@ def folder_twin(folder: Path, dtype: str | None = None, stored: Stored | None = 
     parts = {key: _part(folder, key, value, how) for key, value in index.items() if not key.startswith("_")}
     twin = assemble(pipeline, parts, how.mode, _name(folder), f"folder {folder}")
     untold = f"no safetensors file tells in which dtype {', '.join(how.untold)} is loaded: bfloat16 is assumed"
-    return replace(twin, assumptions=(untold,) if how.untold else ())
+    return replace(twin, assumptions=(untold,) if how.untold else (), cast=frozenset(how.cast))
 
 
 def _name(folder: Path) -> str:
@@ -91,7 +95,7 @@ def _component(folder: Path, key: str, cls: Any, how: _Reading) -> Any:
 def _module(cls: Any, path: Path, how: _Reading) -> torch.nn.Module:
     config = config_table(path / "config.json")
     try:
-        return fake_module(cls, config, how.dtype or _dtype(path, how), how.mode)
+        return fake_module(cls, config, _dtype(path, how), how.mode)
     except BadInput as error:
         raise type(error)(f"{path}: {error}") from error
     except Exception as error:
@@ -115,15 +119,17 @@ def _real(cls: Any, path: Path) -> Any:
 
 # ---- the dtype ------------------------------------------------------------------------------------------------------
 def _dtype(path: Path, how: _Reading) -> torch.dtype:
-    """The dtype of most of the elements stored; bfloat16, and so noted, when there are none to tell."""
+    """The dtype asked for, or that of most of the elements stored; bfloat16, and so noted, when nothing tells."""
     elements: Counter[str] = Counter()
     for tensor in how.stored(path):
         elements[tensor.dtype] += tensor.numel
     loadable = Counter({name: count for name, count in elements.items() if name in DTYPES})
-    if not loadable:
+    stored = DTYPES[loadable.most_common(1)[0][0]] if loadable else None
+    if how.dtype and stored not in (None, how.dtype):
+        how.cast.add(path.name)
+    if stored is None and how.dtype is None:
         how.untold.append(path.name)
-        return torch.bfloat16
-    return DTYPES[loadable.most_common(1)[0][0]]
+    return how.dtype or stored or torch.bfloat16
 
 
 def on_disk(path: Path) -> Iterable[StoredTensor]:

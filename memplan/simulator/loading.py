@@ -1,0 +1,80 @@
+"""Memory while a pipeline is loaded and a plan is applied to it, in the order in which both are done."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from memplan.facts import Component
+from memplan.run import Resident, Run, Stored
+from memplan.simulator.bill import Memory, Peak
+from memplan.simulator.device import context
+from memplan.simulator.formats import FORMATS
+from memplan.simulator.host import LIBRARIES, placed
+from memplan.simulator.weights import blocks, sizes
+
+PHASE = "loading"
+
+
+def loading(run: Run) -> Peak:
+    """The highest moment of loading and applying, of the host and of the device; they need not be the same.
+
+    Weights that are mapped from their files in the right dtype take none of the host's memory. Then formats are
+    converted, component by component and layer by layer: the results are ordinary memory until they are placed.
+    """
+    gpu = run.facts.machine.gpu
+    there = gpu is not None and gpu.kind == "cpu"
+    parts = {part.name: part for part in run.facts.model.components}
+    held = {name: _anonymous(part) for name, part in parts.items()}
+    host, making = LIBRARIES + sum(held.values()), 0
+    for name, stored in run.storage.items():
+        done = _converted(parts[name], stored, there)
+        host, making = max(host, _with(held, name, done.highest)), max(making, done.device)
+        held[name] = done.after
+    for name, part in parts.items():
+        placement = run.placement(name)
+        host = max(host, _with(held, name, placed(part, placement, run.stored(name)).peak))
+        held[name] = 0 if isinstance(placement, Resident) and not there else held[name]
+    moved = [blocks(part, run.stored(name)) for name, part in parts.items() if _resident(run, name) and not there]
+    weights, reserved = sum(allocated for allocated, _ in moved), sum(segments for _, segments in moved)
+    memory = Memory(max(weights, making), max(reserved, making), max(reserved, making) + context(gpu))
+    return Peak(PHASE, "", memory, weights, max(making - weights, 0), 0, "", "", host)
+
+
+def _resident(run: Run, name: str) -> bool:
+    return isinstance(run.placement(name), Resident)
+
+
+def _with(held: dict[str, int], name: str, own: int) -> int:
+    """Host memory while component `name` holds `own`, or what it held before where that is more."""
+    return LIBRARIES + sum(held.values()) + max(own - held[name], 0)
+
+
+def _anonymous(component: Component) -> int:
+    """Bytes of ordinary memory that its weights are loaded into."""
+    return 0 if component.mapped else component.size
+
+
+@dataclass(frozen=True)
+class _Converted:
+    """Ordinary memory of the host at the highest moment of a conversion and after it, and the most on the device."""
+
+    highest: int
+    after: int
+    device: int
+
+
+@lru_cache(maxsize=1024)
+def _converted(component: Component, stored: Stored, there: bool) -> _Converted:
+    """Each weight has its original beside it until it is done; `there` it is converted in host memory itself.
+
+    On a device the original has come there, and goes nowhere.
+    """
+    form, table = FORMATS.get(stored.format or ""), sizes(component, stored)
+    held = highest = _anonymous(component)
+    device = 0
+    for number in component.matrices(stored.spared) if form else component.cast:
+        weight, result = component.weights[number], table[number]
+        making = form.making(weight, there) if form else result
+        highest = max(highest, held + (making if there else result))
+        device = max(device, weight.nbytes + making)
+        held += result - (0 if component.mapped or stored.original else weight.nbytes)
+    return _Converted(highest, held, device if form and not there else 0)

@@ -1,0 +1,179 @@
+"""Loading a pipeline under a plan."""
+
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import memplan
+from memplan.errors import ApplyFailed, BadInput, LoadFailed, NothingFits
+from memplan.faces.assembled import assembled
+from memplan.faces.load import load
+from memplan.facts import GIB, Host
+from memplan.probes.fakes.twin import modules_of
+from memplan.probes.pipeline import measure
+from memplan.strategies import Int8WeightOnly, OnGpu
+from tests.pipelines import build, inputs
+
+ROOM = memplan.Target(vram=4, ram=8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small FLUX, saved in bfloat16."""
+    place = tmp_path_factory.mktemp("flux")
+    build("flux", dtype=torch.bfloat16).save_pretrained(place)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that these tests share."""
+    monkeypatch.setenv("MEMPLAN_CACHE", str(folder.with_name("cache")))
+
+
+def asked(**other: Any) -> dict[str, Any]:
+    call = {name: value for name, value in inputs("flux").items() if name != "generator"}
+    return {"target": ROOM, "device": "cpu", **call, **other}
+
+
+def kinds(pipe: Any) -> dict[str, str]:
+    """The type of the first matrix of each component."""
+    found = {}
+    for name, part in modules_of(pipe).items():
+        linear = next(m for m in part.modules() if isinstance(m, torch.nn.Linear))
+        found[name] = type(linear.weight).__name__
+    return found
+
+
+@pytest.mark.slow
+def test_a_plan_that_is_named_is_applied(folder: Path) -> None:
+    said: list[str] = []
+    plan = "int8_weight_only:transformer + bnb_4bit:text_encoder_2"
+    pipe = load(folder, plan, progress=said.append, **asked())
+    plain = "Parameter"
+    expected = {"vae": plain, "text_encoder": plain, "text_encoder_2": "Params4bit", "transformer": "Int8Tensor"}
+    assert kinds(pipe) == expected
+    assert {part.dtype for name, part in modules_of(pipe).items() if expected[name] == plain} == {torch.bfloat16}
+    picture = pipe(**inputs("flux"))[0]
+    assert torch.isfinite(picture).all()
+    loading = [f"loading {name}" for name in ("vae", "text_encoder", "text_encoder_2", "transformer")]
+    assert [word for word in said if word in loading] == loading
+    assert said.index("applying the plan") > said.index("loading transformer")
+
+
+@pytest.mark.slow
+def test_without_a_plan_it_is_the_pick(folder: Path) -> None:
+    pipe = load(folder, prefer="quality", **asked())
+    before = build("flux", dtype=torch.bfloat16)
+    assert torch.equal(pipe(**inputs("flux"))[0], before(**inputs("flux"))[0])
+
+
+@pytest.mark.slow
+def test_a_plan_of_recommend_is_taken(folder: Path) -> None:
+    call = asked()
+    device = call.pop("device")
+    plan = memplan.price(folder, ["int8_weight_only:transformer"], **call)
+    assert kinds(load(folder, plan, device=device))["transformer"] == "Int8Tensor"
+
+
+@pytest.mark.slow
+def test_each_component_has_the_dtype_it_was_planned_in(tmp_path: Path) -> None:
+    pipe = build("flux", dtype=torch.bfloat16)
+    pipe.vae.to(torch.float32)
+    pipe.save_pretrained(tmp_path / "mixed")
+    loaded = assembled(measure(pipe, "flux", f"folder {tmp_path / 'mixed'}"), lambda _: None, {})
+    dtypes = {name: part.dtype for name, part in modules_of(loaded).items()}
+    assert dtypes.pop("vae") == torch.float32
+    assert set(dtypes.values()) == {torch.bfloat16}
+
+
+def test_it_does_not_load_what_does_not_fit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memplan.faces.load.assembled", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(NothingFits, match=r"host memory, [\d,]+ MiB more than the 0\.20 GiB"):
+        load(folder, "model_offload", **asked(target=memplan.Target(vram=4, ram=0.2)))
+
+
+def test_nor_what_needs_more_than_this_machine_has(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memplan.faces.load.assembled", lambda *_: pytest.fail("it was loaded"))
+    monkeypatch.setattr("memplan.faces.load.probe_host", lambda: Host(GIB, GIB // 4))
+    with pytest.raises(NothingFits, match=r"more than the 0\.25 GiB there are\. Nothing has been loaded"):
+        load(folder, "model_offload", **asked())
+
+
+def test_a_pipeline_in_memory_is_not_loaded() -> None:
+    with pytest.raises(BadInput, match="auto_optimize"):
+        load(build("flux"), "model_offload")
+
+
+# ---- nothing is left of what fails -----------------------------------------------------------------------------------
+def alive(found: list[Any]) -> int:
+    return sum(reference() is not None for reference in found)
+
+
+def test_a_failed_plan_leaves_no_pipeline(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where the error is kept, which has the frames that held the pipeline."""
+    left: list[Any] = []
+    convert = Int8WeightOnly.convert
+
+    def failing(self: Int8WeightOnly, part: Any, path: str, layer: Any, device: str) -> None:
+        convert(self, part, path, layer, device)
+        left.extend(weakref.ref(thing) for thing in (part, layer))
+        if len(left) > 6:
+            held = [part]  # noqa: F841 - as a library's frames hold it
+            raise MemoryError("no more memory")
+
+    monkeypatch.setattr(Int8WeightOnly, "convert", failing)
+    with pytest.raises(ApplyFailed, match="no more memory") as caught:
+        load(folder, "int8_weight_only:transformer", **asked())
+    assert caught.value.__cause__ is not None
+    assert len(left) > 6
+    assert alive(left) == 0
+
+
+def test_nor_does_a_failed_placement(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[Any] = []
+
+    def failing(self: OnGpu, pipe: Any, device: str) -> Any:
+        left.extend(map(weakref.ref, (pipe, *modules_of(pipe).values())))
+        raise torch.OutOfMemoryError("no more device memory")
+
+    monkeypatch.setattr(OnGpu, "apply", failing)
+    with pytest.raises(ApplyFailed) as caught:
+        load(folder, "int8_weight_only:transformer", **asked())
+    assert caught.value.__cause__ is not None
+    assert len(left) == 5
+    assert alive(left) == 0
+
+
+def test_nor_a_failed_load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers import FluxPipeline
+
+    left: list[Any] = []
+
+    def failing(*_: Any, **parts: Any) -> Any:
+        left.extend(weakref.ref(part) for part in parts.values() if isinstance(part, torch.nn.Module))
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(FluxPipeline, "from_pretrained", failing)
+    with pytest.raises(LoadFailed, match="the disk is gone") as caught:
+        load(folder, "int8_weight_only:transformer", **asked())
+    assert caught.value.__cause__ is not None
+    assert len(left) == 4
+    assert alive(left) == 0
+
+
+# ---- other sources ---------------------------------------------------------------------------------------------------
+@pytest.mark.slow
+def test_a_component_comes_from_its_own_file(folder: Path, tmp_path: Path) -> None:
+    pipe, file = build("flux", dtype=torch.bfloat16), str(tmp_path / "x.safetensors")
+    changed = {name: weight.half() + 1 for name, weight in pipe.transformer.state_dict().items()}
+    save_file(changed, file)
+    pipe.transformer.half()
+    model = measure(pipe, "flux", f"folder {folder}", {"transformer": file})
+    loaded = assembled(model, lambda _: None, {})
+    assert torch.equal(loaded.transformer.proj_out.weight, changed["proj_out.weight"])
+    assert (loaded.transformer.dtype, loaded.vae.dtype) == (torch.float16, torch.bfloat16)

@@ -1,0 +1,165 @@
+"""Memory while a pipeline is loaded and a plan applied: worked out by hand, and against real loads."""
+
+import gc
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from memplan.facts import MIB, Component, Facts, Machine, Model, Trace, Weight
+from memplan.run import OnCall, Run, Stored
+from memplan.simulator import simulate
+from memplan.simulator.formats import FORMATS
+from memplan.simulator.host import LIBRARIES
+from memplan.simulator.loading import loading
+from memplan.strategies import STRATEGIES
+from tests.accuracy.measured import peak_of
+from tests.faces import small
+from tests.simulator.large import planned, write
+
+ROOT = Path(__file__).parents[2]
+LAYER = Weight("a.weight", 1024 * 1024, "bfloat16", columns=1024)
+PART = Component("part", "Part", "other", "bfloat16", tuple(replace(LAYER, name=f"{n}.weight") for n in "abc"))
+INT8 = 1024 * (1024 + 5)
+"""What one of its three layers takes in int8: a byte each, and five for each row."""
+MAKING = 1024 * (8 * 1024 + 9)
+
+
+def run_of(*parts: Component, kind: str = "cuda") -> Run:
+    machine = small.machine(8, 32)
+    assert machine.gpu is not None
+    here = Machine(replace(machine.gpu, kind=kind), machine.host)
+    return Run(Facts(here, Model("m", "M", parts), Trace(kind, (), ())))
+
+
+def host(run: Run) -> int:
+    return loading(run).host - LIBRARIES
+
+
+# ---- by hand ---------------------------------------------------------------------------------------------------------
+def test_mapped_weights_take_nothing() -> None:
+    assert host(run_of(PART)) == 0
+
+
+def test_those_of_another_dtype_are_held() -> None:
+    assert host(run_of(replace(PART, mapped=False))) == PART.size
+
+
+def test_results_are_held_until_they_are_placed() -> None:
+    run = run_of(PART, replace(PART, name="other")).store("part", Stored("int8")).store("other", Stored("int8"))
+    assert host(run) == 6 * INT8
+
+
+def test_on_the_cpu_the_last_layer_is_made_beside_the_others() -> None:
+    assert host(run_of(PART, kind="cpu").store("part", Stored("int8"))) == 2 * INT8 + MAKING
+
+
+def test_an_original_goes_when_it_is_converted() -> None:
+    run = run_of(replace(PART, mapped=False)).store("part", Stored("int8"))
+    assert host(run) == PART.size + INT8
+
+
+def test_unless_it_is_kept() -> None:
+    run = run_of(replace(PART, mapped=False)).store("part", Stored("int8", original=True))
+    assert host(run) == PART.size + 3 * INT8
+
+
+def test_the_device_holds_one_layer_at_a_time() -> None:
+    run = run_of(PART).store("part", Stored("int8")).place("part", OnCall())
+    peak = loading(run)
+    assert peak.memory.allocated == LAYER.nbytes + MAKING
+    assert loading(run_of(PART, kind="cpu").store("part", Stored("int8"))).memory.allocated == 0
+
+
+def test_then_what_lives_there() -> None:
+    assert loading(run_of(*(replace(PART, name=f"{n}") for n in range(4)))).memory.allocated == 4 * PART.size
+
+
+def test_the_bill_has_it_and_the_planner_counts_it() -> None:
+    facts = small.facts()
+    run = Run(facts).store("transformer", Stored("float8_e4m3fn"))
+    bill = simulate(run)
+    cast = facts.model.component("transformer").cast_size
+    assert bill.phases[0] == bill.loading
+    assert bill.host.peak == bill.phases[0].host == LIBRARIES + cast
+    assert bill.host.steady == LIBRARIES
+
+
+# ---- against real conversions ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_conversion_on_the_cpu_takes_as_much(name: str, dtype: str) -> None:
+    weight = Weight("0.weight", 1024 * 512, dtype, columns=1024)
+    for _ in range(2):  # the first call makes tables that stay
+        part = torch.nn.Sequential(torch.nn.Linear(1024, 512, bias=False, dtype=getattr(torch, dtype)))
+        layer = part[0]
+        gc.collect()  # what is freed in between would count against what is made
+        held = [layer.weight]  # the original is not freed in between, as one that is mapped is not
+        _, measured = peak_of(partial(strategy(name).convert, part, "0", layer, "cpu"))
+        assert held
+    assert FORMATS[name].making(weight, True) == pytest.approx(measured, rel=0.02)
+
+
+def strategy(name: str) -> Any:
+    """The strategy that stores in that format."""
+    kinds: list[Any] = [cls for cls in STRATEGIES if hasattr(cls, "format")]
+    settings: list[dict[str, Any]] = [
+        {},
+        {"double_quant": False},
+        {"quant_type": "fp4"},
+        {"quant_type": "fp4", "double_quant": False},
+    ]
+    every = (kind("part", **given) for kind in kinds for given in settings if set(given) <= set(vars(kind)))
+    return next(one for one in every if one.format == name)
+
+
+# ---- against real loads ----------------------------------------------------------------------------------------------
+needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+CLOSE, NOISE = 0.05, 16 * MIB
+"""How far a prediction may be off, and what libraries take for themselves while they load, which it leaves out."""
+INT8_PLAN = "int8_weight_only:text_encoder_2,transformer"
+NF4_PLAN = "bnb_4bit:text_encoder_2,transformer"
+
+
+def assert_as_predicted(folder: Path, dtype: str, plan: str) -> None:
+    predicted = planned(folder, dtype, plan)
+    command = [sys.executable, "-m", "tests.simulator.large", str(folder), dtype, plan]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    anonymous, resident = map(int, done.stdout.split())
+    expected = loading(predicted.run).host - LIBRARIES
+    assert abs(anonymous - expected) <= CLOSE * expected + NOISE, (anonymous, expected)
+    files = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    assert resident <= (1 + CLOSE) * expected + files + 2 * NOISE  # what maps files goes where others need memory
+
+
+@needs_proc
+@pytest.mark.slow
+def test_a_small_pipeline_takes_what_was_predicted(tmp_path: Path) -> None:
+    assert_as_predicted(write(tmp_path, torch.bfloat16, 1024, "100MB"), "bfloat16", INT8_PLAN)
+
+
+@pytest.fixture(scope="module", params=["400MB", "100GB"])
+def two_gib(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2 GiB of weights in bfloat16, in several files and in one."""
+    return write(tmp_path_factory.mktemp("bfloat16"), torch.bfloat16, 3072, request.param)
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.wide
+@pytest.mark.parametrize("plan", ["", INT8_PLAN, NF4_PLAN])
+def test_a_large_pipeline_takes_what_was_predicted(plan: str, two_gib: Path) -> None:
+    assert_as_predicted(two_gib, "bfloat16", plan)
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.wide
+def test_so_does_one_that_is_stored_in_float32(tmp_path: Path) -> None:
+    assert_as_predicted(write(tmp_path, torch.float32, 3072, "1GB"), "bfloat16", "")
