@@ -120,8 +120,9 @@ def strategy(name: str) -> Any:
 
 # ---- against real loads ----------------------------------------------------------------------------------------------
 needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-CLOSE, NOISE = 0.05, 16 * MIB
-"""How far a prediction may be off, and what libraries take for themselves while they load, which it leaves out."""
+CLOSE, NOISE = 0.05, 32 * MIB
+"""How far a prediction may be off; and glibc keeps freed blocks below 32 MiB (DEFAULT_MMAP_THRESHOLD_MAX) until it is
+told to give them back, which is done between layers and not within one."""
 INT8_PLAN = "int8_weight_only:text_encoder_2,transformer"
 NF4_PLAN = "bnb_4bit:text_encoder_2,transformer"
 
