@@ -64,6 +64,14 @@ def cast_to_float16(pipe: Any) -> Arguments:
     return {}
 
 
+def float32_wo(pipe: Any) -> Arguments:
+    """T5 loaded by transformers 4 for bitsandbytes: it kept `wo` in float32 (`use_keep_in_fp32_modules`)."""
+    for name, part in pipe.text_encoder_2.named_modules():
+        if name.endswith(".wo"):
+            part.to(torch.float32)
+    return {}
+
+
 def position_table(pipe: Any) -> Arguments:
     """CogVideoX-5b before diffusers 0.31 (PR #9263): its transformer kept a table of positions that it did not use."""
     sizes = pipe.transformer.config
@@ -147,6 +155,7 @@ SETUPS: dict[str, Callable[[Any], Arguments]] = {
         eager_attention,
         position_table,
         cast_to_float16,
+        float32_wo,
         ddim,
         flux_embedded,
         sdxl_embedded,
