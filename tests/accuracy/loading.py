@@ -10,7 +10,9 @@ from memplan.simulator.movers import outside
 from memplan.simulator.weights import tensors
 
 WIDTH = 2
-"""Bytes of one element of the weights that were quantized on the device, all in half precision."""
+"""Bytes of one element of the weights that are quantized on the device, all in half precision."""
+ON_THE_WAY = ("nf4", "nf4 nested", "fp4", "fp4 nested", "bnb int8")
+"""The formats of bitsandbytes, whose quantizers load a component onto the device and quantize it there."""
 
 
 class Device:
@@ -36,19 +38,36 @@ class Device:
 
 
 def moved(run: Run) -> Device:
-    """The device once each component was moved there as it is stored, one after the other.
+    """The device once the pipeline is loaded: what bitsandbytes quantizes first, then the others one after the other.
 
-    Those in groups leave there what no group moves.
+    Components in groups leave there what no group moves.
     """
     device = Device()
-    for component in run.facts.model.components:
+    for component in sorted(run.facts.model.components, key=lambda c: run.stored(c.name).format not in ON_THE_WAY):
         placement, stored = run.placement(component.name), run.stored(component.name)
-        if isinstance(placement, Resident):
+        if stored.format in ON_THE_WAY:
+            _quantized_on_the_way(device, component, run)
+        elif isinstance(placement, Resident):
             for part in (part for parts in tensors(component, stored) for part in parts):
                 device.take(part)
         else:
             device.take(outside(component, placement, stored))
     return device
+
+
+def _quantized_on_the_way(device: Device, component: Component, run: Run) -> None:
+    """Each weight comes in half precision and goes once it is quantized (`Params4bit.to`, `Int8Params.to`).
+
+    One that is kept in float32 comes like that too, and is cast.
+    """
+    converted = dict(_converted(component, run))
+    for number, weight in enumerate(component.weights):
+        made = converted.get(number, (weight.nbytes,))
+        whole = device.take(WIDTH * weight.numel) if number in converted or weight.dtype == "float32" else None
+        for part in reversed(made):
+            device.take(part)
+        if whole:
+            device.give(whole)
 
 
 def quantized(run: Run) -> Device:

@@ -83,6 +83,13 @@ def position_table(pipe: Any) -> Arguments:
     return {}
 
 
+def cast_position_table(pipe: Any) -> Arguments:
+    """CogVideoX-2b before diffusers 0.33: from_pretrained cast all that a model had, its table of positions too."""
+    table = pipe.transformer.patch_embed
+    table.pos_embedding = table.pos_embedding.to(pipe.transformer.dtype)
+    return {}
+
+
 def ddim(pipe: Any) -> Arguments:
     """CogVideoX with its DDIM scheduler."""
     from diffusers import CogVideoXDDIMScheduler
@@ -156,6 +163,7 @@ SETUPS: dict[str, Callable[[Any], Arguments]] = {
         position_table,
         cast_to_float16,
         float32_wo,
+        cast_position_table,
         ddim,
         flux_embedded,
         sdxl_embedded,

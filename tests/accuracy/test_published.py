@@ -1,10 +1,13 @@
 import csv
 import re
+from dataclasses import replace
 from statistics import median
 
 import pytest
 
 from memplan.facts import GIB, MIB, Facts
+from tests.accuracy.eras import era
+from tests.accuracy.loading import quantized
 from tests.accuracy.page import DIGITS, PAGE
 from tests.accuracy.published import HERE, METRICS, PERCENT, SCOPES, Predictor, Result, Row, plan_of, rows
 from tests.accuracy.summary import LARGE, markdown, percentile, summary, table
@@ -15,6 +18,8 @@ ONE_CALL = [
     row for row in TRUSTED if row.call == "height=1024 width=1024 num_inference_steps=50" and not (row.setup or row.era)
 ]
 """What stands for all of them where time is short: FLUX and SDXL, one dry run each."""
+
+QUANTIZED = [row for row in TRUSTED if any(word in row.plan for word in ("bnb_", "int8_", "fp8_"))]
 
 MISSED = "S6-ms3"
 """The one trusted row that no reading of its source explains: predicted too low, by more than any aim allows."""
@@ -41,6 +46,37 @@ def test_predictions_of_figures_of_known_meaning_keep_the_aims(results: list[Res
     assert percentile(results, 0.9) <= 0.04, shown
     assert max(abs(result.error) for result in results if result.row.id != MISSED) <= 0.10, shown
     assert max(abs(result.error) for result in results if result.row.metric == "reserved") <= 0.06, shown
+
+
+@pytest.mark.wide
+def test_predictions_of_quantized_weights_keep_their_aims(predictor: Predictor) -> None:
+    assert len(QUANTIZED) >= 28
+    found = [Result(row, predicted, predicted) for row in QUANTIZED for predicted in [predictor.predict(row)]]
+    shown = "\n".join(table(found))
+    assert median(abs(result.error) for result in found) <= 0.015, shown
+    assert percentile(found, 0.9) <= 0.05, shown
+    assert percentile(found, 1.0) <= 0.10, shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id", ["S6-fx06-load", "S6-cx07-load", "S6-cx05-load"])
+def test_layers_quantized_on_the_gpu_leave_what_was_published(predictor: Predictor, id: str) -> None:
+    assert predictor.predict(ROWS[id]) == pytest.approx(ROWS[id].measured, abs=0.003)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id", ["S6-fx13-peak", "S6-fx17-peak", "S6-fx18-peak", "S6-fx22-peak"])
+def test_the_peak_of_quantizing_is_the_published_one(predictor: Predictor, id: str) -> None:
+    row = replace(ROWS[id], scope="quantized")
+    with era(row.era):
+        peak = quantized(plan_of(row, Facts(row.machine, *predictor.measured(row))).run).peak
+    assert peak / GIB == pytest.approx(row.measured, abs=0.002)
+
+
+@pytest.mark.slow
+def test_4_bit_weights_packed_on_the_gpu_leave_no_gaps(predictor: Predictor) -> None:
+    row = ROWS["S1-03-load"]
+    assert predictor.predict(row) == pytest.approx(row.measured, rel=0.001)
 
 
 @pytest.mark.slow
