@@ -18,7 +18,6 @@ from memplan.planner import Plan, seated
 from memplan.probes.pipeline import measure
 from memplan.probes.trace import dry_run
 from memplan.registry import parse
-from memplan.run import Run
 from tests.accuracy.eras import era, traced
 from tests.accuracy.loading import Device, moved, quantized
 from tests.accuracy.setups import encoder_of, picture, twin_of
