@@ -1,11 +1,11 @@
-"""What diffusers did differently when a figure was measured, where that changes the peak.
+"""What the libraries did differently when a figure was measured, where that changes the peak.
 
-Each era changes the installed library's code for the length of a context, by what its source of that date does. It
-shows that an error comes from the code that was measured, not from the method.
+Each era changes the installed library's code for the length of a context, by what its source of that date does, or the
+formats by which weights are priced. It shows that an error comes from the code that was measured, not from the method.
 """
 
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -15,10 +15,22 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 from torch.nn import functional as F
 
+from memplan.simulator import weights
+from tests.accuracy.affine import FORMATS_THEN
 
-def era(name: str) -> AbstractContextManager[None]:
-    """The context of that name; "" is today."""
-    return ERAS[name]() if name else nullcontext()
+
+@contextmanager
+def era(names: str) -> Generator[None]:
+    """The context of all these names; "" is today."""
+    with ExitStack() as stack:
+        for name in names.split():
+            stack.enter_context(ERAS[name]())
+        yield
+
+
+def traced(names: str) -> str:
+    """Those of the names that change the code of a dry run."""
+    return " ".join(name for name in names.split() if name != torchao_affine.__name__)
 
 
 @contextmanager
@@ -91,6 +103,13 @@ def cogvideox_cache_in_modules() -> Generator[None]:
         yield
 
 
+@contextmanager
+def torchao_affine() -> Generator[None]:
+    """Before torchao 0.16, 8-bit weights were AffineQuantizedTensor: other scales, and less to compute with them."""
+    with patch.object(weights, "FORMATS", FORMATS_THEN):
+        yield
+
+
 ERAS: dict[str, Callable[[], AbstractContextManager[None]]] = {
-    f.__name__: f for f in (float32_upsampling, cogvideox_cache_in_modules)
+    f.__name__: f for f in (float32_upsampling, cogvideox_cache_in_modules, torchao_affine)
 }

@@ -25,6 +25,8 @@ Peaks of memory that others measured on GPUs, in GiB, and what memplan predicts 
 - "allocated" and "reserved" are PyTorch's two statistics. "unspecified": the source does not say what it read, and the
   allocated peak is predicted. No constant was chosen for such a row.
 - LTX-Video 0.9.7's configs are not bundled: its rows rest on a guess at them that has the published size.
+- Quantized weights: T5's `wo` is kept as transformers 4 kept it, in float32 by bitsandbytes ("float32_wo") and as it is
+  by torchao ("spare=wo"). Peaks of reserved memory are predicted for weights that are moved one after the other.
 - A figure with a star is predicted with the library code of its date; below the table is that of the installed library.
 - What was measured, where it is less or more than a call of the pipeline:"""
 

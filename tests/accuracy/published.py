@@ -18,10 +18,8 @@ from memplan.planner import Plan, seated
 from memplan.probes.pipeline import measure
 from memplan.probes.trace import dry_run
 from memplan.registry import parse
-from memplan.run import Resident, Run
-from memplan.simulator.movers import outside
-from memplan.simulator.weights import blocks
-from tests.accuracy.eras import era
+from tests.accuracy.eras import era, traced
+from tests.accuracy.loading import Device, moved, quantized
 from tests.accuracy.setups import encoder_of, picture, twin_of
 
 HERE = Path(__file__).parent
@@ -29,10 +27,15 @@ METRICS = ("allocated", "reserved", "unspecified")
 SCOPES = {
     "pipeline": "a call of the pipeline",
     "load": "the pipeline once it is loaded",
+    "quantized": "the pipeline once it is loaded and its layers are quantized on the GPU",
+    "process": "the same, and calls of the pipeline, with the peak of both",
     "denoiser": "a call of the denoiser alone",
     "encode": "a call of the VAE's encode() alone",
 }
+LOADS = ("load", "quantized")
 PERCENT = "% of the card's memory"
+QUANTIZERS = (("bitsandbytes", "0.49"), ("torchao", "0.17"))
+"""The packages a machine must have before anything is planned with them; their versions change no figure."""
 PROMPT = "A cat holding a sign that says hello world"
 
 
@@ -82,7 +85,7 @@ class Row:
         """The machine it was measured on; sizes do not matter here, the compute capability does."""
         major, minor = self.capability.split(".")
         gpu = Gpu(self.gpu, total=80 * GIB, free=80 * GIB, capability=(int(major), int(minor)))
-        return Machine(gpu, Host(total=256 * GIB, available=256 * GIB))
+        return Machine(gpu, Host(total=256 * GIB, available=256 * GIB), packages=QUANTIZERS)
 
 
 @dataclass(frozen=True)
@@ -119,18 +122,14 @@ class Predictor:
 
     def predict(self, row: Row) -> float:
         """The figure of `row`, in GiB."""
-        facts = Facts(row.machine, *self.measured(row))
-        if row.scope == "denoiser":
-            facts = alone(facts)
-        plan = plan_of(row, facts)
-        if row.scope == "load":
-            return loaded(plan.run, row.metric) / GIB
-        figure = "reserved" if row.metric == "reserved" else "allocated"
-        return max(getattr(peak.memory, figure) for peak in plan.bill.peaks) / GIB
+        with era(row.era):
+            facts = Facts(row.machine, *self.measured(row))
+            plan = plan_of(row, alone(facts) if row.scope == "denoiser" else facts)
+            return figure(row, plan) / GIB
 
     def measured(self, row: Row) -> tuple[Model, Trace]:
         """Model and dry run of `row`; of a load there is nothing to run."""
-        called = (row.call, row.era) if row.scope != "load" else ()
+        called = (row.call, traced(row.era)) if row.scope not in LOADS else ()
         part = "vae" if row.scope == "encode" else ""
         key = (row.model, row.dtype, row.setup, *called, part)
         if key not in self._known:
@@ -138,10 +137,15 @@ class Predictor:
             arguments = {**twin.call, **row.arguments, **more}
             if part:
                 twin, arguments = encoder_of(twin), picture(row.arguments, twin.pipe.vae.dtype)
-            with era(row.era):
+            with era(traced(row.era)):
                 trace = dry_run(twin, arguments) if called else Trace("cuda", (), ())
             self._known[key] = measure(twin.pipe, row.model), trace
-        return self._known[key]
+        return fresh(self._known[key][0]), self._known[key][1]
+
+
+def fresh(model: Model) -> Model:
+    """The same model anew: what is known of its components' sizes is not, for another era has others."""
+    return replace(model, components=tuple(replace(component) for component in model.components))
 
 
 def plan_of(row: Row, facts: Facts) -> Plan:
@@ -158,13 +162,17 @@ def alone(facts: Facts) -> Facts:
     return Facts(facts.machine, model, replace(facts.trace, timeline=tuple(denoising)))
 
 
-def loaded(run: Run, metric: str) -> int:
-    """Bytes on the device once the pipeline is there, before any call."""
-    total = 0
-    for component in run.facts.model.components:
-        placement, stored = run.placement(component.name), run.stored(component.name)
-        if isinstance(placement, Resident):
-            total += blocks(component, stored)[metric == "reserved"]
-        else:
-            total += outside(component, placement, stored)
-    return total
+def figure(row: Row, plan: Plan) -> int:
+    """What `row` gives of a plan, in bytes."""
+    metric = "reserved" if row.metric == "reserved" else "allocated"
+    if row.scope == "load":
+        return now(moved(plan.run), metric)
+    if row.scope == "quantized":
+        return now(quantized(plan.run), metric)
+    called = max(getattr(peak.memory, metric) for peak in plan.bill.peaks)
+    return max(called, quantized(plan.run).peak) if row.scope == "process" else called
+
+
+def now(device: Device, metric: str) -> int:
+    """Bytes that `device` has now."""
+    return device.pool.reserved if metric == "reserved" else device.allocated

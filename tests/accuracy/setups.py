@@ -64,6 +64,14 @@ def cast_to_float16(pipe: Any) -> Arguments:
     return {}
 
 
+def float32_wo(pipe: Any) -> Arguments:
+    """T5 loaded by transformers 4 for bitsandbytes: it kept `wo` in float32 (`use_keep_in_fp32_modules`)."""
+    for name, part in pipe.text_encoder_2.named_modules():
+        if name.endswith(".wo"):
+            part.to(torch.float32)
+    return {}
+
+
 def position_table(pipe: Any) -> Arguments:
     """CogVideoX-5b before diffusers 0.31 (PR #9263): its transformer kept a table of positions that it did not use."""
     sizes = pipe.transformer.config
@@ -72,6 +80,13 @@ def position_table(pipe: Any) -> Arguments:
     width = sizes.num_attention_heads * sizes.attention_head_dim
     table = torch.zeros(1, sizes.max_text_seq_length + patches, width, dtype=pipe.transformer.dtype)
     pipe.transformer.register_buffer("pos_embedding", table, persistent=False)
+    return {}
+
+
+def cast_position_table(pipe: Any) -> Arguments:
+    """CogVideoX-2b before diffusers 0.33: from_pretrained cast all that a model had, its table of positions too."""
+    table = pipe.transformer.patch_embed
+    table.pos_embedding = table.pos_embedding.to(pipe.transformer.dtype)
     return {}
 
 
@@ -147,6 +162,8 @@ SETUPS: dict[str, Callable[[Any], Arguments]] = {
         eager_attention,
         position_table,
         cast_to_float16,
+        float32_wo,
+        cast_position_table,
         ddim,
         flux_embedded,
         sdxl_embedded,

@@ -1,10 +1,13 @@
 import csv
 import re
+from dataclasses import replace
 from statistics import median
 
 import pytest
 
 from memplan.facts import GIB, MIB, Facts
+from tests.accuracy.eras import era
+from tests.accuracy.loading import quantized
 from tests.accuracy.page import DIGITS, PAGE
 from tests.accuracy.published import HERE, METRICS, PERCENT, SCOPES, Predictor, Result, Row, plan_of, rows
 from tests.accuracy.summary import LARGE, markdown, percentile, summary, table
@@ -16,8 +19,10 @@ ONE_CALL = [
 ]
 """What stands for all of them where time is short: FLUX and SDXL, one dry run each."""
 
-MISSED = "S6-ms3"
-"""The one trusted row that no reading of its source explains: predicted too low, by more than any aim allows."""
+QUANTIZED = [row for row in TRUSTED if any(word in row.plan for word in ("bnb_", "int8_", "fp8_"))]
+
+MISSED = {"S6-ms3": 0.9, "S6-ms4": 1.1}
+"""The trusted rows that no reading of their source explains, both from one sentence of it, and by how much at least."""
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +44,39 @@ def test_predictions_of_figures_of_known_meaning_keep_the_aims(results: list[Res
     shown = "\n".join(table(results))
     assert median(errors) <= 0.01, shown
     assert percentile(results, 0.9) <= 0.04, shown
-    assert max(abs(result.error) for result in results if result.row.id != MISSED) <= 0.10, shown
+    assert max(abs(result.error) for result in results if result.row.id not in MISSED) <= 0.10, shown
     assert max(abs(result.error) for result in results if result.row.metric == "reserved") <= 0.06, shown
+
+
+@pytest.mark.wide
+def test_predictions_of_quantized_weights_keep_their_aims(predictor: Predictor) -> None:
+    assert len(QUANTIZED) >= 28
+    found = [Result(row, predicted, predicted) for row in QUANTIZED for predicted in [predictor.predict(row)]]
+    shown = "\n".join(table(found))
+    assert median(abs(result.error) for result in found) <= 0.015, shown
+    assert percentile(found, 0.9) <= 0.05, shown
+    assert max(abs(result.error) for result in found if result.row.id not in MISSED) <= 0.10, shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id", ["S6-fx06-load", "S6-cx07-load", "S6-cx05-load"])
+def test_layers_quantized_on_the_gpu_leave_what_was_published(predictor: Predictor, id: str) -> None:
+    assert predictor.predict(ROWS[id]) == pytest.approx(ROWS[id].measured, abs=0.003)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id", ["S6-fx13-peak", "S6-fx17-peak", "S6-fx18-peak", "S6-fx22-peak"])
+def test_the_peak_of_quantizing_is_the_published_one(predictor: Predictor, id: str) -> None:
+    row = replace(ROWS[id], scope="quantized")
+    with era(row.era):
+        peak = quantized(plan_of(row, Facts(row.machine, *predictor.measured(row))).run).peak
+    assert peak / GIB == pytest.approx(row.measured, abs=0.002)
+
+
+@pytest.mark.slow
+def test_4_bit_weights_packed_on_the_gpu_leave_no_gaps(predictor: Predictor) -> None:
+    row = ROWS["S1-03-load"]
+    assert predictor.predict(row) == pytest.approx(row.measured, rel=0.001)
 
 
 @pytest.mark.slow
@@ -52,9 +88,11 @@ def test_the_page_shows_what_is_predicted_now(results: list[Result]) -> None:
 
 
 @pytest.mark.wide
-def test_the_row_that_is_missed_is_missed_still(predictor: Predictor) -> None:
-    row = ROWS[MISSED]
-    assert predictor.predict(row) < 0.9 * row.measured, f"{MISSED} is met now: hold it to the aims like the others"
+@pytest.mark.parametrize(("id", "share"), MISSED.items())
+def test_the_rows_that_are_missed_are_missed_still(predictor: Predictor, id: str, share: float) -> None:
+    found = predictor.predict(ROWS[id]) / ROWS[id].measured
+    assert abs(found - 1) > abs(share - 1), f"{id} is met now: hold it to the aims like the others"
+    assert (found > 1) == (share > 1)
 
 
 @pytest.mark.slow
