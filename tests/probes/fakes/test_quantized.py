@@ -223,7 +223,7 @@ LACKS = {
 @pytest.mark.parametrize("case", LACKS)
 def test_what_the_libraries_refuse(case: str) -> None:
     (component,) = measure(open_pipeline(CASES[case][0]()).pipe).components
-    always = {"block_level", "tiling", "attention_slicing"}
+    always = {"block_level", "tiling", "attention_slicing", "quantization"}
     assert {technique for technique, _ in component.lacks} - always == LACKS[case]
 
 
