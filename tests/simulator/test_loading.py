@@ -92,7 +92,7 @@ def test_the_bill_has_it_and_the_planner_counts_it() -> None:
 
 # ---- against real conversions ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("float8 dynamic", "int4")])
 def test_a_conversion_on_the_cpu_takes_as_much(name: str, dtype: str) -> None:
     weight = Weight("0.weight", 1024 * 512, dtype, columns=1024)
     for _ in range(2):  # the first call makes tables that stay
@@ -113,6 +113,7 @@ def strategy(name: str) -> Any:
         {"double_quant": False},
         {"quant_type": "fp4"},
         {"quant_type": "fp4", "double_quant": False},
+        {"weights": "float8"},
     ]
     every = (kind("part", **given) for kind in kinds for given in settings if set(given) <= set(vars(kind)))
     return next(one for one in every if one.format == name)
