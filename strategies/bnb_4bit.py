@@ -53,12 +53,13 @@ class Bnb4bit(Quantization):
 
     def convert(self, part: Any, path: str, layer: Any, device: str) -> None:
         """Puts a Linear4bit in the layer's place; its weight is packed when it comes to the device."""
-        from bitsandbytes.nn import Linear4bit, Params4bit
+        from bitsandbytes import nn
 
+        params: Any = nn.Params4bit  # type checkers do not know what it takes
         weight, bias = layer._parameters["weight"], layer._parameters["bias"]
         sizes = (layer.in_features, layer.out_features, bias is not None)
-        packed: Any = Linear4bit(*sizes, weight.dtype, self.double_quant, self.quant_type, device="meta")
-        packed.weight = Params4bit(
+        packed: Any = nn.Linear4bit(*sizes, weight.dtype, self.double_quant, self.quant_type, device="meta")
+        packed.weight = params(
             weight.data,
             requires_grad=False,
             compress_statistics=self.double_quant,

@@ -46,12 +46,13 @@ class Bnb8bit(Quantization):
 
     def convert(self, part: Any, path: str, layer: Any, device: str) -> None:
         """Puts a Linear8bitLt in the layer's place; its weight is rounded when it comes to the device."""
-        from bitsandbytes.nn import Int8Params, Linear8bitLt
+        from bitsandbytes import nn
 
+        params: Any = nn.Int8Params  # type checkers do not know what it takes
         weight, bias = layer._parameters["weight"], layer._parameters["bias"]
         sizes = (layer.in_features, layer.out_features, bias is not None)
-        packed: Any = Linear8bitLt(*sizes, has_fp16_weights=False, threshold=THRESHOLD, device="meta")
-        packed.weight = Int8Params(weight.data.cpu(), requires_grad=False, has_fp16_weights=False)
+        packed: Any = nn.Linear8bitLt(*sizes, has_fp16_weights=False, threshold=THRESHOLD, device="meta")
+        packed.weight = params(weight.data.cpu(), requires_grad=False, has_fp16_weights=False)
         packed.bias = bias
         part.set_submodule(path, packed.to(device).to(weight.device).train(layer.training))
 

@@ -59,7 +59,7 @@ class Quanto(Quantization):
         from optimum import quanto
 
         home = layer.weight.device
-        made = quanto.QLinear.from_module(layer.to(device), weights=getattr(quanto, f"q{self.weights}"))
+        made: Any = quanto.QLinear.from_module(layer.to(device), weights=getattr(quanto, f"q{self.weights}"))
         made.freeze()
         part.set_submodule(path, made.to(home).train(layer.training))
 

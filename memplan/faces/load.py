@@ -43,8 +43,9 @@ def load(
     be loaded raises LoadFailed, a plan that cannot be applied ApplyFailed; nothing of the pipeline is left then.
     Raises BadInput for a source, argument or machine that does not exist.
     """
-    if not isinstance(source, str | Path):
-        raise BadInput(f"a {type(source).__name__} is in memory already: auto_optimize() plans for it")
+    given: object = source  # callers without type checkers hand over pipelines
+    if not isinstance(given, str | Path):
+        raise BadInput(f"a {type(given).__name__} is in memory already: auto_optimize() plans for it")
     reading: dict[str, Any] = {"target": target, "dtype": dtype, "cache": cache, "progress": progress}
     if plan is None:
         chosen = _picked(prefer, device, facts(source, call, **reading))

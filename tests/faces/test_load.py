@@ -123,7 +123,7 @@ def test_a_failed_plan_leaves_no_pipeline(folder: Path, monkeypatch: pytest.Monk
         convert(self, part, path, layer, device)
         left.extend(weakref.ref(thing) for thing in (part, layer))
         if len(left) > 6:
-            held = [part]  # noqa: F841 - as a library's frames hold it
+            _held = [part]  # as a library's frames hold it
             raise MemoryError("no more memory")
 
     monkeypatch.setattr(Int8WeightOnly, "convert", failing)

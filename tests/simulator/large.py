@@ -41,10 +41,10 @@ def write(folder: Path, dtype: torch.dtype, width: int, shards: str) -> Path:
         vocab_size=8192, d_model=text, d_kv=64, d_ff=5 * text // 2, num_layers=6, num_heads=text // 64,
         feed_forward_proj="gated-gelu", is_encoder_decoder=False,
     )), dtype)  # fmt: skip
-    vae = diffusers.AutoencoderKL(latent_channels=16, norm_num_groups=4, block_out_channels=(8,)).to(dtype)
-    pipe = diffusers.FluxPipeline(
-        flow(), vae, clip(SIZES["tiny"]).to(dtype), tokenizer(32), t5, tokenizer(32), transformer
-    )
+    vae: Any = diffusers.AutoencoderKL(latent_channels=16, norm_num_groups=4, block_out_channels=(8,))
+    vae.to(dtype)
+    made: Any = diffusers.FluxPipeline  # type checkers take its annotations for classes
+    pipe = made(flow(), vae, clip(SIZES["tiny"]).to(dtype), tokenizer(32), t5, tokenizer(32), transformer)
     pipe.save_pretrained(folder, max_shard_size=shards)
     return folder
 

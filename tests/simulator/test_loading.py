@@ -95,6 +95,7 @@ def test_the_bill_has_it_and_the_planner_counts_it() -> None:
 @pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("float8 dynamic", "int4")])
 def test_a_conversion_on_the_cpu_takes_as_much(name: str, dtype: str) -> None:
     weight = Weight("0.weight", 1024 * 512, dtype, columns=1024)
+    measured = 0
     for _ in range(2):  # the first call makes tables that stay
         part = torch.nn.Sequential(torch.nn.Linear(1024, 512, bias=False, dtype=getattr(torch, dtype)))
         layer = part[0]

@@ -28,7 +28,7 @@ def spared(module: torch.nn.Module) -> Iterator[tuple[str, tuple[str, ...]]]:
     """
     linear = [path for path, layer in module.named_modules() if isinstance(layer, torch.nn.Linear)]
     if isinstance(module, PreTrainedModel):
-        names = HfQuantizer.get_modules_to_not_convert(module, None, module._keep_in_fp32_modules)
+        names = HfQuantizer.get_modules_to_not_convert(module, None, list(module._keep_in_fp32_modules or ()))
         for way, suffix in ((BY_MODULE, ""), (BY_WEIGHT, ".weight")):
             yield way, _short(names, [path for path in linear if not should_convert_module(path + suffix, names)])
     elif isinstance(module, ModelMixin):
