@@ -43,7 +43,7 @@ def load(
     be loaded raises LoadFailed, a plan that cannot be applied ApplyFailed; nothing of the pipeline is left then.
     Raises BadInput for a source, argument or machine that does not exist.
     """
-    given: object = source  # callers without type checkers hand over pipelines
+    given: Any = source  # callers without type checkers hand over pipelines
     if not isinstance(given, str | Path):
         raise BadInput(f"a {type(given).__name__} is in memory already: auto_optimize() plans for it")
     reading: dict[str, Any] = {"target": target, "dtype": dtype, "cache": cache, "progress": progress}
