@@ -98,5 +98,6 @@ def _offloaded(module: Any) -> bool:
 
 
 def _sentence(strategy: Strategy, error: Exception, done: tuple[Strategy, ...]) -> str:
-    kept = [f"{s.name} stays: {s.final}" for s in done if s.final]
+    begun = done if isinstance(error, BadInput) else (*done, strategy)  # which is raised before anything is changed
+    kept = [f"{s.name} stays: {s.final}" for s in begun if s.final]
     return "; ".join([f"{strategy} could not be applied: {error}", *(kept or ["the pipeline is as it was before"])])

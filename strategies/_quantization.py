@@ -1,6 +1,7 @@
 """What all quantizers share: which layers they convert, what they refuse, and how one layer after the other is done."""
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -116,6 +117,7 @@ class Quantization(Strategy):
             for path, layer in layers(part, self.spare):
                 if self.keep_original:
                     originals.callback(_kept(part, path, layer))
+                    layer._parameters["weight"] = _alias(layer._parameters["weight"])
                 self.convert(part, path, layer, device)
                 trim()
             return originals.pop_all().close
@@ -134,12 +136,21 @@ class Quantization(Strategy):
 
 
 def layers(part: Any, spare: tuple[str, ...]) -> list[tuple[str, Any]]:
-    """Path and layer of each linear layer of `part` that is not in a module named in `spare`."""
+    """Path and layer of each linear layer of `part` that is not in a module named in `spare`, nor shares its weight."""
     import torch
 
     names = [f".{name}." for name in spare]
-    found = ((path, layer) for path, layer in part.named_modules() if isinstance(layer, torch.nn.Linear))
+    holders = Counter(id(weight) for module in part.modules() for weight in module._parameters.values())
+    linear = ((path, layer) for path, layer in part.named_modules() if isinstance(layer, torch.nn.Linear))
+    found = ((path, layer) for path, layer in linear if holders[id(layer.weight)] == 1)
     return [(path, layer) for path, layer in found if not any(name in f".{path}." for name in names)]
+
+
+def _alias(weight: Any) -> Any:
+    """The same weight as another parameter, which may be moved while the original stays in host memory."""
+    import torch
+
+    return torch.nn.Parameter(weight.data, requires_grad=False)
 
 
 def _kept(part: Any, path: str, layer: Any) -> Callable[[], None]:

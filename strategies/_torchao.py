@@ -41,9 +41,10 @@ class Torchao(Quantization):
         from torchao import quantization
 
         home = layer.weight.device
-        layer.to(device)
-        quantization.quantize_(layer, getattr(quantization, self.config_class)(**self.arguments))
-        layer.to(home)
+        try:
+            quantization.quantize_(layer.to(device), getattr(quantization, self.config_class)(**self.arguments))
+        finally:
+            layer.to(home)
 
     def loaded(self, component: Component, skip: tuple[str, ...]) -> Config:
         """torchao's config, wrapped in that of the component's library."""

@@ -8,13 +8,21 @@ from memplan.strategy import Undo
 
 
 def homes(module: Any) -> Undo:
-    """Sends each weight of `module` back to the device on which it is now."""
-    tables = [table for part in module.modules() for table in (part._parameters, part._buffers)]
-    found = [(table, key, weight.device) for table in tables for key, weight in table.items() if weight is not None]
+    """Sends each weight of `module` back to the device on which it is now.
+
+    A quantized weight is more than its data: its layer knows what goes with it.
+    """
+    import torch
+
+    tables = [(part, table) for part in module.modules() for table in (part._parameters, part._buffers)]
+    found = [(part, table, key, w.device) for part, table in tables for key, w in table.items() if w is not None]
 
     def restore() -> None:
-        for table, key, device in found:
-            table[key].data = table[key].data.to(device)
+        for part, table, key, device in found:
+            if type(table[key]) in (torch.nn.Parameter, torch.Tensor):
+                table[key].data = table[key].data.to(device)
+            else:
+                part.to(device)
 
     return restore
 

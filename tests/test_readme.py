@@ -83,7 +83,7 @@ def test_the_strategy_is_applied_and_undone_and_its_code_does_the_same(plugin: A
 def test_the_python_use_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     import memplan
 
-    doubles = {"recommend": Mock(), "auto_optimize": Mock()}
+    doubles = {"recommend": Mock(), "auto_optimize": Mock(), "load": Mock()}
     doubles["recommend"].return_value.pick.return_value = "a plan"
     for name, double in doubles.items():
         inspect.signature(getattr(memplan, name)).bind("a pipeline", target=memplan.Target())

@@ -48,7 +48,8 @@ def simulate(run: Run) -> Bill:
     to_host += sum(size(run, name) for name in chain.departures)
     phases = tuple(replace(peak, host=left[place]) for place, peak in peaks.items())
     before = loading(run)
-    host = replace(host, peak=max([host.peak, before.host, *left.values()]))
+    ahead_of_it = 0 if run.facts.machine.unified else before.host  # in one pool it is the device's own memory, earlier
+    host = replace(host, peak=max([host.peak, ahead_of_it, *left.values()]))
     traffic = Traffic(to_device, to_host, cast, ahead)
     return Bill(phases, host, traffic, loss(run), host_flops=host_flops, loading=before)
 

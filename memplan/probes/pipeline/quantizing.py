@@ -1,5 +1,6 @@
 """Reads which linear layers the quantizers of the libraries leave as they are, and what cannot be quantized."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -16,8 +17,10 @@ quanto's do the first, torchao's the second, so that T5's `wo` is spared by the 
 
 
 def columns(module: torch.nn.Module) -> dict[int, int]:
-    """Input features of each linear layer's matrix, by the id of the weight."""
-    return {id(layer.weight): layer.in_features for layer in module.modules() if isinstance(layer, torch.nn.Linear)}
+    """Input features of each linear layer's matrix, by the id of the weight; none for one that modules share."""
+    holders = Counter(id(weight) for part in module.modules() for weight in part._parameters.values())
+    linear = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)]
+    return {id(layer.weight): layer.in_features for layer in linear if holders[id(layer.weight)] == 1}
 
 
 def spared(module: torch.nn.Module) -> Iterator[tuple[str, tuple[str, ...]]]:

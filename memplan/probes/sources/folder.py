@@ -121,6 +121,8 @@ def _real(cls: Any, path: Path) -> Any:
 def _dtype(path: Path, how: _Reading) -> torch.dtype:
     """The dtype asked for, or that of most of the elements stored; bfloat16, and so noted, when nothing tells."""
     elements: Counter[str] = Counter()
+    if how.dtype and how.stored is not on_disk:  # the Hub is asked only for what is not known
+        return how.dtype
     for tensor in how.stored(path):
         elements[tensor.dtype] += tensor.numel
     loadable = Counter({name: count for name, count in elements.items() if name in DTYPES})
