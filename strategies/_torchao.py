@@ -24,7 +24,6 @@ class Torchao(Quantization):
     needs: ClassVar[Needs] = Needs("torchao", VERSION, ("cuda", "rocm", "xpu", "cpu"))
     lookup: ClassVar[str] = BY_WEIGHT
     breaks: ClassVar[tuple[tuple[str, str], ...]] = (
-        ("layerwise_casting", "{kind} is stored in 8 bits already"),
         ("disk", "{kind}: diffusers writes no weights of torchao into files"),
     )
     config_class: ClassVar[str]

@@ -35,7 +35,6 @@ class Bnb4bit(Quantization):
     needs: ClassVar[Needs] = Needs("bitsandbytes", "0.48", ("cuda", "rocm", "xpu", "mps", "cpu"))
     lookup: ClassVar[str] = BY_MODULE
     breaks: ClassVar[tuple[tuple[str, str], ...]] = (
-        ("layerwise_casting", "{kind} is stored in 4 bits already"),
         ("sequential", "{kind}: accelerate loses the scales of 4-bit weights when it moves them"),
         ("group_offload", "{kind}: diffusers moves its 4-bit weights in groups without their scales"),
     )

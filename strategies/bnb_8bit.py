@@ -33,7 +33,6 @@ class Bnb8bit(Quantization):
     needs: ClassVar[Needs] = Needs("bitsandbytes", "0.48", ("cuda", "rocm", "xpu", "cpu"), (7, 5))
     lookup: ClassVar[str] = BY_MODULE
     breaks: ClassVar[tuple[tuple[str, str], ...]] = (
-        ("layerwise_casting", "{kind} is stored in 8 bits already"),
         ("sequential", "{kind}: its 8-bit layers keep references to weights that have been moved"),
         ("model_offload", "{kind}: its 8-bit layers keep references to weights that have been moved"),
         ("group_offload", "{kind}: its 8-bit layers keep references to weights that have been moved"),

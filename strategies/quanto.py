@@ -33,7 +33,6 @@ class Quanto(Quantization):
     needs: ClassVar[Needs] = Needs("optimum-quanto", "0.2.7", ("cuda", "rocm", "xpu", "mps", "cpu"))
     lookup: ClassVar[str] = BY_MODULE
     breaks: ClassVar[tuple[tuple[str, str], ...]] = (
-        ("layerwise_casting", "{kind} is stored in 8 bits already"),
         ("sequential", "{kind}: accelerate makes quanto's weights anew without their scales"),
         ("group_offload", "{kind}: diffusers moves quanto's weights in groups without their scales"),
         ("disk", "{kind}: diffusers writes no weights of quanto into files"),
