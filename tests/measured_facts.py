@@ -10,7 +10,7 @@ from memplan.probes.machine.installed import installed
 from memplan.probes.pipeline import measure
 from memplan.probes.trace.elsewhere import QUESTION
 
-NOTHING = Segment(enters=(), leaves=(), live=0, peak=0, op=0, flops=0, traffic=0)
+NOTHING = Segment(enters=(), leaves=(), live=0, peak=0, op=0)
 
 
 SOMETHING = replace(NOTHING, peak=1)

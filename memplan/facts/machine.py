@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from memplan.facts.rates import USUAL, Rates
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -58,13 +60,14 @@ class Host:
 class Machine:
     """The machine a plan is made for. `reserve` is device memory the user wants kept free for others.
 
-    `packages` are the installed ones, of those that techniques need, with their versions.
+    `packages` are the installed ones, of those that techniques need, with their versions. `rates` say how fast it is.
     """
 
     gpu: Gpu | None
     host: Host
     reserve: int = 0
     packages: tuple[tuple[str, str], ...] = ()
+    rates: Rates = USUAL
 
     @property
     def unified(self) -> bool:

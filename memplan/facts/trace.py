@@ -13,14 +13,37 @@ TOGETHER = " + "
 """Joins ways that fail together, though not alone."""
 
 
+MATMUL, ATTENTION, CONVOLUTION, ELEMENTWISE = "matmul", "attention", "convolution", "elementwise"
+"""Families of ops: what they do per byte and per FLOP depends on them. Reductions and copies are elementwise here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ops:
+    """`count` ops of one family on operands of one dtype: their FLOPs, and the bytes that they read and write.
+
+    `traffic` counts each operand and each result once for each op, as if no cache kept it, and workspace twice.
+    """
+
+    family: str
+    dtype: str
+    count: int
+    flops: int
+    traffic: int
+
+    def __add__(self, other: "Ops") -> "Ops":
+        """Both, of the same family and dtype."""
+        flops, traffic = self.flops + other.flops, self.traffic + other.traffic
+        return Ops(self.family, self.dtype, self.count + other.count, flops, traffic)
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A stretch of one call between two module boundaries.
 
     Before it the modules `enters` are entered, after it the modules `leaves` return (indices into `Call.modules`).
     `live` and `peak` are bytes of activations and op workspace above the call's `base`: at its start, and at most.
-    `op` indexes `Call.ops`, the operation at the peak. `flops` and `traffic` (bytes read and written) are those of one
-    occurrence; within a call there are `repeat` of them.
+    `op` indexes `Call.ops`, the operation at the peak. `work` is that of one occurrence, by family and dtype; within a
+    call there are `repeat` of them.
     """
 
     enters: tuple[int, ...]
@@ -28,9 +51,18 @@ class Segment:
     live: int
     peak: int
     op: int
-    flops: int
-    traffic: int
+    work: tuple[Ops, ...] = ()
     repeat: int = 1
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one occurrence."""
+        return sum(ops.flops for ops in self.work)
+
+    @property
+    def traffic(self) -> int:
+        """Bytes that one occurrence reads and writes."""
+        return sum(ops.traffic for ops in self.work)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from math import log1p
+from math import log
 
 from memplan.facts import GIB, MIB, Facts
 from memplan.planner.plan import PREFERENCES, Dropped, Plan, Recommendation
@@ -19,6 +19,8 @@ COARSE, FINE = 256 * MIB, 4 * MIB
 memory on small cards, and FINE where a coarser search finds nothing that fits."""
 NEGLIGIBLE = 0.05
 """The share by which a pick may miss the least memory or effort for the sake of precision."""
+INSTANT = 1e-6
+"""Seconds below which no plan is faster than another."""
 MISFIT = 2
 """The rank of a plan that does not fit."""
 
@@ -47,7 +49,7 @@ def _speed(plan: Plan) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much less of something counts as less: bytes of memory, a share of the effort, an error of weights."""
+    """How much less of something counts as less: bytes of memory, a share of the seconds, an error of weights."""
 
     memory: int
     effort: float = 0.05
@@ -55,10 +57,9 @@ class Scale:
 
 
 def price_of(plan: Plan, scale: Scale) -> tuple[float, ...]:
-    """What the front weighs, in units of its scale: device and host memory, effort, loss, tiles, other calls and fit.
+    """What the front weighs, in units of its scale: device and host memory, seconds, loss, tiles, other calls and fit.
 
-    Calls made another way, such as slice by slice, take time; no figure of the bill shows it. Tiles and how well a plan
-    fits count double, so that a small difference of memory matters where they differ.
+    Tiles and how well a plan fits count double, so that a small difference of memory matters where they differ.
     """
     return *_weighed(plan, scale), 2 * _rank(plan)
 
@@ -75,12 +76,12 @@ def share_of(plan: Plan, scale: Scale) -> tuple[float, ...]:
 
 
 def _weighed(plan: Plan, scale: Scale) -> tuple[float, ...]:
-    """Device memory, host memory, effort, loss, tiles and the number of other ways in which components are called."""
+    """Device memory, host memory, seconds, loss, tiles and the number of other ways in which components are called."""
     bill = plan.bill
     return (
         bill.peak.memory.required / scale.memory,
         bill.host.peak / scale.memory,
-        log1p(plan.effort) / scale.effort,
+        log(max(plan.effort, INSTANT)) / scale.effort,
         bill.loss.error / scale.loss,
         2 * bill.loss.tiles,
         sum(map(len, plan.run.variants.values())),
@@ -165,9 +166,9 @@ def _reason(preference: str, plan: Plan) -> str:
     fits = "fits" if _rank(plan) else f"fits with {SAFETY:.0%} to spare"
     return {
         "quality": f"The least loss that {fits} ({bill.loss.word}), and of those the fastest: {moved}.",
-        "speed": f"The most precise with about the least copying and casting that {fits}: {moved}, {bill.loss.word}.",
+        "speed": f"The most precise of about the fastest that {fits}: {moved}, {bill.loss.word}.",
         "memory": f"The most precise with about the smallest peak of all: {used}; {moved}.",
-        "balanced": f"About the least copying and casting within {COMFORT:.0%} of the device memory: {used}; {moved}."
+        "balanced": f"About the fastest within {COMFORT:.0%} of the device memory: {used}; {moved}."
         if _comfortable(plan)
-        else f"No plan stays within {COMFORT:.0%} of the device memory; about the least copying: {used}; {moved}.",
+        else f"No plan stays within {COMFORT:.0%} of the device memory; about the fastest: {used}; {moved}.",
     }[preference]

@@ -10,12 +10,6 @@ from memplan.simulator import Bill
 from memplan.strategy import Strategy
 
 PREFERENCES = ("quality", "speed", "memory", "balanced")
-USUAL_LINK = 25e9
-USUAL_BANDWIDTH = 500e9
-"""Bytes/s of a PCIe 4.0 x16 link and of a mid-range card, where the machine's own are not known."""
-USUAL_HOST = 1e11
-"""FLOP/s of a CPU of 8 cores, to the order of magnitude. A core of an EPYC with AVX2 does 11e9 a second in bfloat16,
-for which it has no kernels, and 60e9 in float32, both measured in linear layers of T5-XXL; newer ones do more."""
 
 
 @dataclass(frozen=True)
@@ -93,17 +87,8 @@ class Plan:
 
     @property
     def effort(self) -> float:
-        """What orders plans by speed: predicted seconds, or those of what it copies, casts and has the CPU compute.
-
-        Copies that the device waits for count twice: they hide behind nothing, and come from memory that is not pinned.
-        """
-        if self.bill.seconds is not None:
-            return self.bill.seconds
-        gpu = self.run.facts.machine.gpu
-        link, bandwidth = (gpu.link if gpu else None), (gpu.bandwidth if gpu else None)
-        traffic = self.bill.traffic
-        copied = (traffic.link + traffic.waited) / (link or USUAL_LINK)
-        return copied + traffic.cast / (bandwidth or USUAL_BANDWIDTH) + self.bill.host_flops / USUAL_HOST
+        """What orders plans by speed: predicted seconds of one call."""
+        return self.bill.seconds
 
     @property
     def assumptions(self) -> tuple[str, ...]:

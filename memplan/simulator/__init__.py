@@ -18,7 +18,8 @@ from memplan.simulator.host import host_memory
 from memplan.simulator.loading import loading
 from memplan.simulator.loss import loss
 from memplan.simulator.residency import Height, height
-from memplan.simulator.visits import size, visits
+from memplan.simulator.seconds import computing, seconds
+from memplan.simulator.visits import moving, size, visits
 
 OWN_CODE = ""
 """The component name of the pipeline's own code."""
@@ -29,6 +30,7 @@ def simulate(run: Run) -> Bill:
     chain, cache, host = Chain(run), Cache(run), host_memory(run)
     peaks: dict[tuple[str, str], Peak] = {}
     left: dict[tuple[str, str], int] = {}
+    taken: dict[tuple[str, str], float] = {}
     to_device = to_host = ahead = cast = host_flops = 0
     for visit in visits(run, chain):
         step, call = visit.step, visit.call
@@ -36,6 +38,7 @@ def simulate(run: Run) -> Bill:
         peak = _peak(run, call, own, visit.others, cache.after(step, call, visit.here))
         beside = host.steady - sum(size(run, name) for name in visit.here) + own.host
         left[place] = max(left.get(place, 0), beside)
+        taken[place] = taken.get(place, 0.0) + _seconds(run, call) * step.repeat + visit.moving
         if place not in peaks or peaks[place].memory.required < peak.memory.required:
             peaks[place] = peak
         to_device += own.to_device * step.repeat
@@ -43,10 +46,12 @@ def simulate(run: Run) -> Bill:
         ahead += own.ahead * step.repeat
         cast += own.cast * step.repeat
         host_flops += own.host_flops * step.repeat
-    chain.finish()
+    gone = chain.finish()
+    if peaks:
+        taken[place] += moving(run, (), gone)
     to_device += sum(size(run, name) for name in chain.arrivals)
     to_host += sum(size(run, name) for name in chain.departures)
-    phases = tuple(replace(peak, host=left[place]) for place, peak in peaks.items())
+    phases = tuple(replace(peak, host=left[place], seconds=taken[place]) for place, peak in peaks.items())
     before = loading(run)
     ahead_of_it = 0 if run.facts.machine.unified else before.host  # in one pool it is the device's own memory, earlier
     host = replace(host, peak=max([host.peak, ahead_of_it, *left.values()]))
@@ -59,6 +64,13 @@ def _height(run: Run, call: Call) -> Height:
     if name == OWN_CODE:
         return Height(0, 0, call.peak_segment.peak, call.segments.index(call.peak_segment), host=call.host)
     return height(run.facts.model.component(name), run.placement(name), run.stored(name), call)
+
+
+def _seconds(run: Run, call: Call) -> float:
+    name, rates = call.component, run.facts.machine.rates
+    if name == OWN_CODE:
+        return computing(call, rates)
+    return seconds(run.facts.model.component(name), run.placement(name), run.stored(name), call, rates)
 
 
 @lru_cache(maxsize=4096)

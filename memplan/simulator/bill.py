@@ -24,7 +24,8 @@ class Peak:
     `weights` are stored weights resident then, `copies` the transient casts beside them, `activations` all else that
     tensors hold, op workspace included; their sum and the libraries' own workspace is `memory.allocated`. `host` is
     the most host memory held in the phase, not always in the same moment: what model offload has on the device is not
-    in it, what groups have there is. A call that the CPU computes holds nothing on the device, and has no op.
+    in it, what groups have there is. A call that the CPU computes holds nothing on the device, and has no op. `seconds`
+    are those of the whole phase.
     """
 
     phase: str
@@ -36,6 +37,7 @@ class Peak:
     module: str
     op: str
     host: int
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,10 @@ class Loss:
 
 @dataclass(frozen=True)
 class Bill:
-    """The price of a run. `seconds` is None where no time model covers it.
+    """The price of a run.
 
     `host_flops` are the floating-point operations that the CPU does in one pipeline call, in components' place on the
-    device; how fast it is, is not known. `loading` is the highest moment before the call: while the pipeline is loaded
+    device. `loading` is the highest moment before the call: while the pipeline is loaded
     and the plan is applied.
     """
 
@@ -107,9 +109,13 @@ class Bill:
     host: HostMemory
     traffic: Traffic
     loss: Loss
-    seconds: float | None = None
     host_flops: int = 0
     loading: Peak | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of one pipeline call once the pipeline is warm; loading is not in it."""
+        return sum(peak.seconds for peak in self.peaks)
 
     @property
     def phases(self) -> tuple[Peak, ...]:

@@ -22,8 +22,13 @@ class Chain:
         self.arrivals: list[str] = []
         self.departures: list[str] = []
 
-    def call(self, name: str) -> None:
-        """`name` is called: its predecessor goes, then it comes."""
+    def call(self, name: str) -> tuple[list[str], list[str]]:
+        """`name` is called: its predecessor goes, then it comes. The value is who came and who left."""
+        came, left = len(self.arrivals), len(self.departures)
+        self._call(name)
+        return self.arrivals[came:], self.departures[left:]
+
+    def _call(self, name: str) -> None:
         if name not in self.managed:
             return
         previous = self.before.get(name)
@@ -34,7 +39,8 @@ class Chain:
             self.here.add(name)
             self.arrivals.append(name)
 
-    def finish(self) -> None:
-        """The pipeline call is over: what came goes back."""
-        self.departures.extend(sorted(self.here))
-        self.here = set()
+    def finish(self) -> list[str]:
+        """The pipeline call is over: what came goes back. The value is who leaves."""
+        gone, self.here = sorted(self.here), set()
+        self.departures.extend(gone)
+        return gone

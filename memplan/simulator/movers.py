@@ -25,6 +25,10 @@ class Mover:
         self.resident = resident
         self.to_device = self.to_host = self.ahead = 0
 
+    def hooked(self, path: str) -> bool:
+        """Whether a group comes in before module `path`."""
+        return False
+
     def enter(self, path: str, times: int) -> None:
         """Module `path` is entered, `times` times over."""
 
@@ -58,6 +62,10 @@ class Groups(Mover):
         order = [call.modules[m] for s in call.segments for m in s.enters if call.modules[m] in self.by_onload]
         order = ["", *(path for path in order if path)]
         return {path: self.by_onload[after] for path, after in pairwise(order)}
+
+    def hooked(self, path: str) -> bool:
+        """Whether a group comes in before module `path`."""
+        return path in self.by_onload
 
     def enter(self, path: str, times: int) -> None:
         """A module is entered: its group comes in, and with streams the next one as well."""

@@ -1,6 +1,7 @@
 """Predicts every published row and prints how far off it is: `python -m tests.accuracy [--markdown] [ROW …]`.
 
 `python -m tests.accuracy --page` writes them all into tests/accuracy/README.md;
+`python -m tests.accuracy seconds [ROW …]` predicts published latencies;
 `python -m tests.accuracy cpu [FAMILY …]` holds dry runs against real runs on this CPU instead, `gpu` the bills of plans
 against what the allocator of this CUDA device reports.
 """
@@ -32,6 +33,10 @@ def lines(words: list[str], as_markdown: bool) -> Iterable[str]:
         from tests.accuracy import cpu
 
         return cpu.lines(words[1:], as_markdown)
+    if words[:1] == ["seconds"]:
+        from tests.accuracy import latency
+
+        return latency.lines(words[1:])
     if words[:1] == ["gpu"]:
         from tests.accuracy import gpu
 

@@ -15,6 +15,7 @@ from memplan.facts import (
     Host,
     Machine,
     Model,
+    Ops,
     Segment,
     Step,
     Trace,
@@ -25,6 +26,9 @@ from memplan.registry import strategies
 
 ACTIVATIONS = {"text_encoder": 64 * MIB, "transformer": 512 * MIB, "vae": 2 * GIB}
 PROMPT = "A lighthouse on a cliff above a stormy sea at dusk, and much more"
+
+
+WORK = (Ops("matmul", "bfloat16", 1, 10, 10),)
 
 
 def facts(vram: float = 8, ram: float = 32) -> Facts:
@@ -79,6 +83,6 @@ def _call(name: str, method: str, phase: str, layers: int) -> Call:
     """Layers one after the other; the last one makes the peak."""
     modules = ("", *(f"layers.{i}" for i in range(layers)))
     peaks = [ACTIVATIONS[name] // (2 if i < layers - 1 else 1) for i in range(layers)]
-    middle = [Segment((i + 1,), (i + 1,), 0, peak, 1, 10, 10) for i, peak in enumerate(peaks)]
-    segments = (Segment((0,), (), 0, 0, 0, 0, 0), *middle, Segment((), (0,), 0, 0, 0, 0, 0))
+    middle = [Segment((i + 1,), (i + 1,), 0, peak, 1, WORK) for i, peak in enumerate(peaks)]
+    segments = (Segment((0,), (), 0, 0, 0), *middle, Segment((), (0,), 0, 0, 0))
     return Call(name, method, phase, 0, modules, ("", "aten.mm"), segments)

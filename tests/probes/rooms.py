@@ -57,4 +57,4 @@ def peak(recording: Recording | None) -> int:
 def flops(recording: Recording | None) -> int:
     """All floating-point operations."""
     assert recording is not None
-    return sum(stretch.flops * stretch.repeat for stretch in recording.stretches)
+    return sum(s.flops * s.repeat for s in recording.segments())

@@ -45,4 +45,4 @@ class Traced:
 
     @property
     def flops(self) -> int:
-        return sum(stretch.flops for stretch in self.recording.stretches)
+        return sum(s.flops for s in self.recording.segments())

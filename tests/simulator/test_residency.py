@@ -2,7 +2,7 @@
 
 import pytest
 
-from memplan.facts import Call, Component, Group, Grouping, Segment, Weight
+from memplan.facts import Call, Component, Group, Grouping, Ops, Segment, Weight
 from memplan.probes.pipeline import measure
 from memplan.probes.sources import open_pipeline
 from memplan.probes.trace import dry_run
@@ -10,6 +10,7 @@ from memplan.run import InGroups, OnCall, Resident, Stored
 from memplan.simulator.residency import height
 from tests.pipelines import build, inputs
 
+ONCE = (Ops("matmul", "float32", 1, 1, 1),)
 DENOISERS = (("flux", "transformer"), ("sdxl", "unet"))
 """Neither has buffers outside its blocks, which block level would hold twice."""
 
@@ -67,8 +68,8 @@ def test_both_moments_of_a_cast_leaf_are_weighed() -> None:
     component = Component("net", "Net", "diffusers", "float32", (Weight("leaf.w", 100, "float32"),), cast=(0,))
 
     def run(live: int, peak: int, end: int) -> tuple[int, int]:
-        segment = Segment(enters=(0,), leaves=(0,), live=live, peak=peak, op=0, flops=1, traffic=1)
-        after = Segment(enters=(), leaves=(), live=end, peak=end, op=0, flops=0, traffic=0)
+        segment = Segment(enters=(0,), leaves=(0,), live=live, peak=peak, op=0, work=ONCE)
+        after = Segment(enters=(), leaves=(), live=end, peak=end, op=0)
         call = Call("net", "forward", "", 0, ("leaf",), ("op",), (segment, after))
         moment = height(component, Resident(), Stored("float8_e4m3fn"), call)
         return moment.copies, moment.activations
@@ -83,7 +84,7 @@ def test_what_repeats_moves_again() -> None:
     group = Group("leaf", "leaf", (0,))
     grouping = Grouping("leaf_level", None, (group,))
     component = Component("net", "Net", "diffusers", "float32", (Weight("leaf.w", 100, "float32"),), (grouping,))
-    segment = Segment(enters=(0,), leaves=(0,), live=0, peak=1, op=0, flops=1, traffic=1, repeat=3)
+    segment = Segment(enters=(0,), leaves=(0,), live=0, peak=1, op=0, work=ONCE, repeat=3)
     call = Call("net", "decode", "", 0, ("leaf",), ("op",), (segment,))
     moved = height(component, InGroups("leaf_level"), Stored(), call)
     assert (moved.to_device, moved.to_host, moved.weights) == (1200, 1200, 400)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from memplan.facts import GIB, MIB, Call, Component, Facts, Gpu, Host, Machine, Model, Segment, Step, Trace, Weight
+from memplan.facts import GIB, MIB, Call, Component, Facts, Gpu, Host, Machine, Model, Ops, Segment, Step, Trace, Weight
 from memplan.run import InGroups, OnCall, OnHost, Run, Stored
 from memplan.simulator import Peak, simulate
 from memplan.simulator.device import blas_workspace, context
@@ -21,8 +21,8 @@ def component(name: str, size: int) -> Component:
 def call(
     name: str, phase: str, base: int, peak: int, *, method: str = "forward", variant: tuple[str, ...] = ()
 ) -> Call:
-    middle = Segment(enters=(0,), leaves=(0,), live=10, peak=peak, op=1, flops=7, traffic=9)
-    first = Segment(enters=(), leaves=(), live=0, peak=10, op=0, flops=0, traffic=1)
+    middle = Segment(enters=(0,), leaves=(0,), live=10, peak=peak, op=1, work=(Ops("matmul", "float32", 1, 7, 9),))
+    first = Segment(enters=(), leaves=(), live=0, peak=10, op=0)
     return Call(name, method, phase, base, ("leaf",), ("aten.add", "aten.mm"), (first, middle), variant)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from memplan.faces.report import hardware
 from memplan.faces.report.label import label
 from memplan.faces.report.layout import columns, paragraph, titled
-from memplan.faces.report.units import UNITS, amount, gib, mib, moved, operations
+from memplan.faces.report.units import UNITS, amount, duration, gib, mib, moved, operations
 from memplan.facts import Facts
 from memplan.planner import Plan
 from memplan.simulator import Bill, Peak
@@ -14,7 +14,7 @@ LEGEND = (
     "VRAM is what the card must have: the allocator's segments in use at the peak and the device context; with room "
     "to spare PyTorch reserves more. RAM holds the weights that are not on the card, the libraries, "
     "and pictures while they are made. "
-    f"Traffic: bytes that cross the link between them per call. {UNITS}."
+    f"Time is that of one call of a warm pipeline. Traffic: bytes that cross the link between them per call. {UNITS}."
 )
 
 
@@ -27,7 +27,7 @@ def bill(plan: Plan) -> str:
         *titled("Traffic", [f"{_traffic(plan)}, per call"]),
         *(titled("CPU", [f"{operations(cost.host_flops)} computed there per call"]) if cost.host_flops else []),
         *titled("Precision", [f"{cost.loss.word}: expected relative weight error {cost.loss.error:.4f}{_tiles(cost)}"]),
-        *(titled("Time", [f"{cost.seconds:.1f} s per call"]) if cost.seconds is not None else []),
+        *titled("Time", [f"{duration(cost.seconds)} per call, by {plan.run.facts.machine.rates.source}"]),
     ]
     assumed = [line for text in plan.assumptions for line in titled("Assumed", [text])]
     parts = [
@@ -57,20 +57,20 @@ def margin(plan: Plan) -> str:
 
 
 def figures(plan: Plan) -> str:
-    """Memory, traffic and loss of a plan in one line."""
+    """Time, memory, traffic and loss of a plan in one line."""
     cost = plan.bill
-    time = [f"{cost.seconds:.1f} s"] if cost.seconds is not None else []
     memory = f"VRAM {amount(cost.peak.memory.required)} ({margin(plan)}), RAM {amount(cost.host.peak)}"
     there = [f"{operations(cost.host_flops)} on the CPU"] if cost.host_flops else []
-    return ", ".join([memory, f"traffic {moved(cost.traffic.link)}", *there, cost.loss.word, *time])
+    return ", ".join([duration(cost.seconds), memory, f"traffic {moved(cost.traffic.link)}", *there, cost.loss.word])
 
 
 def phases(peaks: Sequence[Peak], *, places: bool = False) -> list[str]:
     """One row for each phase and component; with `places` also the module and op that make each peak."""
-    head = ("phase", "component", "weights", "copies", "activations", "allocated", "reserved", "required", "RAM")
+    memory = ("weights", "copies", "activations", "allocated", "reserved", "required", "RAM")
+    head = ("phase", "component", *memory, "time")
     shown = _worth_showing(peaks)
     notes = [paragraph(f"at {where(peak)}", 4, 6) if peak.op else [] for peak in shown] if places else []
-    return columns("llrrrrrrr", [head, ("", "", *["GiB"] * 7), *(_row(p) for p in shown)], notes)
+    return columns("llrrrrrrrr", [head, ("", "", *["GiB"] * 7, "s"), *(_row(p) for p in shown)], notes)
 
 
 def where(peak: Peak) -> str:
@@ -88,7 +88,7 @@ def _worth_showing(peaks: Sequence[Peak]) -> list[Peak]:
 def _row(peak: Peak) -> tuple[str, ...]:
     parts = (peak.weights, peak.copies, peak.activations)
     memory = (peak.memory.allocated, peak.memory.reserved, peak.memory.required, peak.host)
-    return (peak.phase, peak.component or "(pipeline)", *(gib(n) for n in (*parts, *memory)))
+    return (peak.phase, peak.component or "(pipeline)", *(gib(n) for n in (*parts, *memory)), f"{peak.seconds:.2f}")
 
 
 def _ram(plan: Plan) -> str:

@@ -67,10 +67,9 @@ def _distance(point: Sequence[float], others: Sequence[Sequence[float]]) -> floa
 
 
 def _figures(plan: Plan) -> tuple[float, ...]:
-    """What people read of a plan: device memory, host memory, time or traffic, loss, what the CPU computes."""
+    """What people read of a plan: device memory, host memory, time, loss, what the CPU computes."""
     bill = plan.bill
-    time = bill.traffic.link if bill.seconds is None else bill.seconds
-    return bill.peak.memory.required, bill.host.peak, time, bill.loss.error, bill.loss.tiles, bill.host_flops
+    return bill.peak.memory.required, bill.host.peak, bill.seconds, bill.loss.error, bill.loss.tiles, bill.host_flops
 
 
 def _speed(plan: Plan) -> tuple[float, ...]:
@@ -83,7 +82,7 @@ def why(plan: Plan, pick: Plan | None, name: str) -> str:
     """One sentence: the plan's own reason, or what it has less and more of than `pick`, which is called `name`."""
     if plan.reason or pick is None:
         return plan.reason
-    words = ("VRAM", "RAM", "traffic" if plan.bill.seconds is None else "time", "loss", "tiling", "work on the CPU")
+    words = ("VRAM", "RAM", "time", "loss", "tiling", "work on the CPU")
     changes = list(zip(words, _changes(plan, pick), strict=True))
     less, more = ([word for word, change in changes if change * sign > 0] for sign in (-1, 1))
     if not less:

@@ -21,11 +21,11 @@ and `price` one with schema, machine, workload and plan. A plan holds
     label        the same in short and as one text, which `--with` takes too
     fits         whether device and host memory suffice
     peak         phase, component, allocated, reserved, required: the highest phase
-    phases       loading first; for each: the same, and weights, copies, activations, module, op
+    phases       loading first; for each: the same, and weights, copies, activations, module, op, seconds
     ram          peak, steady, pinned
     traffic      to_device, to_host, cast: bytes per call
     host_flops   floating-point operations that the CPU does in components' place on the device, per call
-    seconds      per call; null where no time model covers it
+    seconds      of one call of a warm pipeline; those of each phase are in phases
     loss         error (expected relative weight error), tiles (0 whole pictures, 1 tiles, 2 small ones), word
     margin       device memory left over; ram_margin: host memory left over; negative when missing
     reason       one sentence
@@ -141,7 +141,7 @@ def _memory(peak: Peak) -> dict[str, Any]:
 
 def _peak(peak: Peak) -> dict[str, Any]:
     parts = {"weights": peak.weights, "copies": peak.copies, "activations": peak.activations, "ram": peak.host}
-    return {**_memory(peak), **parts, "module": peak.module, "op": peak.op}
+    return {**_memory(peak), **parts, "module": peak.module, "op": peak.op, "seconds": peak.seconds}
 
 
 def _shortage(plan: Plan, nearest: Nearest) -> dict[str, Any]:

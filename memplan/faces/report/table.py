@@ -56,10 +56,10 @@ def _front(found: Recommendation, prefer: str, limit: int | None) -> list[str]:
     shown = others(found, limit)
     if not shown:
         return []
-    head, unit = ("VRAM", "RAM", "margin", "traffic", "loss", ""), ("GiB", "GiB", "MiB", "GiB", "", "")
+    head, unit = ("time", "VRAM", "RAM", "margin", "traffic", "loss", ""), ("s", "GiB", "GiB", "MiB", "GiB", "", "")
     rows = [head, unit, *(_row(plan, found.pick(prefer), prefer) for plan in shown)]
     below = [paragraph(label(plan.strategies), 4, 6) for plan in shown]
-    return [*_title(found, len(shown), whole=limit is None), *columns("rrrrll", rows, below)]
+    return [*_title(found, len(shown), whole=limit is None), *columns("rrrrrll", rows, below)]
 
 
 def _title(found: Recommendation, shown: int, *, whole: bool) -> list[str]:
@@ -78,7 +78,7 @@ def _title(found: Recommendation, shown: int, *, whole: bool) -> list[str]:
 def _row(plan: Plan, pick: Plan | None, prefer: str) -> tuple[str, ...]:
     cost = plan.bill
     memory = gib(cost.peak.memory.required), gib(cost.host.peak), mib(plan.margin)
-    return (*memory, gib(cost.traffic.link), cost.loss.word, why(plan, pick, prefer))
+    return (f"{cost.seconds:.1f}", *memory, gib(cost.traffic.link), cost.loss.word, why(plan, pick, prefer))
 
 
 def _dropped(dropped: Sequence[Dropped]) -> list[str]:

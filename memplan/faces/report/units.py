@@ -1,10 +1,14 @@
-"""Bytes as people read them: GiB and MiB, always with their unit."""
+"""Bytes and seconds as people read them: GiB and MiB, always with their unit."""
 
 from memplan.facts import GIB, MIB
 
 UNITS = f"1 GiB = 1024 MiB = {GIB:,} bytes"
 
 TERA = 10**12
+MINUTE = 60
+"""Seconds of a minute, and minutes of an hour."""
+TENTHS = 10
+"""Seconds from which tenths are enough."""
 
 
 def gib(nbytes: float) -> str:
@@ -20,6 +24,15 @@ def mib(nbytes: float) -> str:
 def amount(nbytes: float) -> str:
     """GiB from one GiB on, MiB below, with the unit."""
     return f"{gib(nbytes)} GiB" if abs(nbytes) >= GIB else f"{mib(nbytes)} MiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: "0.42 s", "12.3 s", "4 min 10 s", "2 h 05 min"."""
+    if seconds < MINUTE:
+        return f"{seconds:.2f} s" if seconds < TENTHS else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), MINUTE)
+    hours, left = divmod(minutes, MINUTE)
+    return f"{hours} h {left:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
 def operations(flops: float) -> str:

@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 
 from memplan.catalogue.gpu_names import find_card
+from memplan.catalogue.rates import rates_of
 from memplan.errors import BadInput
 from memplan.facts import GIB, Gpu, Host, Machine
 from memplan.probes.machine.host import probe_host
@@ -30,7 +31,7 @@ def probe_machine(
         raise BadInput(f"reserve is {reserve:g} GiB, which cannot be kept free. Give 0 or more, for example 1.5.")
     device = _device(gpu, vram, ram)
     _check_reserve(reserve, device)
-    return Machine(device, _host(ram, device), int(reserve * GIB), installed())
+    return Machine(device, _host(ram, device), int(reserve * GIB), installed(), rates_of(device))
 
 
 def probe_gpu() -> Gpu | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from memplan.facts import MATMUL, Ops
 from memplan.probes.trace.ledger import Ledger
 
 DIVISIBLE = 4
@@ -68,7 +69,7 @@ class _Int8:
         """(..., K) times (N, K), both in int8, to (..., N) in `dtype`."""
         product = self._multiply(a, b)
         flops = 2 * product.numel() * a.shape[-1]
-        self.ledger.note("int8_scaled_mm", flops=flops, traffic=a.numel() + b.numel() + 4 * product.numel())
+        self.ledger.note("int8_scaled_mm", Ops(MATMUL, "int8", 1, flops, a.numel() + b.numel() + 4 * product.numel()))
         if self.device == "cuda":
             return _on_gpu(product, bias).to(dtype or torch.float16)
         return _on_cpu(product, scales, bias).to(dtype or torch.float16)

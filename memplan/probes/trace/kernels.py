@@ -10,10 +10,12 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 
+from memplan.facts import ATTENTION, ELEMENTWISE, Ops
 from memplan.probes.fakes.values import read
 from memplan.probes.trace import int8
 from memplan.probes.trace.dependent import UNKNOWN, sentence
 from memplan.probes.trace.ledger import Ledger
+from memplan.probes.trace.work import dtype_of, extent
 
 FLASH_HEAD_DIM = 256
 """Largest head dimension of PyTorch's flash-attention kernels (`check_head_dim_size_flash`)."""
@@ -46,7 +48,7 @@ class Kernels(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Replace `func` where the device runs another kernel."""
         replacement = self._table.get(func)
-        if replacement is not None and args and isinstance(args[0], FakeTensor):
+        if replacement is not None and isinstance(next(iter((*args, *(kwargs or {}).values())), None), FakeTensor):
             return replacement(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
@@ -87,8 +89,9 @@ class Kernels(TorchFunctionMode):
             batch, heads, length = query.shape[:-1]
             out = query.new_empty((batch, length, heads, value.shape[-1])).transpose(1, 2)
         flops = 2 * key.shape[-2] * (prod(query.shape) + prod(out.shape))
-        traffic = sum(t.numel() * t.element_size() for t in (query, key, value, out))
-        self.ledger.note("scaled_dot_product_attention", flops=flops, traffic=traffic)
+        traffic = sum(map(extent, (query, key, value, out)))
+        work = Ops(ATTENTION, dtype_of([query]), 1, flops, traffic)
+        self.ledger.note("scaled_dot_product_attention", work)
         del held
         return out
 
@@ -122,7 +125,7 @@ class Kernels(TorchFunctionMode):
         rows = input.contiguous()
         held = rows.new_empty(rows.shape[: -len(normalized_shape)], dtype=torch.float32)
         out = torch.empty_like(rows)
-        self.ledger.note("rms_norm", traffic=2 * out.numel() * out.element_size())
+        self.ledger.note("rms_norm", Ops(ELEMENTWISE, dtype_of([out]), 1, 0, 2 * extent(out)))
         del rows, held
         return out
 

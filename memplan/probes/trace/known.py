@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from memplan.facts import Ops
 from memplan.probes.fakes.fake import CPU
 from memplan.probes.trace.ledger import Ledger
 from memplan.probes.trace.moulds import FakeMaker, Maker, Mould, ZerosMaker, begins, cast
@@ -26,11 +27,10 @@ _BY_VALUE = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output, to
 
 @dataclass(frozen=True)
 class Cost:
-    """What an op costs beside its results: bytes of workspace, FLOPs, bytes read and written."""
+    """What an op costs beside its results: bytes of workspace, and what it does; None for nothing."""
 
     workspace: int
-    flops: int
-    traffic: int
+    work: Ops | None
 
 
 @dataclass(frozen=True)

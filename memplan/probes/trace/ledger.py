@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from memplan.allocator import Block, Pool
-from memplan.facts import Segment
+from memplan.facts import Ops, Segment
 from memplan.probes.fakes.quantized import inner_tensors
 
 ALLOCATION_UNIT = 512
@@ -30,9 +30,13 @@ class Stretch:
     peak: int
     leaves: list[int] = field(default_factory=list)
     op: int = 0
-    flops: int = 0
-    traffic: int = 0
+    work: dict[tuple[str, str], Ops] = field(default_factory=dict)
     repeat: int = 1
+
+    def add(self, ops: Ops) -> None:
+        """So much more is done."""
+        key = ops.family, ops.dtype
+        self.work[key] = self.work[key] + ops if key in self.work else ops
 
 
 @dataclass
@@ -64,7 +68,7 @@ class Recording:
     def segments(self) -> tuple[Segment, ...]:
         """The finished segments."""
         return tuple(
-            Segment(tuple(s.enters), tuple(s.leaves), s.live, s.peak, s.op, s.flops, s.traffic, s.repeat)
+            Segment(tuple(s.enters), tuple(s.leaves), s.live, s.peak, s.op, tuple(s.work.values()), s.repeat)
             for s in self.stretches
         )
 
@@ -171,14 +175,14 @@ class Ledger:
                         pool.give(block)
 
     # -- peaks ---------------------------------------------------------------------------------------------------
-    def note(self, op: str, workspace: int = 0, flops: int = 0, traffic: int = 0) -> None:
+    def note(self, op: str, work: Ops | None = None, workspace: int = 0) -> None:
         """An op has run: its outputs are in `live`, `workspace` bytes lived beside them while it ran."""
         if workspace:
             for pool in (self.pool, self.recording.pool):
                 pool.give(pool.take(workspace))
         stretch = self.recording.stretches[-1]
-        stretch.flops += flops
-        stretch.traffic += traffic
+        if work is not None:
+            stretch.add(work)
         height = self.live + workspace - self.recording.base
         if height > stretch.peak:
             stretch.peak = height
@@ -194,7 +198,7 @@ class Ledger:
         recording.open.append(module)
         last = recording.stretches[-1] if recording.stretches else None
         height = self.live - recording.base
-        if last is None or last.leaves or last.traffic or last.flops or last.peak > height:
+        if last is None or last.leaves or last.work or last.peak > height:
             recording.stretches.append(Stretch([index], height, height, op=last.op if last else 0))
         else:
             last.enters.append(index)

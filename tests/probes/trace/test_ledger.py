@@ -4,7 +4,10 @@ import weakref
 import pytest
 import torch
 
+from memplan.facts import Ops
 from memplan.probes.trace.ledger import Ledger, rounded
+
+ONCE = Ops("matmul", "float32", 1, 3, 4)
 
 
 @pytest.fixture
@@ -81,10 +84,12 @@ def test_the_peak_is_of_what_is_live_and_the_workspace(ledger: Ledger) -> None:
     tensor = bytes_of(1024)
     ledger.admit(tensor)
     ledger.note("small", workspace=100)
-    ledger.note("large", workspace=200, flops=3, traffic=4)
-    ledger.note("small", workspace=100, flops=3, traffic=4)
+    ledger.note("large", ONCE, workspace=200)
+    ledger.note("small", ONCE, workspace=100)
     (stretch,) = ledger.recording.stretches
-    assert (stretch.live, stretch.peak, stretch.flops, stretch.traffic) == (0, 1224, 6, 8)
+    (segment,) = ledger.recording.segments()
+    assert (stretch.live, stretch.peak) == (0, 1224)
+    assert segment.work == (Ops("matmul", "float32", 2, 6, 8),)
     assert list(ledger.recording.ops)[stretch.op] == "large"
 
 
@@ -110,19 +115,19 @@ def shape(ledger: Ledger) -> list[tuple[list[str], list[str]]]:
 def test_modules_that_begin_together_share_a_segment(ledger: Ledger) -> None:
     ledger.enter("a")
     ledger.enter("a.b")
-    ledger.note("op", flops=1)
+    ledger.note("op", ONCE)
     ledger.leave("a.b")
     ledger.leave("a")
     assert shape(ledger) == [(["a", "a.b"], ["a.b", "a"])]
 
 
 def test_an_op_between_two_modules_parts_them(ledger: Ledger) -> None:
-    ledger.note("op", traffic=1)
+    ledger.note("op", ONCE)
     ledger.enter("a")
-    ledger.note("op", traffic=1)
+    ledger.note("op", ONCE)
     ledger.leave("a")
     ledger.resume()
-    ledger.note("op", traffic=1)
+    ledger.note("op", ONCE)
     ledger.enter("b")
     assert shape(ledger) == [([], []), (["a"], ["a"]), ([], []), (["b"], [])]
 
@@ -136,7 +141,7 @@ def test_resume_does_nothing_while_a_segment_is_open(ledger: Ledger) -> None:
 def test_a_segment_knows_what_is_live_when_it_begins(ledger: Ledger) -> None:
     tensor = bytes_of(1024)
     ledger.admit(tensor)
-    ledger.note("op", traffic=1)
+    ledger.note("op", ONCE)
     ledger.enter("a")
     assert [s.live for s in ledger.recording.stretches] == [0, 1024]
     assert [s.live for s in ledger.recording.segments()] == [0, 1024]

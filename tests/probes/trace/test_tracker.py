@@ -30,7 +30,7 @@ def test_each_output_counts() -> None:
 def test_a_product_has_flops_and_traffic() -> None:
     traced = Traced(torch.mm, tensor(3, 5), tensor(5, 7))
     assert traced.flops == 2 * 3 * 5 * 7
-    assert sum(s.traffic for s in traced.recording.stretches) == 4 * (3 * 5 + 5 * 7 + 3 * 7)
+    assert sum(s.traffic for s in traced.recording.segments()) == 4 * (3 * 5 + 5 * 7 + 3 * 7)
 
 
 def test_the_op_at_the_peak_is_named() -> None:
@@ -54,7 +54,7 @@ def test_only_the_innermost_tracker_counts() -> None:
         assert ledger.live == y.nbytes
         z = x + 1
     assert ledger.live == y.nbytes + z.nbytes
-    assert sum(s.traffic for s in ledger.recording.stretches) == 4 * 4000
+    assert sum(s.traffic for s in ledger.recording.segments()) == 4 * 4000
 
 
 def test_a_constant_of_a_module_is_copied_to_a_gpu_and_used_in_place_on_a_cpu() -> None:

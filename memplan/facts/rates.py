@@ -1,0 +1,41 @@
+"""How fast a machine works."""
+
+from dataclasses import dataclass
+
+from memplan.facts.trace import Ops
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a machine sustains, per second; `source` says where the figures come from.
+
+    `compute` is in FLOP/s by family of ops and dtype, `bandwidth` in bytes/s of device memory. `launch` are the seconds
+    in which the host issues one op. The link carries `pinned` bytes/s from pinned memory; `to_device` from memory that
+    is not, `to_host` into new memory. `pinning` are the bytes/s at which the host copies weights into pinned memory,
+    `disk` those of files, `host` the FLOP/s of the CPU.
+    """
+
+    compute: tuple[tuple[str, str, float], ...] = ()
+    bandwidth: float = 425e9
+    launch: float = 10e-6
+    pinned: float = 20e9
+    to_device: float = 8e9
+    to_host: float = 3e9
+    pinning: float = 10e9
+    disk: float = 2e9
+    host: float = 1e11
+    source: str = "assumed: a card of the middle range and a usual host"
+    fallback: float = 40e12
+
+    def flops(self, family: str, dtype: str) -> float:
+        """FLOP/s of this family on operands of `dtype`; those of `fallback` where nothing is known."""
+        return next((rate for f, d, rate in self.compute if (f, d) == (family, dtype)), self.fallback)
+
+    def seconds(self, ops: Ops) -> float:
+        """Seconds that the device works on `ops`, by the roofline: as long as the slower of computing and reading."""
+        computing = ops.flops / self.flops(ops.family, ops.dtype) if ops.flops else 0.0
+        return max(computing, ops.traffic / self.bandwidth)
+
+
+USUAL = Rates()
+"""Those of a machine of which nothing is known."""

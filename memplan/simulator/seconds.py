@@ -1,0 +1,156 @@
+"""Seconds: what the device computes, what the host issues, and what crosses the link, each on a clock of its own."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from memplan.facts import Call, Component, Rates
+from memplan.run import FromDisk, InGroups, OnHost, Placement, Resident, Stored
+from memplan.simulator.movers import Mover, mover_of
+from memplan.simulator.residency import Copies, height
+
+
+@lru_cache(maxsize=16384)
+def seconds(component: Component, placement: Placement, stored: Stored, call: Call, rates: Rates) -> float:
+    """Seconds of one `call` once the pipeline is warm, the weights of `component` placed and stored like this."""
+    if isinstance(placement, OnHost):
+        return call.flops / rates.host
+    if isinstance(placement, InGroups | FromDisk):
+        return _in_groups(component, placement, stored, call, rates)
+    return computing(call, rates) + height(component, Resident(), stored, call).cast / rates.bandwidth
+
+
+@lru_cache(maxsize=1024)
+def computing(call: Call, rates: Rates) -> float:
+    """Seconds of one `call` with all it needs at hand: the device works while the host issues what comes next."""
+    clock = Clock(rates)
+    for busy, launches in work(call, rates):
+        clock.compute(busy, launches)
+    return clock.end
+
+
+@lru_cache(maxsize=1024)
+def work(call: Call, rates: Rates) -> tuple[tuple[float, int], ...]:
+    """For each segment of `call`: seconds that the device is busy, and ops that the host issues."""
+    return tuple(
+        (sum(map(rates.seconds, s.work)) * s.repeat, sum(ops.count for ops in s.work) * s.repeat) for s in call.segments
+    )
+
+
+@dataclass
+class Clock:
+    """When the host, the device and the link are done with what they were given, in seconds since the call began."""
+
+    rates: Rates
+    host: float = 0.0
+    device: float = 0.0
+    link: float = 0.0
+
+    @property
+    def end(self) -> float:
+        """When all of them are done."""
+        return max(self.host, self.device, self.link)
+
+    def compute(self, busy: float, launches: int) -> None:
+        """The host issues ops; the device begins with the first, and ends no sooner than the last is issued."""
+        begin = max(self.device, self.host + min(launches, 1) * self.rates.launch)
+        self.host += launches * self.rates.launch
+        self.device = max(begin + busy, self.host) if launches else self.device + busy
+
+    def prefetch(self, moved: float, pinning: float) -> None:
+        """The host pins what is not pinned, and hands the copy to the link."""
+        self.host += pinning
+        self.link = max(self.link, self.host) + moved
+
+    def wait(self) -> None:
+        """The host waits for the copies under way."""
+        self.host = max(self.host, self.link)
+
+    def finish(self) -> None:
+        """The host waits for the device."""
+        self.host = max(self.host, self.device)
+
+    def copy(self, moved: float) -> None:
+        """A copy that the host waits for, behind all that the device still has to do."""
+        self.finish()
+        self.host += moved
+        self.device = self.host
+
+
+def _in_groups(component: Component, placement: InGroups | FromDisk, stored: Stored, call: Call, rates: Rates) -> float:
+    """Seconds of a call during which offload groups come and go, as diffusers' hooks have them.
+
+    With a stream the host waits, when it enters a group, for the copy of that group; then it issues that of the next
+    one and the work of this one, and after it waits for the device, which must not lose the group before. Without,
+    every copy is waited for. Source: `ModuleGroup` and `GroupOffloadingHook` of diffusers/hooks/group_offloading.py.
+    """
+    mover, copies, clock = mover_of(component, placement, stored, call), Copies(component, stored, call), Clock(rates)
+    streamed = isinstance(placement, InGroups) and placement.stream
+    hooks = _Streamed(clock, placement) if streamed else _Waited(clock, placement)
+    for segment, (busy, launches) in zip(call.segments, work(call, rates), strict=True):
+        cast = copies.traffic
+        for module in segment.enters:
+            hooks.enter(mover, call.modules[module], segment.repeat)
+            copies.enter(call.modules[module], segment.repeat)
+        clock.compute(busy + (copies.traffic - cast) / rates.bandwidth, launches)
+        for module in segment.leaves:
+            copies.leave(call.modules[module])
+            hooks.leave(mover, call.modules[module], segment.repeat)
+    return clock.end
+
+
+@dataclass
+class _Waited:
+    """Groups that are copied when they are needed, from memory that is not pinned or from files."""
+
+    clock: Clock
+    placement: InGroups | FromDisk
+
+    def enter(self, mover: Mover, path: str, times: int) -> None:
+        before = mover.to_device
+        mover.enter(path, times)
+        rates = self.clock.rates
+        rate = rates.disk if isinstance(self.placement, FromDisk) else rates.to_device
+        if mover.to_device > before:
+            self.clock.copy((mover.to_device - before) / rate)
+
+    def leave(self, mover: Mover, path: str, times: int) -> None:
+        before = mover.to_host
+        mover.leave(path, times)
+        if mover.to_host > before:
+            self.clock.copy((mover.to_host - before) / self.clock.rates.to_host)
+
+
+@dataclass
+class _Streamed:
+    """Groups that are copied one ahead, from pinned memory."""
+
+    clock: Clock
+    placement: InGroups | FromDisk
+
+    def enter(self, mover: Mover, path: str, times: int) -> None:
+        moved, ahead = mover.to_device, mover.ahead
+        mover.enter(path, times)
+        now = mover.to_device - moved - (mover.ahead - ahead)
+        if now:
+            self._copy(now)
+        if mover.hooked(path):
+            self.clock.wait()
+        if mover.ahead > ahead:
+            self._copy(mover.ahead - ahead)
+
+    def leave(self, mover: Mover, path: str, times: int) -> None:
+        before, held = mover.to_host, mover.resident
+        mover.leave(path, times)
+        if mover.resident < held:
+            self.clock.finish()
+        if mover.to_host > before:
+            self.clock.copy((mover.to_host - before) / self.clock.rates.to_host)
+
+    @property
+    def _pins(self) -> bool:
+        """Whether what is copied is pinned first, each time."""
+        return isinstance(self.placement, InGroups) and self.placement.low_cpu_mem
+
+    def _copy(self, nbytes: int) -> None:
+        rates = self.clock.rates
+        self.clock.prefetch(nbytes / rates.pinned, nbytes / rates.pinning if self._pins else 0.0)

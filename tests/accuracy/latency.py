@@ -1,0 +1,149 @@
+"""Published seconds beside predicted ones: each by itself, and plan against plan on the same card and model."""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import combinations, groupby
+from statistics import median
+
+from memplan.catalogue.gpus import cards
+from memplan.catalogue.rates import rates_of
+from memplan.facts import MATMUL, Facts, Rates
+from tests.accuracy.eras import era
+from tests.accuracy.published import HERE, Predictor, Row, alone, plan_of, rows
+
+TF32 = "tf32"
+"""The precision in which float32 matrices were multiplied, where the benchmark asked for that."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Published `seconds` of the call of `row` (see published.csv) on `card`; `why` explains a large error."""
+
+    row: Row
+    seconds: float
+    card: str
+    precision: str
+    why: str
+
+    @property
+    def rates(self) -> Rates:
+        """What the card sustains, by its datasheet."""
+        gpu = next(card.gpu() for card in cards() if card.name == self.card)
+        rates = rates_of(gpu)
+        if self.precision != TF32:
+            return rates
+        share = rates.flops(MATMUL, "float32") / dict(gpu.rates)["float32"]
+        compute = {(family, dtype): rate for family, dtype, rate in rates.compute}
+        compute[MATMUL, "float32"] = share * dict(gpu.rates)[TF32]
+        return replace(rates, compute=tuple((*key, rate) for key, rate in compute.items()))
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A published latency and its prediction, in seconds."""
+
+    latency: Latency
+    predicted: float
+
+    @property
+    def error(self) -> float:
+        """Relative error; 0.1 is ten percent too slow."""
+        return self.predicted / self.latency.seconds - 1
+
+    @property
+    def place(self) -> tuple[str, str, str, str]:
+        """What two rows must have in common for their ratio to say something of plans alone."""
+        row = self.latency.row
+        return row.source, self.latency.card, row.model, row.scope
+
+
+@cache
+def latencies() -> tuple[Latency, ...]:
+    """All rows of latencies.csv."""
+    known = {row.id: row for row in rows()}
+    with (HERE / "latencies.csv").open(newline="") as file:
+        return tuple(
+            Latency(known[line["id"]], float(line["seconds"]), line["card"], line["precision"], line["why"])
+            for line in csv.DictReader(file)
+        )
+
+
+def predict(predictor: Predictor, latency: Latency) -> Timed:
+    """The seconds of one call of the row's pipeline, or of one call of its denoiser alone."""
+    row = latency.row
+    with era(row.era):
+        model, trace = predictor.measured(row)
+        facts = Facts(replace(row.machine, rates=latency.rates), model, trace)
+        if row.scope != "denoiser":
+            return Timed(latency, plan_of(row, facts).bill.seconds)
+        facts = alone(facts)
+        times = sum(step.repeat for step in facts.trace.timeline)
+        return Timed(latency, plan_of(row, facts).bill.seconds / times)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two plans on one card: how far the predicted ratio of their seconds is from the published one."""
+
+    one: Timed
+    other: Timed
+
+    @property
+    def error(self) -> float:
+        """Relative error of the ratio, the same for either order: 0.1 is off by a factor of 1.1."""
+        factor = (self.one.error + 1) / (self.other.error + 1)
+        return max(factor, 1 / factor) - 1
+
+
+def pairs(timed: Iterable[Timed]) -> Iterator[Pair]:
+    """Every two rows with the same source, card, model and scope."""
+    for _, group in groupby(sorted(timed, key=lambda t: t.place), key=lambda t: t.place):
+        yield from (Pair(a, b) for a, b in combinations(group, 2))
+
+
+def rank_correlation(timed: Sequence[Timed]) -> float:
+    """Spearman's coefficient of predicted and published seconds, ties by their mean rank."""
+    one, two = (_ranks(values) for values in ([t.predicted for t in timed], [t.latency.seconds for t in timed]))
+    middle = (len(timed) + 1) / 2
+    above = sum((a - middle) * (b - middle) for a, b in zip(one, two, strict=True))
+    spread = [sum((r - middle) ** 2 for r in ranks) for ranks in (one, two)]
+    return float(above / (spread[0] * spread[1]) ** 0.5)
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    order = sorted(values)
+    return [(order.index(v) + 1 + len(order) - order[::-1].index(v)) / 2 for v in values]
+
+
+HEAD = ("row", "card", "model and plan", "published", "predicted", "error")
+
+
+def lines(ids: Sequence[str]) -> Iterator[str]:
+    """The table for these rows, or for all, and what it says in short."""
+    predictor, timed = Predictor(), []
+    for latency in latencies():
+        if not ids or latency.row.id in ids:
+            timed.append(predict(predictor, latency))
+            yield "  ".join(cells(timed[-1]))
+    yield from ("", *summary(timed))
+
+
+def cells(timed: Timed) -> tuple[str, ...]:
+    """One line of the table."""
+    latency, row = timed.latency, timed.latency.row
+    what = " + ".join((row.model, *row.setup.split(), *row.plan.split())) + f" ({row.scope})"
+    figures = (f"{latency.seconds:9.3f} s", f"{timed.predicted:9.3f} s", f"{timed.error:+8.1%}")
+    return (row.id, latency.card, what, *figures)
+
+
+def summary(timed: Sequence[Timed]) -> Iterator[str]:
+    """Absolute errors, errors of ratios, and the order."""
+    errors = sorted(abs(t.error) for t in timed)
+    worst = max(timed, key=lambda t: abs(t.error))
+    yield f"seconds: n {len(timed)}, median {median(errors):.1%}, worst {worst.error:+.1%} ({worst.latency.row.id})"
+    ratios = [pair.error for pair in pairs(timed)]
+    if ratios:
+        yield f"ratios on one card and model: n {len(ratios)}, median {median(ratios):.1%}, worst {max(ratios):.1%}"
+        yield f"order of all: Spearman {rank_correlation(timed):.3f}"

@@ -1,0 +1,98 @@
+"""The seconds of one call, on clocks small enough to be followed by hand."""
+
+from dataclasses import replace
+
+import pytest
+
+from memplan.facts import Call, Component, Group, Grouping, Ops, Rates, Segment, Weight
+from memplan.run import FromDisk, InGroups, OnHost, Placement, Resident, Stored
+from memplan.simulator.seconds import computing, seconds
+
+RATES = Rates(
+    compute=(("matmul", "float32", 100.0),),
+    bandwidth=1000.0,
+    launch=0.0,
+    pinned=50.0,
+    to_device=20.0,
+    to_host=10.0,
+    pinning=25.0,
+    disk=5.0,
+    host=10.0,
+)
+"""FLOP/s and bytes/s that give round figures."""
+LOADED = Stored()
+BLOCKS = ("one", "two", "three")
+SIZE = 100
+"""Bytes of each block's weight: 2 s from pinned memory, 5 s from other memory, 10 s back, 20 s from disk."""
+
+
+def grouped() -> Component:
+    """Three blocks, each a group of its own."""
+    weights = tuple(Weight(f"{block}.w", SIZE // 4, "float32") for block in BLOCKS)
+    groups = tuple(Group(block, block, (i,), streamed=True) for i, block in enumerate(BLOCKS))
+    return Component("net", "Net", "diffusers", "float32", weights, (Grouping("leaf_level", None, groups),), cast=(0,))
+
+
+def forward(flops: int, traffic: int = 0, count: int = 1) -> Call:
+    """One op in each of three blocks, one after the other."""
+    work = (Ops("matmul", "float32", count, flops, traffic),)
+    segments = tuple(Segment((i,), (i,), live=0, peak=1, op=0, work=work) for i in range(3))
+    return Call("net", "forward", "", 0, BLOCKS, ("mm",), segments)
+
+
+def taken(placement: Placement, call: Call, stored: Stored = LOADED, rates: Rates = RATES) -> float:
+    return seconds(grouped(), placement, stored, call, rates)
+
+
+# ---- the roofline ----------------------------------------------------------------------------------------------------
+def test_the_slower_of_computing_and_reading_counts() -> None:
+    assert taken(Resident(), forward(flops=200, traffic=100)) == pytest.approx(3 * 2.0)
+    assert taken(Resident(), forward(flops=200, traffic=4000)) == pytest.approx(3 * 4.0)
+
+
+def test_an_unknown_dtype_has_the_fallback() -> None:
+    assert replace(RATES, fallback=7.0).flops("matmul", "float8_e5m2") == 7.0
+
+
+def test_small_ops_last_as_long_as_the_host_issues_them() -> None:
+    rates = replace(RATES, launch=0.5)
+    assert computing(forward(flops=1, count=10), rates) == pytest.approx(3 * 10 * 0.5)
+    assert computing(forward(flops=10_000, count=10), rates) == pytest.approx(300.0 + 0.5)
+
+
+def test_repetitions_take_their_time() -> None:
+    call = forward(flops=200)
+    thrice = replace(call, segments=tuple(replace(s, repeat=3) for s in call.segments))
+    assert computing(thrice, RATES) == pytest.approx(3 * computing(call, RATES))
+
+
+# ---- groups ----------------------------------------------------------------------------------------------------------
+def test_without_a_stream_everything_is_waited_for() -> None:
+    assert taken(InGroups("leaf_level"), forward(flops=100)) == pytest.approx(3 * (5 + 1 + 10))
+
+
+def test_from_disk_nothing_goes_back() -> None:
+    assert taken(FromDisk("leaf_level"), forward(flops=100)) == pytest.approx(3 * (20 + 1))
+
+
+def test_a_stream_hides_the_shorter_of_copy_and_compute() -> None:
+    """The first copy and the last block's work hide behind nothing."""
+    streamed = InGroups("leaf_level", stream=True)
+    assert taken(streamed, forward(flops=500)) == pytest.approx(2 + 3 * 5)
+    assert taken(streamed, forward(flops=100)) == pytest.approx(3 * 2 + 1)
+
+
+def test_pinning_anew_keeps_the_host_from_issuing_work() -> None:
+    """Each block is pinned in 4 s, and the work of the block before it begins only then."""
+    pinned_anew = InGroups("leaf_level", stream=True, low_cpu_mem=True)
+    assert taken(pinned_anew, forward(flops=100)) == pytest.approx((4 + 2) + (4 + 2) + (4 + 2) + 1)
+
+
+def test_casts_take_device_memory_s_time() -> None:
+    """One of three weights is cast: 25 bytes and 100 are read and written."""
+    cast = taken(Resident(), forward(flops=100), Stored("float8_e4m3fn"))
+    assert cast - taken(Resident(), forward(flops=100)) == pytest.approx(2 * (25 + 100) / 1000)
+
+
+def test_the_cpu_computes_at_its_own_rate() -> None:
+    assert taken(OnHost(), forward(flops=100)) == pytest.approx(30.0)
