@@ -71,7 +71,7 @@ def _converted(component: Component, stored: Stored, there: bool) -> _Converted:
     form, table = FORMATS.get(stored.format or ""), sizes(component, stored)
     held = highest = _anonymous(component)
     device = 0
-    for number in component.matrices(stored.spared) if form else component.cast:
+    for number in stored.matrices(component) if form else component.cast:
         weight, result = component.weights[number], table[number]
         making = form.making(weight, there) if form else result
         highest = max(highest, held + (making if there else result))
