@@ -94,8 +94,8 @@ def test_a_lora_is_not_quantized_away() -> None:
 
 def test_a_format_that_leaves_every_layer_says_which_it_takes(facts: Facts) -> None:
     half = facts_of(build("flux", dtype=torch.bfloat16))
-    assert Int4WeightOnly("text_encoder").refuses(Run(half)) == (
-        "int4_weight_only would leave every linear layer of CLIPTextModel: it takes weights whose columns are a "
+    assert Int4WeightOnly("text_encoder_2").refuses(Run(half)) == (
+        "int4_weight_only would leave every linear layer of T5EncoderModel: it takes weights whose columns are a "
         "multiple of 128"
     )
     narrow = replace_weights(facts, lambda w: replace(w, numel=w.columns * 24) if w.columns else w)
@@ -104,7 +104,7 @@ def test_a_format_that_leaves_every_layer_says_which_it_takes(facts: Facts) -> N
         "multiple of 16 and rows are a multiple of 16"
     )
     with pytest.raises(ApplyFailed, match="has no linear layer that int4_weight_only could convert"):
-        apply([Int4WeightOnly("text_encoder")], build("flux", dtype=torch.bfloat16), "cpu")
+        apply([Int4WeightOnly("text_encoder_2")], build("flux", dtype=torch.bfloat16), "cpu")
 
 
 def replace_weights(facts: Facts, change: Callable[[Weight], Weight]) -> Facts:
