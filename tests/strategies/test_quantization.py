@@ -129,7 +129,8 @@ def test_only_what_is_converted_counts() -> None:
 def test_int4_comes_in_groups_but_not_in_streams(facts: Facts) -> None:
     run = Int4WeightOnly("transformer").redraw(Run(facts))
     assert GroupOffload("transformer").refuses(run) is None
-    for way in ({"stream": True}, {"stream": True, "low_cpu_mem": True}):
+    ways: tuple[dict[str, Any], ...] = ({"stream": True}, {"stream": True, "low_cpu_mem": True})
+    for way in ways:
         assert "cannot be pinned" in str(GroupOffload("transformer", **way).refuses(run))
         assert GroupOffload("transformer", **way).refuses(Run(facts)) is None
 

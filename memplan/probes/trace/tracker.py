@@ -1,6 +1,5 @@
 """Watches every op of a dry run and enters its outputs, workspace, FLOPs and traffic into the ledger."""
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch.utils.flop_counter import flop_registry
 from memplan.probes.fakes.values import follow
 from memplan.probes.trace.dependent import Decisions, is_dependent, sentence
 from memplan.probes.trace.known import Cost, KnownOps, KnownOwnOps
-from memplan.probes.trace.ledger import Ledger
+from memplan.probes.trace.ledger import Ledger, tensors_in
 from memplan.probes.trace.strides import corrected
 from memplan.probes.trace.workspace import workspace
 
@@ -55,7 +54,7 @@ class Tracker(TorchDispatchMode):
         if self._level != self.ledger.depth or func.namespace == "prim":  # a question about a tensor, and no op
             return func(*args, **kwargs)
         self.ledger.resume()
-        inputs = list(_tensors((*args, *kwargs.values())))
+        inputs = tensors_in((*args, *kwargs.values()))
         key = self.known.key(func, args, kwargs, inputs)
         known = self.known.get(key)
         if known:
@@ -82,7 +81,7 @@ class Tracker(TorchDispatchMode):
 
     def _admit(self, func: Any, out: Any, inputs: list[torch.Tensor]) -> None:
         """Enter what the op made, and whether its values are those of the real call."""
-        ledger, outputs = self.ledger, list(_tensors((out,)))
+        ledger, outputs = self.ledger, tensors_in((out,))
         new = [t for t in outputs if not ledger.knows(t)]
         if new:
             given = {t.untyped_storage()._cdata for t in inputs}
@@ -98,14 +97,5 @@ class Tracker(TorchDispatchMode):
             return Cost(0, 0, 0)
         count = flop_registry.get(func._overloadpacket)
         flops = int(count(*args, **kwargs, out_val=out)) if count else 0
-        traffic = sum(t.numel() * t.element_size() for t in _tensors((*args, *kwargs.values(), out)))
-        return Cost(workspace(func, args, list(_tensors((out,))), self.device), flops, traffic)
-
-
-def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
-    """The tensors among an op's arguments or results, also those in lists."""
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
+        traffic = sum(t.numel() * t.element_size() for t in tensors_in((*args, *kwargs.values(), out)))
+        return Cost(workspace(func, args, tensors_in((out,)), self.device), flops, traffic)

@@ -1,7 +1,7 @@
 """Live weights that are quantized already: their real bytes, what their layers hold, and that nothing touches them."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -270,8 +270,8 @@ def only_layer(module: torch.nn.Module) -> Any:
 
 def pin(layer: Any, *, low_cpu_mem: bool) -> None:
     """What diffusers' stream does before it copies a group: at once, or with `low_cpu_mem` each time."""
-    cpu = torch.device("cpu")
-    group = ModuleGroup([layer], cpu, cpu, layer, stream=Stream(), low_cpu_mem_usage=low_cpu_mem)
+    cpu, stream = torch.device("cpu"), cast(Any, Stream())
+    group = ModuleGroup([layer], cpu, cpu, layer, stream=stream, low_cpu_mem_usage=low_cpu_mem)
     with group._pinned_memory_tensors():
         pass
 
