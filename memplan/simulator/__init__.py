@@ -18,7 +18,7 @@ from memplan.simulator.host import host_memory
 from memplan.simulator.loading import loading
 from memplan.simulator.loss import loss
 from memplan.simulator.residency import Height, height
-from memplan.simulator.seconds import computing, seconds
+from memplan.simulator.seconds import seconds
 from memplan.simulator.visits import moving, size, visits
 
 OWN_CODE = ""
@@ -67,10 +67,9 @@ def _height(run: Run, call: Call) -> Height:
 
 
 def _seconds(run: Run, call: Call) -> float:
-    name, rates = call.component, run.facts.machine.rates
-    if name == OWN_CODE:
-        return computing(call, rates)
-    return seconds(run.facts.model.component(name), run.placement(name), run.stored(name), call, rates)
+    name = call.component
+    component = None if name == OWN_CODE else run.facts.model.component(name)
+    return seconds(component, run.placement(name), run.stored(name), call, run.facts.machine.rates)
 
 
 @lru_cache(maxsize=4096)

@@ -5,10 +5,7 @@ from functools import lru_cache
 from memplan.facts import TILED, Component
 from memplan.run import Run, Stored
 from memplan.simulator.bill import Loss
-from memplan.simulator.formats import FORMATS
-
-WEIGHT_ERROR = {"float8_e4m3fn": 0.0265, "float8_e5m2": 0.0530}
-"""Relative root-mean-square error of normally distributed weights rounded to each format; a test measures them."""
+from memplan.simulator.formats import CASTS, FORMATS
 
 
 def loss(run: Run) -> Loss:
@@ -27,6 +24,6 @@ def _error(component: Component, stored: Stored) -> float:
     """The error of its weights, summed over parameters."""
     if not stored.format:
         return 0.0
-    if stored.format in WEIGHT_ERROR:
-        return WEIGHT_ERROR[stored.format] * component.cast_numel
-    return FORMATS[stored.format].error * sum(component.weights[i].numel for i in component.matrices(stored.spared))
+    if stored.format in CASTS:
+        return CASTS[stored.format] * component.cast_numel
+    return FORMATS[stored.format].error * sum(component.weights[i].numel for i in stored.matrices(component))

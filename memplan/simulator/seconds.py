@@ -1,39 +1,56 @@
 """Seconds: what the device computes, what the host issues, and what crosses the link, each on a clock of its own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from memplan.facts import Call, Component, Rates
-from memplan.run import FromDisk, InGroups, OnHost, Placement, Resident, Stored
+from memplan.facts import MATMUL, Call, Component, Ops, Rates, Segment
+from memplan.run import FromDisk, InGroups, OnHost, Placement, Stored
 from memplan.simulator.movers import Mover, mover_of
-from memplan.simulator.residency import Copies, height
+from memplan.simulator.residency import Copies
 
 
 @lru_cache(maxsize=16384)
-def seconds(component: Component, placement: Placement, stored: Stored, call: Call, rates: Rates) -> float:
-    """Seconds of one `call` once the pipeline is warm, the weights of `component` placed and stored like this."""
+def seconds(component: Component | None, placement: Placement, stored: Stored, call: Call, rates: Rates) -> float:
+    """Seconds of one `call` once the pipeline is warm, the weights of `component` placed and stored like this.
+
+    None is the pipeline's own code.
+    """
     if isinstance(placement, OnHost):
         return call.flops / rates.host
-    if isinstance(placement, InGroups | FromDisk):
+    if component is not None and isinstance(placement, InGroups | FromDisk):
         return _in_groups(component, placement, stored, call, rates)
-    return computing(call, rates) + height(component, Resident(), stored, call).cast / rates.bandwidth
-
-
-@lru_cache(maxsize=1024)
-def computing(call: Call, rates: Rates) -> float:
-    """Seconds of one `call` with all it needs at hand: the device works while the host issues what comes next."""
     clock = Clock(rates)
-    for busy, launches in work(call, rates):
+    for busy, launches in work(component, stored, call, rates):
         clock.compute(busy, launches)
     return clock.end
 
 
 @lru_cache(maxsize=1024)
-def work(call: Call, rates: Rates) -> tuple[tuple[float, int], ...]:
+def work(component: Component | None, stored: Stored, call: Call, rates: Rates) -> tuple[tuple[float, int], ...]:
     """For each segment of `call`: seconds that the device is busy, and ops that the host issues."""
-    return tuple(
-        (sum(map(rates.seconds, s.work)) * s.repeat, sum(ops.count for ops in s.work) * s.repeat) for s in call.segments
-    )
+    if component is None:
+        return tuple((sum(map(rates.seconds, s.work)) * s.repeat, _launches(s)) for s in call.segments)
+    copies, done = Copies(component, stored, call), []
+    for segment in call.segments:
+        before, product = copies.traffic, ""
+        for module in segment.enters:
+            copies.enter(call.modules[module], segment.repeat)
+            layer = copies.works.get(call.modules[module])
+            product = layer.product if layer else ""
+        busy = sum(rates.seconds(_in_dtype(ops, product)) for ops in segment.work) * segment.repeat
+        done.append((busy + (copies.traffic - before) / rates.bandwidth, _launches(segment)))
+        for module in segment.leaves:
+            copies.leave(call.modules[module])
+    return tuple(done)
+
+
+def _launches(segment: Segment) -> int:
+    return sum(ops.count for ops in segment.work) * segment.repeat
+
+
+def _in_dtype(ops: Ops, product: str) -> Ops:
+    """A product of a quantized layer's matrices is computed in the format's dtype."""
+    return replace(ops, dtype=product) if product and ops.family == MATMUL else ops
 
 
 @dataclass
@@ -83,17 +100,14 @@ def _in_groups(component: Component, placement: InGroups | FromDisk, stored: Sto
     one and the work of this one, and after it waits for the device, which must not lose the group before. Without,
     every copy is waited for. Source: `ModuleGroup` and `GroupOffloadingHook` of diffusers/hooks/group_offloading.py.
     """
-    mover, copies, clock = mover_of(component, placement, stored, call), Copies(component, stored, call), Clock(rates)
+    mover, clock = mover_of(component, placement, stored, call), Clock(rates)
     streamed = isinstance(placement, InGroups) and placement.stream
     hooks = _Streamed(clock, placement) if streamed else _Waited(clock, placement)
-    for segment, (busy, launches) in zip(call.segments, work(call, rates), strict=True):
-        cast = copies.traffic
+    for segment, (busy, launches) in zip(call.segments, work(component, stored, call, rates), strict=True):
         for module in segment.enters:
             hooks.enter(mover, call.modules[module], segment.repeat)
-            copies.enter(call.modules[module], segment.repeat)
-        clock.compute(busy + (copies.traffic - cast) / rates.bandwidth, launches)
+        clock.compute(busy, launches)
         for module in segment.leaves:
-            copies.leave(call.modules[module])
             hooks.leave(mover, call.modules[module], segment.repeat)
     return clock.end
 

@@ -13,7 +13,7 @@ from memplan.simulator.formats import FORMATS, Leaf
 def tensors(component: Component, stored: Stored) -> tuple[tuple[int, ...], ...]:
     """Bytes of each tensor that holds a weight of `component` as `stored`, weight by weight."""
     form = FORMATS.get(stored.format or "")
-    changed = set(component.matrices(stored.spared) if form else component.cast if stored.format else ())
+    changed = set(stored.matrices(component) if form else component.cast if stored.format else ())
 
     def of(weight: Weight) -> tuple[int, ...]:
         return form.tensors(weight) if form else (weight.numel * ITEM_SIZE[str(stored.format)],)
@@ -67,10 +67,14 @@ def casts(component: Component, stored: Stored) -> dict[str, tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Work:
-    """What a linear layer of a quantizer's format does: the most it `held`, and bytes written and read on the way."""
+    """What a linear layer of a quantizer's format does: the most it `held`, and bytes written and read on the way.
+
+    `product` is the dtype of its product, "" for that of its input.
+    """
 
     held: int
     traffic: int
+    product: str
 
 
 @lru_cache(maxsize=4096)
@@ -79,23 +83,23 @@ def works(component: Component, stored: Stored, call: Call) -> dict[str, Work]:
     form = FORMATS.get(stored.format or "")
     if form is None:
         return {}
-    table, rows = sizes(component, stored), dict(zip(call.modules, call.rows, strict=False))
-    biased = {w.module for w in component.weights if w.name.endswith("bias")}
+    rows = dict(zip(call.modules, call.rows, strict=False))
+    biases = {w.module for w in component.weights if w.name.endswith("bias")}
     found: dict[str, Work] = {}
-    for i in component.matrices(stored.spared):
+    for i in stored.matrices(component):
         weight = component.weights[i]
         if rows.get(weight.module):
-            features, item = weight.numel // weight.columns, ITEM_SIZE[weight.dtype]
-            leaf = Leaf(rows[weight.module], weight.columns, features, item, weight.module in biased)
+            features, biased = weight.numel // weight.columns, weight.module in biases
+            leaf = Leaf(rows[weight.module], weight.columns, features, weight.dtype, biased)
             held = form.held(leaf)
-            found[weight.module] = Work(held, table[i] + 2 * weight.nbytes if form.dequantizes else 2 * held)
+            found[weight.module] = Work(held, form.moved(leaf), form.product)
     return found
 
 
 @lru_cache(maxsize=256)
 def originals(component: Component, stored: Stored) -> int:
-    """Bytes of the original weights that host memory keeps."""
-    return sum(component.weights[i].nbytes for i in component.matrices(stored.spared)) if stored.original else 0
+    """Bytes of the original weights that host memory keeps: those of the ones that were converted."""
+    return sum(component.weights[i].nbytes for i in stored.matrices(component)) if stored.original else 0
 
 
 def pinned(nbytes: int) -> int:

@@ -5,7 +5,7 @@ always done. Copies of weights are followed, so that what is held of each weight
 """
 
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from unittest.mock import patch
 import safetensors.torch
 import torch
 from torch.overrides import TorchFunctionMode
+
+from memplan.probes.trace.ledger import tensors_in
 
 CPU, DEVICE = torch.device("cpu"), torch.device("cuda:0")
 PLACES = (str, torch.device)
@@ -125,7 +127,7 @@ class Device(TorchFunctionMode):
         return self.enter(moved, now, origin.weight if origin else None)
 
     def _compute(self, func: Any, args: Any, kwargs: Any) -> Any:
-        tensors = list(_tensors((*args, *kwargs.values())))
+        tensors = tensors_in((*args, *kwargs.values()))
         here = any(self.has(tensor) for tensor in tensors)
         if here and func not in MIXING and any(t.dim() and not self.has(t) for t in tensors):
             _refuse(func, tensors, self)
@@ -134,20 +136,11 @@ class Device(TorchFunctionMode):
             kwargs["device"] = "cpu"
         known = {t.untyped_storage()._cdata for t in tensors if t.device.type != "meta"}
         result = func(*args, **kwargs)
-        for tensor in _tensors((result,)) if here else ():
+        for tensor in tensors_in((result,)) if here else ():
             if tensor.device.type != "meta" and tensor.untyped_storage()._cdata not in known:
                 self.enter(tensor, True)
                 self.on_op()
         return result
-
-
-def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
-    """The tensors among `values`, also in lists and tuples."""
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
 
 
 def _refuse(func: Any, tensors: list[torch.Tensor], device: Device) -> NoReturn:

@@ -6,7 +6,7 @@ import pytest
 
 from memplan.facts import Call, Component, Group, Grouping, Ops, Rates, Segment, Weight
 from memplan.run import FromDisk, InGroups, OnHost, Placement, Resident, Stored
-from memplan.simulator.seconds import computing, seconds
+from memplan.simulator.seconds import seconds
 
 RATES = Rates(
     compute=(("matmul", "float32", 100.0),),
@@ -56,14 +56,14 @@ def test_an_unknown_dtype_has_the_fallback() -> None:
 
 def test_small_ops_last_as_long_as_the_host_issues_them() -> None:
     rates = replace(RATES, launch=0.5)
-    assert computing(forward(flops=1, count=10), rates) == pytest.approx(3 * 10 * 0.5)
-    assert computing(forward(flops=10_000, count=10), rates) == pytest.approx(300.0 + 0.5)
+    assert taken(Resident(), forward(flops=1, count=10), rates=rates) == pytest.approx(3 * 10 * 0.5)
+    assert taken(Resident(), forward(flops=10_000, count=10), rates=rates) == pytest.approx(300.0 + 0.5)
 
 
 def test_repetitions_take_their_time() -> None:
     call = forward(flops=200)
     thrice = replace(call, segments=tuple(replace(s, repeat=3) for s in call.segments))
-    assert computing(thrice, RATES) == pytest.approx(3 * computing(call, RATES))
+    assert taken(Resident(), thrice) == pytest.approx(3 * taken(Resident(), call))
 
 
 # ---- groups ----------------------------------------------------------------------------------------------------------

@@ -253,5 +253,11 @@ class Ledger:
 
 
 def tensors_in(values: Iterable[Any]) -> list[torch.Tensor]:
-    """The tensors among `values`."""
-    return [v for v in values if isinstance(v, torch.Tensor)]
+    """The tensors among `values`, also those in lists and tuples."""
+    found: list[torch.Tensor] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += tensors_in(value)
+    return found

@@ -11,39 +11,30 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_map
 
 from memplan.probes.fakes.values import exact, read
-from memplan.probes.trace.moulds import untouched
+from memplan.probes.trace.moulds import Mould, ZerosMaker, cast
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What is kept of a tensor: its view of a storage of `nbytes` bytes, and its value where that is known.
+    """What is kept of a tensor: its mould, and its value where that is known."""
 
-    `storage` is the same number for the views of one storage, within one result.
-    """
-
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    offset: int
-    dtype: torch.dtype
-    storage: int
-    nbytes: int
+    mould: Mould
     value: torch.Tensor | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, tensor: torch.Tensor, numbers: dict[int, int]) -> "Shape":
-        """The shape of `tensor`, of integers and booleans also the value; `numbers` are those of storages so far."""
-        view = (tuple(tensor.shape), tuple(tensor.stride()), int(tensor.storage_offset()), tensor.dtype)
-        storage = tensor.untyped_storage()
-        number = numbers.setdefault(storage._cdata, len(numbers))
-        return cls(*view, number, int(storage.nbytes()), read(tensor) if exact(tensor.dtype) else None)
+    def of(cls, tensor: torch.Tensor) -> "Shape":
+        """The shape of `tensor`, of integers and booleans also the value."""
+        return cls(Mould.of(tensor, None), read(tensor) if exact(tensor.dtype) else None)
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Elements in each dimension."""
+        return self.mould.size
 
     def zeros(self, storages: dict[int, torch.Tensor]) -> torch.Tensor:
         """Zeros of this shape, or the value; views share what is in `storages`. Pages of zeros are not touched."""
+        zeros = cast(self.mould, ZerosMaker(), storages, ())
         with _disable_current_modes():
-            if self.storage not in storages:
-                storages[self.storage] = untouched(self.nbytes)
-            whole = storages[self.storage][: self.nbytes // self.dtype.itemsize * self.dtype.itemsize]
-            zeros = whole.view(self.dtype).as_strided(self.size, self.stride, self.offset)
             return zeros if self.value is None else zeros.copy_(self.value)
 
 
@@ -61,15 +52,15 @@ def _sign(value: Any) -> Any:
 
 def shapes(result: Any) -> Any:
     """`result` with each tensor replaced by its shape, also inside objects that hold tensors as attributes."""
-    return tree_map(partial(_shape_leaf, dict[int, int]()), result)
+    return tree_map(_shape_leaf, result)
 
 
-def _shape_leaf(numbers: dict[int, int], value: Any) -> Any:
+def _shape_leaf(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return Shape.of(value, numbers)
+        return Shape.of(value)
     if any(isinstance(v, torch.Tensor) for v in getattr(value, "__dict__", {}).values()):
         twin = copy.copy(value)
-        twin.__dict__.update({k: _shape_leaf(numbers, v) for k, v in vars(value).items()})
+        twin.__dict__.update({k: _shape_leaf(v) for k, v in vars(value).items()})
         return Holder(twin)
     return value
 

@@ -8,9 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 from memplan.probes.fakes.values import follow
 from memplan.probes.trace.dependent import Decisions, is_dependent, sentence
 from memplan.probes.trace.known import Cost, KnownOps, KnownOwnOps
-from memplan.probes.trace.ledger import Ledger
+from memplan.probes.trace.ledger import Ledger, tensors_in
 from memplan.probes.trace.strides import corrected
-from memplan.probes.trace.work import tensors_among, work
+from memplan.probes.trace.work import work
 from memplan.probes.trace.workspace import workspace
 
 
@@ -54,7 +54,7 @@ class Tracker(TorchDispatchMode):
         if self._level != self.ledger.depth or func.namespace == "prim":  # a question about a tensor, and no op
             return func(*args, **kwargs)
         self.ledger.resume()
-        inputs = list(tensors_among((*args, *kwargs.values())))
+        inputs = tensors_in((*args, *kwargs.values()))
         key = self.known.key(func, args, kwargs, inputs)
         known = self.known.get(key)
         if known:
@@ -81,7 +81,7 @@ class Tracker(TorchDispatchMode):
 
     def _admit(self, func: Any, out: Any, inputs: list[torch.Tensor]) -> None:
         """Enter what the op made, and whether its values are those of the real call."""
-        ledger, outputs = self.ledger, list(tensors_among((out,)))
+        ledger, outputs = self.ledger, tensors_in((out,))
         new = [t for t in outputs if not ledger.knows(t)]
         if new:
             given = {t.untyped_storage()._cdata for t in inputs}
@@ -95,5 +95,5 @@ class Tracker(TorchDispatchMode):
     def _cost(self, func: Any, args: Any, kwargs: Any, out: Any) -> Cost:
         if func.is_view:
             return Cost(0, None)
-        held = workspace(func, args, list(tensors_among((out,))), self.device)
+        held = workspace(func, args, tensors_in((out,)), self.device)
         return Cost(held, work(func, args, kwargs, out, held))

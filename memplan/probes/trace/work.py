@@ -1,12 +1,13 @@
 """What an op does: its family, FLOPs, and the bytes that it reads and writes."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import flop_registry
 
 from memplan.facts import ATTENTION, CONVOLUTION, ELEMENTWISE, MATMUL, Ops
+from memplan.probes.trace.ledger import tensors_in
 
 
 def work(func: Any, args: Any, kwargs: Mapping[str, Any], out: Any, held: int) -> Ops | None:
@@ -14,7 +15,7 @@ def work(func: Any, args: Any, kwargs: Mapping[str, Any], out: Any, held: int) -
     name = func._overloadpacket.__name__
     if name in _IDLE:
         return None
-    inputs, outputs = list(tensors_among((*args, *kwargs.values()))), list(tensors_among((out,)))
+    inputs, outputs = tensors_in((*args, *kwargs.values())), tensors_in((out,))
     count = _COUNTS.get(name) or flop_registry.get(func._overloadpacket)
     flops = int(count(*args, **kwargs, out_val=out)) if count else 0
     read = outputs if name in _GATHERS else inputs
@@ -33,15 +34,6 @@ def extent(tensor: torch.Tensor) -> int:
 def dtype_of(operands: list[torch.Tensor]) -> str:
     """The dtype of the largest operand: scales, biases and masks are small."""
     return str(max(operands, key=torch.Tensor.numel).dtype).removeprefix("torch.") if operands else ""
-
-
-def tensors_among(values: Iterable[Any]) -> Iterator[torch.Tensor]:
-    """The tensors among an op's arguments or results, also those in lists."""
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from tensors_among(value)
 
 
 def _family(name: str) -> str:
