@@ -9,17 +9,22 @@ from memplan.facts.trace import Ops
 class Rates:
     """What a machine sustains, per second; `source` says where the figures come from.
 
-    `compute` is in FLOP/s by family of ops and dtype, `bandwidth` in bytes/s of device memory. `launch` are the seconds
-    in which the host issues one op. The link carries `pinned` bytes/s from pinned memory; `to_device` from memory that
-    is not, `to_host` into new memory. `pinning` are the bytes/s at which the host copies weights into pinned memory,
-    `disk` those of files, `host` the FLOP/s of the CPU.
+    `compute` is in FLOP/s by family of ops and dtype, and `fallback` where it says nothing; `bandwidth` in bytes/s of
+    device memory. `kernel` are the seconds that any op takes on the device beside its work, `launch` those in which the
+    host issues it, `hook` those in which diffusers' hooks issue the copy of one tensor, and `dispatch` accelerate's.
+    The link carries `pinned` bytes/s from pinned memory; `to_device` from memory that is not, `to_host` into new
+    memory. `pinning` are the bytes/s at which the host copies weights into pinned memory, `disk` those of files, `host`
+    the FLOP/s of the CPU.
     """
 
     compute: tuple[tuple[str, str, float], ...] = ()
     bandwidth: float = 425e9
+    kernel: float = 5e-6
     launch: float = 10e-6
+    hook: float = 50e-6
+    dispatch: float = 250e-6
     pinned: float = 20e9
-    to_device: float = 8e9
+    to_device: float = 10e9
     to_host: float = 3e9
     pinning: float = 10e9
     disk: float = 2e9
@@ -34,7 +39,7 @@ class Rates:
     def seconds(self, ops: Ops) -> float:
         """Seconds that the device works on `ops`, by the roofline: as long as the slower of computing and reading."""
         computing = ops.flops / self.flops(ops.family, ops.dtype) if ops.flops else 0.0
-        return max(computing, ops.traffic / self.bandwidth)
+        return max(computing, ops.traffic / self.bandwidth) + ops.count * self.kernel
 
 
 USUAL = Rates()

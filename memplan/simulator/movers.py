@@ -18,12 +18,15 @@ def mover_of(component: Component, placement: Placement, stored: Stored, call: C
 
 
 class Mover:
-    """Weights on the device while a call runs; these stay. `to_device`, `to_host` and `ahead` are bytes moved."""
+    """Weights on the device while a call runs; these stay.
+
+    `to_device`, `to_host` and `ahead` are bytes moved, `tensors` counts what was moved to the device.
+    """
 
     def __init__(self, resident: int) -> None:
         """`resident` bytes are there when the call begins."""
         self.resident = resident
-        self.to_device = self.to_host = self.ahead = 0
+        self.to_device = self.to_host = self.ahead = self.tensors = 0
 
     def hooked(self, path: str) -> bool:
         """Whether a group comes in before module `path`."""
@@ -89,6 +92,7 @@ class Groups(Mover):
         self.common_here |= self.common[group]
         self.resident += moved
         self.to_device += moved * times
+        self.tensors += len(group.weights) * times
         return moved * times
 
     def leave(self, path: str, times: int) -> None:

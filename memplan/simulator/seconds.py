@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from memplan.facts import MATMUL, Call, Component, Ops, Rates, Segment
+from memplan.facts import MATMUL, SEQUENTIAL, Call, Component, Ops, Rates, Segment
 from memplan.run import FromDisk, InGroups, OnHost, Placement, Stored
 from memplan.simulator.movers import Mover, mover_of
 from memplan.simulator.residency import Copies
@@ -102,69 +102,71 @@ def _in_groups(component: Component, placement: InGroups | FromDisk, stored: Sto
     """
     mover, clock = mover_of(component, placement, stored, call), Clock(rates)
     streamed = isinstance(placement, InGroups) and placement.stream
-    hooks = _Streamed(clock, placement) if streamed else _Waited(clock, placement)
+    hooks = (_Streamed if streamed else _Hooks)(clock, placement, mover)
     for segment, (busy, launches) in zip(call.segments, work(component, stored, call, rates), strict=True):
         for module in segment.enters:
-            hooks.enter(mover, call.modules[module], segment.repeat)
+            hooks.enter(call.modules[module], segment.repeat)
         clock.compute(busy, launches)
         for module in segment.leaves:
-            hooks.leave(mover, call.modules[module], segment.repeat)
+            hooks.leave(call.modules[module], segment.repeat)
     return clock.end
 
 
 @dataclass
-class _Waited:
-    """Groups that are copied when they are needed, from memory that is not pinned or from files."""
+class _Hooks:
+    """The hooks of offload groups, on the clock of one call."""
 
     clock: Clock
     placement: InGroups | FromDisk
+    mover: Mover
 
-    def enter(self, mover: Mover, path: str, times: int) -> None:
-        before = mover.to_device
+    def enter(self, path: str, times: int) -> None:
+        """A module is entered: what its hooks copy before it."""
+        mover = self.mover
+        moved, ahead, tensors = mover.to_device, mover.ahead, mover.tensors
         mover.enter(path, times)
-        rates = self.clock.rates
-        rate = rates.disk if isinstance(self.placement, FromDisk) else rates.to_device
-        if mover.to_device > before:
-            self.clock.copy((mover.to_device - before) / rate)
+        self.clock.host += (mover.tensors - tensors) * self._preparing
+        self._come(path, mover.to_device - moved - (mover.ahead - ahead), mover.ahead - ahead)
 
-    def leave(self, mover: Mover, path: str, times: int) -> None:
-        before = mover.to_host
-        mover.leave(path, times)
-        if mover.to_host > before:
-            self.clock.copy((mover.to_host - before) / self.clock.rates.to_host)
-
-
-@dataclass
-class _Streamed:
-    """Groups that are copied one ahead, from pinned memory."""
-
-    clock: Clock
-    placement: InGroups | FromDisk
-
-    def enter(self, mover: Mover, path: str, times: int) -> None:
-        moved, ahead = mover.to_device, mover.ahead
-        mover.enter(path, times)
-        now = mover.to_device - moved - (mover.ahead - ahead)
-        if now:
-            self._copy(now)
-        if mover.hooked(path):
-            self.clock.wait()
-        if mover.ahead > ahead:
-            self._copy(mover.ahead - ahead)
-
-    def leave(self, mover: Mover, path: str, times: int) -> None:
-        before, held = mover.to_host, mover.resident
-        mover.leave(path, times)
-        if mover.resident < held:
-            self.clock.finish()
-        if mover.to_host > before:
-            self.clock.copy((mover.to_host - before) / self.clock.rates.to_host)
+    def leave(self, path: str, times: int) -> None:
+        """A module returns: what its hooks copy back."""
+        sent, held = self.mover.to_host, self.mover.resident
+        self.mover.leave(path, times)
+        self._go(self.mover.to_host - sent, self.mover.resident < held)
 
     @property
-    def _pins(self) -> bool:
-        """Whether what is copied is pinned first, each time."""
-        return isinstance(self.placement, InGroups) and self.placement.low_cpu_mem
+    def _preparing(self) -> float:
+        """Seconds in which the host issues the copy of one tensor."""
+        rates = self.clock.rates
+        return rates.dispatch if self.placement.level == SEQUENTIAL else rates.hook
+
+    def _come(self, path: str, now: int, ahead: int) -> None:
+        rate = self.clock.rates.disk if isinstance(self.placement, FromDisk) else self.clock.rates.to_device
+        if now:
+            self.clock.copy(now / rate)
+
+    def _go(self, sent: int, released: bool) -> None:
+        if sent:
+            self.clock.copy(sent / self.clock.rates.to_host)
+
+
+class _Streamed(_Hooks):
+    """Groups that are copied one ahead, from pinned memory."""
+
+    def _come(self, path: str, now: int, ahead: int) -> None:
+        if now:
+            self._copy(now)
+        if self.mover.hooked(path):
+            self.clock.wait()
+        if ahead:
+            self._copy(ahead)
+
+    def _go(self, sent: int, released: bool) -> None:
+        if released:
+            self.clock.finish()
+        super()._go(sent, released)
 
     def _copy(self, nbytes: int) -> None:
         rates = self.clock.rates
-        self.clock.prefetch(nbytes / rates.pinned, nbytes / rates.pinning if self._pins else 0.0)
+        anew = isinstance(self.placement, InGroups) and self.placement.low_cpu_mem
+        self.clock.prefetch(nbytes / rates.pinned, nbytes / rates.pinning if anew else 0.0)

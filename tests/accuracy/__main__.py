@@ -1,6 +1,6 @@
 """Predicts every published row and prints how far off it is: `python -m tests.accuracy [--markdown] [ROW …]`.
 
-`python -m tests.accuracy --page` writes them all into tests/accuracy/README.md;
+`python -m tests.accuracy --page` writes all of both into tests/accuracy/*.md;
 `python -m tests.accuracy seconds [ROW …]` predicts published latencies;
 `python -m tests.accuracy cpu [FAMILY …]` holds dry runs against real runs on this CPU instead, `gpu` the bills of plans
 against what the allocator of this CUDA device reports.
@@ -45,12 +45,15 @@ def lines(words: list[str], as_markdown: bool) -> Iterable[str]:
 
 
 def write_page() -> list[str]:
-    """Write the page, and say where it is."""
+    """Write the pages, and say where they are."""
+    from tests.accuracy import latency
     from tests.accuracy.page import PAGE, page
     from tests.accuracy.published import Predictor
 
-    PAGE.write_text(page(Predictor().results()), encoding="utf-8")
-    return [str(PAGE)]
+    predictor = Predictor()
+    PAGE.write_text(page(predictor.results()), encoding="utf-8")
+    latency.PAGE.write_text(latency.page(list(latency.all_timed(predictor))), encoding="utf-8")
+    return [str(PAGE), str(latency.PAGE)]
 
 
 def published(ids: list[str], as_markdown: bool) -> list[str]:

@@ -34,7 +34,7 @@ class Latency:
         rates = rates_of(gpu)
         if self.precision != TF32:
             return rates
-        share = rates.flops(MATMUL, "float32") / dict(gpu.rates)["float32"]
+        share = rates.flops(MATMUL, "bfloat16") / dict(gpu.rates)["bfloat16"]
         compute = {(family, dtype): rate for family, dtype, rate in rates.compute}
         compute[MATMUL, "float32"] = share * dict(gpu.rates)[TF32]
         return replace(rates, compute=tuple((*key, rate) for key, rate in compute.items()))
@@ -117,33 +117,66 @@ def _ranks(values: Sequence[float]) -> list[float]:
     return [(order.index(v) + 1 + len(order) - order[::-1].index(v)) / 2 for v in values]
 
 
-HEAD = ("row", "card", "model and plan", "published", "predicted", "error")
+PAGE = HERE / "SECONDS.md"
+HEAD = ("row", "card", "model and plan", "published s", "predicted s", "error")
+DIGITS = 3
+"""Decimals of a second that are printed and that errors are computed from."""
+LARGE = 0.15
+"""An error above this needs an explanation."""
+INTRO = """\
+# Predicted seconds beside published ones
+
+Seconds of one call, as others measured them on GPUs, and what memplan predicts from the datasheet of the card and a
+usual host. It is written by `python -m tests.accuracy --page`; the sources are in `published.csv`, the figures in
+`latencies.csv`. Rows of cards that the source does not name are left out.
+
+The shares of datasheets that cards sustain (`memplan/catalogue/sustained.json`, ten numbers) were chosen on the rows
+without any technique, except VAEs of SDXL: those rows are no independent check. All others are. "(denoiser)" is one
+call of the denoiser, "(encode)" one of the VAE.
+"""
+
+
+def all_timed(predictor: Predictor | None = None, ids: Sequence[str] = ()) -> Iterator[Timed]:
+    """The predictions of these rows, or of all."""
+    predictor = predictor or Predictor()
+    return (predict(predictor, latency) for latency in latencies() if not ids or latency.row.id in ids)
 
 
 def lines(ids: Sequence[str]) -> Iterator[str]:
     """The table for these rows, or for all, and what it says in short."""
-    predictor, timed = Predictor(), []
-    for latency in latencies():
-        if not ids or latency.row.id in ids:
-            timed.append(predict(predictor, latency))
-            yield "  ".join(cells(timed[-1]))
+    timed = []
+    for one in all_timed(ids=ids):
+        timed.append(one)
+        yield "  ".join(cells(one))
     yield from ("", *summary(timed))
+
+
+def page(timed: Sequence[Timed]) -> str:
+    """The page of these rows, which follows from the figures it prints."""
+    timed = [replace(t, predicted=round(t.predicted, DIGITS)) for t in timed]
+    table = [HEAD, ("---",) * len(HEAD), *map(cells, timed)]
+    whys = [f"- {t.latency.row.id}: {t.latency.why or 'not explained'}." for t in timed if abs(t.error) > LARGE]
+    parts = (INTRO, "\n".join(f"- {line}" for line in summary(timed)), "", *(f"| {' | '.join(row)} |" for row in table))
+    return "\n".join((*parts, "", *whys)) + "\n"
 
 
 def cells(timed: Timed) -> tuple[str, ...]:
     """One line of the table."""
     latency, row = timed.latency, timed.latency.row
-    what = " + ".join((row.model, *row.setup.split(), *row.plan.split())) + f" ({row.scope})"
-    figures = (f"{latency.seconds:9.3f} s", f"{timed.predicted:9.3f} s", f"{timed.error:+8.1%}")
-    return (row.id, latency.card, what, *figures)
+    what = " + ".join((row.model, *row.setup.split(), *row.plan.split()))
+    what += f" ({row.scope})" if row.scope in ("denoiser", "encode") else ""
+    return (row.id, latency.card, what, f"{latency.seconds:.3f}", f"{timed.predicted:.3f}", f"{timed.error:+.1%}")
 
 
 def summary(timed: Sequence[Timed]) -> Iterator[str]:
     """Absolute errors, errors of ratios, and the order."""
-    errors = sorted(abs(t.error) for t in timed)
-    worst = max(timed, key=lambda t: abs(t.error))
-    yield f"seconds: n {len(timed)}, median {median(errors):.1%}, worst {worst.error:+.1%} ({worst.latency.row.id})"
+    for name, chosen in (("without any technique", [t for t in timed if not t.latency.row.plan]), ("all", timed)):
+        if chosen:
+            errors = sorted(abs(t.error) for t in chosen)
+            worst = max(chosen, key=lambda t: abs(t.error))
+            figures = f"median {median(errors):.1%}, worst {worst.error:+.1%} ({worst.latency.row.id})"
+            yield f"seconds, {name}: n {len(chosen)}, {figures}"
     ratios = [pair.error for pair in pairs(timed)]
     if ratios:
-        yield f"ratios on one card and model: n {len(ratios)}, median {median(ratios):.1%}, worst {max(ratios):.1%}"
-        yield f"order of all: Spearman {rank_correlation(timed):.3f}"
+        yield f"ratios of two rows on one card and model: n {len(ratios)}, median {median(ratios):.1%}"
+        yield f"order of all: Spearman's coefficient {rank_correlation(timed):.3f}"

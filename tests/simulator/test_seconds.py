@@ -11,7 +11,10 @@ from memplan.simulator.seconds import seconds
 RATES = Rates(
     compute=(("matmul", "float32", 100.0),),
     bandwidth=1000.0,
+    kernel=0.0,
     launch=0.0,
+    hook=0.0,
+    dispatch=0.0,
     pinned=50.0,
     to_device=20.0,
     to_host=10.0,
@@ -69,6 +72,11 @@ def test_repetitions_take_their_time() -> None:
 # ---- groups ----------------------------------------------------------------------------------------------------------
 def test_without_a_stream_everything_is_waited_for() -> None:
     assert taken(InGroups("leaf_level"), forward(flops=100)) == pytest.approx(3 * (5 + 1 + 10))
+
+
+def test_each_tensor_takes_the_host_s_time() -> None:
+    rates = replace(RATES, hook=0.25)
+    assert taken(InGroups("leaf_level"), forward(flops=100), rates=rates) == pytest.approx(3 * (0.25 + 5 + 1 + 10))
 
 
 def test_from_disk_nothing_goes_back() -> None:
