@@ -94,7 +94,7 @@ def main(folder: str, dtype: str, plan: str) -> None:
 
     watching = Thread(target=watch)
     watching.start()
-    pipe = assembled(chosen.run.facts.model, lambda _: None, {})
+    pipe = assembled(chosen.run.facts.model, lambda _: None)
     apply(chosen.strategies, pipe, "cpu")
     done.set()
     watching.join()
