@@ -102,8 +102,8 @@ def _named_in_errors(model: Model, name: str, done: Mapping[str, Any]) -> Genera
         before = [part for part in done if any(part == other.name for other in model.components)]
         there = f" after {', '.join(before)} ({_size(model, before)})" if before else ""
         raise LoadFailed(
-            f"{what} could not be loaded{there}: {str(error) or type(error).__name__}. Nothing of it is kept in memory. "
-            f"{_cure(model, name, error)}"
+            f"{what} could not be loaded{there}: {str(error) or type(error).__name__}. Nothing of it is kept in "
+            f"memory. {_cure(model, name, error)}"
         ) from error
 
 

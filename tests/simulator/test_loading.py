@@ -55,6 +55,14 @@ def test_results_are_held_until_they_are_placed() -> None:
     assert host(run) == 6 * INT8
 
 
+def test_what_lives_on_the_device_goes_there_before_others_take_memory() -> None:
+    """Whichever comes first in the pipeline: what is quantized waits in host memory until it is placed."""
+    other = replace(PART, name="other")
+    for parts in ((PART, other), (other, PART)):
+        run = run_of(*parts).store("part", Stored("int8")).place("other", OnCall())
+        assert host(run) == max(3 * INT8, PART.size)
+
+
 def test_on_the_cpu_the_last_layer_is_made_beside_the_others() -> None:
     assert host(run_of(PART, kind="cpu").store("part", Stored("int8"))) == 2 * INT8 + MAKING
 

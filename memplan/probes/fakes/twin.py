@@ -21,7 +21,7 @@ class Twin:
     `source` says where it came from: "bundled …", "folder …", "file …", "hub …" or "live …". `call` holds arguments of
     the published example that the pipeline does not choose by itself; `assumptions` say what the source left open.
     `files` are the checkpoints of one file from which components are loaded, by component; `cast` are the components
-    that are loaded in another dtype than they are stored in, or that are in memory already.
+    that are loaded in another dtype than they are stored in, or are copied or in memory for another reason.
     """
 
     pipe: Any
