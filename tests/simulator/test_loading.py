@@ -84,6 +84,14 @@ def test_the_device_holds_one_layer_at_a_time() -> None:
     assert loading(run_of(PART, kind="cpu").store("part", Stored("int8"))).memory.allocated == 0
 
 
+def test_what_bitsandbytes_has_in_8_bits_stays_there() -> None:
+    row = 1024 * (1024 + 4)
+    run = run_of(PART, replace(PART, name="other")).store("part", Stored("bnb int8")).store("other", Stored("bnb int8"))
+    assert host(run) == 0
+    kept = run.place("part", OnCall()).place("other", OnCall())
+    assert loading(kept).memory.allocated == 5 * row + LAYER.nbytes + 2 * LAYER.numel + row
+
+
 def test_then_what_lives_there() -> None:
     assert loading(run_of(*(replace(PART, name=f"{n}") for n in range(4)))).memory.allocated == 4 * PART.size
 
