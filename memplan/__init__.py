@@ -15,10 +15,11 @@ if _typing.TYPE_CHECKING:
     from memplan.errors import NothingFits as NothingFits
     from memplan.errors import Unsupported as Unsupported
     from memplan.faces.api import Target as Target
-    from memplan.faces.api import auto_optimize as auto_optimize
     from memplan.faces.api import price as price
     from memplan.faces.api import probe as probe
     from memplan.faces.api import recommend as recommend
+    from memplan.faces.live import applied as applied
+    from memplan.faces.live import auto_optimize as auto_optimize
     from memplan.faces.load import load as load
     from memplan.facts import Facts as Facts
     from memplan.facts import Machine as Machine
@@ -30,7 +31,8 @@ if _typing.TYPE_CHECKING:
 _HOMES = {
     "memplan.applier": ("Applied",),
     "memplan.errors": ("ApplyFailed", "BadInput", "LoadFailed", "MemplanError", "NothingFits", "Unsupported"),
-    "memplan.faces.api": ("Target", "auto_optimize", "price", "probe", "recommend"),
+    "memplan.faces.api": ("Target", "price", "probe", "recommend"),
+    "memplan.faces.live": ("applied", "auto_optimize"),
     "memplan.faces.load": ("load",),
     "memplan.facts": ("Facts", "Machine", "Model"),
     "memplan.planner": ("Plan", "Recommendation"),
@@ -52,6 +54,7 @@ __all__ = [
     "Strategy",
     "Target",
     "Unsupported",
+    "applied",
     "auto_optimize",
     "load",
     "price",

@@ -5,13 +5,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, ref
 
 from memplan.errors import ApplyFailed, BadInput
 from memplan.strategy import Strategy, in_order
 
-_applied: WeakSet[Any] = WeakSet()
-"""Components that carry strategies now. Kept here, so that they are not marked; pipelines may share components."""
+HELD = "_memplan_applied"
+"""The attribute by which a pipeline, or modules without one, hold what is applied to them."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -22,14 +22,18 @@ class Applied:
     _undos: ExitStack
 
     @property
+    def plan(self) -> str:
+        """The plan as people type it."""
+        return " + ".join(map(str, self.strategies)) or "nothing"
+
+    @property
     def irreversible(self) -> tuple[str, ...]:
         """What undo() cannot bring back, and how to get it back: one sentence each."""
         return one_way(self.strategies)
 
     def __repr__(self) -> str:
         """The plan, and what of it stays."""
-        plan = " + ".join(map(str, self.strategies)) or "nothing"
-        return f"<Applied: {'. '.join([plan, *self.irreversible])}>"
+        return f"<Applied: {'. '.join([self.plan, *self.irreversible])}>"
 
     def undo(self) -> None:
         """Undoes everything that can be undone, in reverse; a second time it does nothing."""
@@ -42,6 +46,47 @@ class Applied:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.undo()
+
+
+_carried: WeakKeyDictionary[Any, "ref[Applied]"] = WeakKeyDictionary()
+"""Components that carry strategies now, and those strategies; pipelines may share components."""
+
+
+class _Held:
+    """What is applied, kept for as long as its pipeline lives. It travels into no copy and into no file."""
+
+    def __init__(self, applied: Applied | None = None) -> None:
+        self.applied = applied
+
+    def __deepcopy__(self, memo: Any) -> "_Held":
+        return _Held()
+
+    def __reduce__(self) -> Any:
+        return _Held, ()
+
+
+def applied(pipe: Any) -> Applied | None:
+    """What apply() has made real on components of `pipe` and nobody has undone; None where that is nothing."""
+    return next(filter(None, map(_carries, _modules(pipe).values())), None)
+
+
+def _carries(part: Any) -> Applied | None:
+    found = _carried.get(part)
+    return found() if found else None
+
+
+def _hold(pipe: Any, parts: Mapping[str, Any], done: Applied) -> None:
+    """Has `pipe` hold what is done, or the modules themselves where they come without a pipeline."""
+    _carried.update(dict.fromkeys(parts.values(), ref(done)))
+    for holder in (pipe,) if hasattr(pipe, "config") else parts.values():
+        vars(holder)[HELD] = _Held(done)
+
+
+def _forget(pipe: "ref[Any]", parts: Mapping[str, Any]) -> None:
+    for holder in filter(None, (pipe(), *parts.values())):
+        vars(holder).pop(HELD, None)
+    for part in parts.values():
+        _carried.pop(part, None)
 
 
 def one_way(strategies: Iterable[Strategy]) -> tuple[str, ...]:
@@ -58,7 +103,8 @@ def apply(strategies: Iterable[Strategy], pipe: Any, device: str = "cuda") -> Ap
     """
     ordered = in_order(strategies)
     parts = _modules(pipe)
-    _check_ready(parts, device)
+    check_device(device)
+    check_free(pipe)
     with ExitStack() as undos:
         for number, strategy in enumerate(ordered):
             try:
@@ -66,9 +112,10 @@ def apply(strategies: Iterable[Strategy], pipe: Any, device: str = "cuda") -> Ap
             except Exception as error:
                 raise ApplyFailed(_sentence(strategy, error, ordered[:number])) from error
             undos.callback(undo)
-        _applied.update(parts.values())
-        undos.callback(_applied.difference_update, parts.values())
-        return Applied(ordered, undos.pop_all())
+        undos.callback(_forget, ref(pipe), parts)  # weakly, so that a pipeline that nobody has goes at once
+        done = Applied(ordered, undos.pop_all())
+        _hold(pipe, parts, done)
+        return done
 
 
 def _modules(pipe: Any) -> dict[str, Any]:
@@ -77,18 +124,27 @@ def _modules(pipe: Any) -> dict[str, Any]:
     return {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
 
 
-def _check_ready(parts: Mapping[str, Any], device: str) -> None:
-    """Raises BadInput, before anything is changed, for an absent device and for components planned or offloaded."""
+def check_device(device: str) -> None:
+    """Raises BadInput for a CUDA device that is not here."""
     import torch
 
-    planned = next((name for name, part in parts.items() if part in _applied), None)
-    if planned:
-        raise BadInput(f"{planned} carries a plan already: call undo() on what apply() returned, then apply again")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise BadInput(f'there is no {device} device here: apply the plan where there is one, or give device="cpu"')
-    for name, part in parts.items():
+
+
+def check_free(pipe: Any) -> None:
+    """Raises BadInput for components that carry a plan, which it names, and for components that are offloaded."""
+    for name, part in _modules(pipe).items():
+        if part in _carried:
+            raise BadInput(_taken(name, _carries(part)))
         if any(_offloaded(module) for module in part.modules()):
             raise BadInput(f"{name} is offloaded already: remove that first, or load the pipeline anew, then apply")
+
+
+def _taken(name: str, carried: Applied | None) -> str:
+    if carried is None:
+        return f"{name} carries a plan already, of a pipeline that is gone: load it anew"
+    return f"{name} carries a plan already, {carried.plan}: call undo() on memplan.applied(pipe), then apply another"
 
 
 def _offloaded(module: Any) -> bool:

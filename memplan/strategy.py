@@ -63,13 +63,15 @@ class Strategy(ABC):
     `name` is how people type it. A technique without an exact inverse says in `irreversible` how to get back; settings
     may keep what the inverse needs, so that `final` is that sentence, or None. `beaten_by` names a technique that needs
     no more of anything, and where there is one, this is left to those who ask for it. One that is a `last_resort` is
-    searched only where nothing fits without it, and may always be named.
+    searched only where nothing fits without it, and may always be named. What `frees_host` memory is applied before
+    what decides the same and may take some.
     """
 
     name: ClassVar[str]
     irreversible: ClassVar[str | None] = None
     beaten_by: ClassVar[str] = ""
     last_resort: ClassVar[bool] = False
+    frees_host: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -124,7 +126,7 @@ class Strategy(ABC):
 
 def in_order(strategies: Iterable[Strategy]) -> tuple[Strategy, ...]:
     """The strategies in the order in which they are drawn and applied. Raises BadInput where two want one seat."""
-    ordered = sorted(strategies, key=lambda s: (min(_ORDER.index(seat.decision) for seat in s.seats), str(s)))
+    ordered = sorted(strategies, key=_turn)
     taken: dict[Seat, Strategy] = {}
     for strategy in ordered:
         for seat in sorted(strategy.seats):
@@ -132,6 +134,10 @@ def in_order(strategies: Iterable[Strategy]) -> tuple[Strategy, ...]:
             if other is not strategy:
                 raise BadInput(f"{other} and {strategy} both decide the {seat.decision} of {seat.component}: keep one")
     return tuple(ordered)
+
+
+def _turn(strategy: Strategy) -> tuple[int, bool, str]:
+    return min(_ORDER.index(seat.decision) for seat in strategy.seats), not strategy.frees_host, str(strategy)
 
 
 _ORDER = tuple(Decision)

@@ -32,6 +32,7 @@ class Bnb8bit(Quantization):
     needs: ClassVar[Needs] = Needs("bitsandbytes", "0.48", ("cuda", "rocm", "xpu", "cpu"), (7, 5))
     lookup: ClassVar[str] = BY_MODULE
     breaks: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("set_aside", "{kind}: its 8-bit layers are on the device from when they are made"),
         ("sequential", "{kind}: its 8-bit layers keep references to weights that have been moved"),
         ("model_offload", "{kind}: its 8-bit layers keep references to weights that have been moved"),
         ("group_offload", "{kind}: its 8-bit layers keep references to weights that have been moved"),
@@ -43,7 +44,10 @@ class Bnb8bit(Quantization):
         return "bnb int8"
 
     def convert(self, part: Any, path: str, layer: Any, device: str) -> None:
-        """Puts a Linear8bitLt in the layer's place; its weight is rounded when it comes to the device."""
+        """Puts a Linear8bitLt in the layer's place; its weight is rounded when it comes to the device, and stays there.
+
+        Moved back it would be in memory twice: the layer's own reference to it stays behind.
+        """
         from bitsandbytes import nn
 
         params: Any = nn.Int8Params  # type checkers do not know what it takes
@@ -52,7 +56,7 @@ class Bnb8bit(Quantization):
         packed: Any = nn.Linear8bitLt(*sizes, has_fp16_weights=False, threshold=THRESHOLD, device="meta")
         packed.weight = params(weight.data.cpu(), requires_grad=False, has_fp16_weights=False)
         packed.bias = bias
-        part.set_submodule(path, packed.to(device).to(weight.device).train(layer.training))
+        part.set_submodule(path, packed.to(device).train(layer.training))
 
     def loaded(self, component: Component, skip: tuple[str, ...]) -> Config:
         """bitsandbytes' config, which without its flag means 4 bits."""
@@ -68,6 +72,6 @@ class Bnb8bit(Quantization):
             f'        packed = Linear8bitLt(*sizes, has_fp16_weights=False, threshold={THRESHOLD}, device="meta")',
             "        packed.weight = Int8Params(layer.weight.data.cpu(), requires_grad=False, has_fp16_weights=False)",
             "        packed.bias = layer.bias",
-            f'        packed = packed.to("{device}").to(layer.weight.device).train(layer.training)',
+            f'        packed = packed.to("{device}").train(layer.training)',
             f"        pipe.{self.component}.set_submodule(path, packed)",
         )

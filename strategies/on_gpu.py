@@ -22,6 +22,7 @@ class OnGpu(Strategy):
     component: str
 
     name: ClassVar[str] = "on_gpu"
+    frees_host: ClassVar[bool] = True
 
     @property
     def seats(self) -> frozenset[Seat]:

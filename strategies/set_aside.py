@@ -46,7 +46,7 @@ class SetAside(Strategy):
         component, trace = run.facts.model.component(self.component), run.facts.trace
         if self.component in trace.reached or any(call.component == self.component for call in trace.calls):
             return f"this call uses {self.component}, so it has to be on the device"
-        lack = component.lack("call") or component.lack(self.name)
+        lack = component.lack("call") or run.lack(self.component, self.name)
         if lack:
             return lack
         if not component.weights:

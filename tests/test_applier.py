@@ -38,7 +38,7 @@ def test_order_is_format_then_calls_then_placement() -> None:
 
 def test_two_strategies_on_one_seat_are_refused() -> None:
     pipe = build("flux")
-    with pytest.raises(BadInput, match="model_offload and on_gpu:vae both decide the placement of vae: keep one"):
+    with pytest.raises(BadInput, match="on_gpu:vae and model_offload both decide the placement of vae: keep one"):
         apply((ModelOffload(("vae", "transformer")), OnGpu("vae")), pipe, "cpu")
 
 
@@ -105,7 +105,9 @@ def test_a_second_plan_for_a_shared_component_is_refused() -> None:
     part = build("flux").vae
     with apply((OnGpu("model"),), as_pipeline(part), "cpu"):
         for again in (as_pipeline(part), as_pipeline({"decoder": part, "other": torch.nn.Linear(1, 1)})):
-            with pytest.raises(BadInput, match=f"{next(iter(again.components))} carries a plan already: call undo"):
+            with pytest.raises(
+                BadInput, match=f"{next(iter(again.components))} carries a plan already, on_gpu:model: call undo"
+            ):
                 apply((), again, "cpu")
     apply((OnGpu("model"),), as_pipeline(part), "cpu").undo()
 

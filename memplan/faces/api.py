@@ -1,4 +1,4 @@
-"""The Python face: probe, recommend, price and auto_optimize take the arguments of the pipeline itself."""
+"""The Python face: probe, recommend and price take the arguments of the pipeline itself."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,10 +6,11 @@ from importlib.metadata import version
 from inspect import signature
 from os.path import expanduser, isfile
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from memplan import planner
-from memplan.errors import NoGpu, NothingFits
+from memplan.errors import NoGpu
 from memplan.faces import store
 from memplan.faces.quiet import libraries_quiet
 from memplan.facts import Facts, Machine, Model, Trace
@@ -20,7 +21,6 @@ from memplan.registry import check_names, parse_plan, strategies
 from memplan.strategy import Strategy
 
 if TYPE_CHECKING:
-    from memplan.applier import Applied
     from memplan.probes.fakes.twin import Twin
 
 Progress = Callable[[str], None]
@@ -31,6 +31,8 @@ PROMPT = "A lighthouse on a cliff above a stormy sea at dusk, waves breaking on 
 """The prompt of a call that names none: of usual length."""
 KERNELS = "cuda"
 """The kind of device whose kernels a dry run assumes."""
+
+NO_PARTS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -77,35 +79,43 @@ def facts(
     dtype: str | None = None,
     cache: bool = True,
     progress: Progress | None = None,
+    parts: Mapping[str, Any] = NO_PARTS,
 ) -> Facts:
     """Everything measured: the machine, and the model and dry run of `call`, from the cache where they are known.
 
-    Only named and saved models are cached: a live pipeline may change between two calls. A source or a machine that
+    `parts` are components in memory that replace those of a source. Only named and saved models without such are
+    cached: what is live may change between two calls. A source or a machine that
     does not exist is found before torch is imported.
     """
     look(source)
     here = machine(target)
     if here.gpu is None:
         raise NoGpu("No GPU is visible here to plan for.")
-    name = _key(source, call, dtype, _capability(here)) if cache else None
+    name = _key(source, call, dtype, _capability(here)) if cache and not parts else None
     known = store.load(name) if name else None
     if known is None:
         with libraries_quiet():
-            known = _measured(source, call, dtype, _capability(here), progress)
+            if progress:
+                progress("reading the pipeline")
+            known = _measured(_opened(source, dtype, parts), call, _capability(here), progress)
         if name:
             store.save(name, *known)
     return Facts(here, *known)
 
 
+def _opened(source: Any, dtype: str | None, parts: Mapping[str, Any]) -> "Twin":
+    from memplan.probes.sources.given import with_parts
+
+    twin = open_pipeline(source, dtype)
+    return with_parts(twin, parts) if parts else twin
+
+
 def _measured(
-    source: Any, call: Mapping[str, Any], dtype: str | None, capability: tuple[int, int], progress: Progress | None
+    twin: "Twin", call: Mapping[str, Any], capability: tuple[int, int], progress: Progress | None
 ) -> tuple[Model, Trace]:
     from memplan.probes.pipeline import measure
     from memplan.probes.trace import check, dry_run
 
-    if progress:
-        progress("reading the pipeline")
-    twin = open_pipeline(source, dtype)
     arguments = _arguments(twin, call)
     check(twin.pipe, arguments)
     model = measure(twin.pipe, twin.name, twin.source, twin.files, twin.cast)
@@ -195,37 +205,13 @@ def price(
     for text in plan:
         if isinstance(text, str):
             check_names(text)
-    measured = facts(source, call, target=target, dtype=dtype, cache=cache, progress=progress)
+    return named(facts(source, call, target=target, dtype=dtype, cache=cache, progress=progress), plan)
+
+
+def named(measured: Facts, plan: Sequence[str | Strategy]) -> Plan:
+    """The plan that is named, for what is measured. Raises BadInput as `price` does."""
     chosen = (parse_plan(s, measured) if isinstance(s, str) else (s,) for s in plan)
     return planner.seated(measured, [strategy for part in chosen for strategy in part])
-
-
-def auto_optimize(
-    pipe: Any,
-    *,
-    prefer: str = "balanced",
-    target: Target = HERE,
-    device: str = "cuda",
-    progress: Progress | None = None,
-    **call: Any,
-) -> "Applied":
-    """Plan for a live pipeline, or modules, and this call, and apply the pick of that preference to it.
-
-    `prefer` is "quality", "speed", "memory" or "balanced". The value undoes it. The plan is for the memory of `target`
-    and for what `device` can do: a rehearsal on "cpu" has no streams and no device context. Raises NothingFits when no
-    plan fits, BadInput for an unknown preference.
-    """
-    from memplan.applier import apply
-    from memplan.probes.sources.modules import as_pipeline
-
-    planner.check_preference(prefer)
-    measured = facts(pipe, call, target=target, progress=progress)
-    found = planner.recommend(of_kind(device, measured), strategies())
-    plan = found.pick(prefer)
-    if plan is None:
-        missing = ", and ".join(map(str, found.nearest.shortages))
-        raise NothingFits(f"the nearest plan, {found.nearest}, needs {missing}")
-    return apply(plan.strategies, as_pipeline(pipe), device)
 
 
 def of_kind(device: str, measured: Facts) -> Facts:

@@ -2,20 +2,22 @@
 
 import gc
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from traceback import clear_frames
 from types import MappingProxyType
 from typing import Any
 
 from memplan import planner
-from memplan.errors import BadInput, LoadFailed, NothingFits
-from memplan.faces.api import HERE, Progress, Target, facts, of_kind, price
+from memplan.errors import BadInput, NothingFits
+from memplan.faces.api import HERE, Progress, Target, facts, machine, named, of_kind
 from memplan.faces.assembled import assembled
+from memplan.faces.options import Options, read_options
 from memplan.faces.quiet import libraries_quiet
 from memplan.facts import Facts
-from memplan.planner import Plan, Shortage
-from memplan.probes.machine.host import probe_host
-from memplan.registry import parse, strategies
+from memplan.planner import Plan
+from memplan.probes.sources import is_of, look
+from memplan.registry import check_names, parse, strategies
 from memplan.strategy import Decision, Strategy
 
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
@@ -34,52 +36,91 @@ def load(
     options: Mapping[str, Any] = NO_OPTIONS,
     **call: Any,
 ) -> Any:
-    """The pipeline of `source`, loaded, and ready on `device` under a plan for this call.
+    """The pipeline of `source`, loaded, and ready on `device` under a plan for this call; `applied(pipe)` undoes it.
 
-    `source` is what `recommend` takes, but for what is in memory. `plan` is one of its plans, or text as people type
-    it; without one it is the pick for `prefer`. `options` are further arguments of from_pretrained(), as "variant".
+    `source` is what `recommend` takes, but for what is in memory. `plan` is one of its plans for this source, or text
+    as people type it; without one it is the pick for `prefer`. A plan is priced anew for `target`, for this machine and
+    for what `device` can do. `options` are further arguments of from_pretrained(), as "variant", and components to use
+    in place of the pipeline's own, by name; memplan itself reads the Hub as huggingface_hub is set up.
 
     Nothing is loaded where the plan needs more memory than there is, which raises NothingFits. A pipeline that cannot
     be loaded raises LoadFailed, a plan that cannot be applied ApplyFailed; nothing of the pipeline is left then.
-    Raises BadInput for a source, argument or machine that does not exist.
+    Raises BadInput for a source, argument or machine that does not exist, and for a plan that cannot be had there.
     """
+    from memplan.applier import check_device
+
     given: Any = source  # callers without type checkers hand over pipelines
     if not isinstance(given, str | Path):
         raise BadInput(f"a {type(given).__name__} is in memory already: auto_optimize() plans for it")
-    reading: dict[str, Any] = {"target": target, "dtype": dtype, "cache": cache, "progress": progress}
-    if plan is None:
-        chosen = _picked(prefer, device, facts(source, call, **reading))
-    elif not isinstance(plan, Plan):
-        chosen = price(source, [plan] if isinstance(plan, str) else plan, **reading, **call)
-    else:
-        chosen = plan
-    _check_room(chosen)
-    return _built(chosen, device, progress or _silent, options)
-
-
-def _picked(prefer: str, device: str, measured: Facts) -> Plan:
-    """The pick, or where nothing fits the plan that misses the least."""
     planner.check_preference(prefer)
-    found = planner.recommend(of_kind(device, measured), strategies())
+    look(source)
+    check_device(device)
+    wanted = read_options(options, dtype)
+    if isinstance(plan, Plan):
+        _check_made_for(plan, source, wanted)
+        chosen = named(_on(device, plan.run.facts, target), plan.strategies)
+    else:
+        reading: dict[str, Any] = {"target": target, "dtype": wanted.dtype, "cache": cache, "progress": progress}
+        _check_names(plan)
+        measured = of_kind(device, facts(wanted.source(source), call, parts=wanted.parts, **reading))
+        chosen = _picked(prefer, measured) if plan is None else named(measured, _listed(plan))
+    _check_room(chosen, device, target)
+    return _built(chosen, device, progress or _silent, wanted)
+
+
+# ---- the plan --------------------------------------------------------------------------------------------------------
+def _listed(plan: str | Sequence[str | Strategy] | None) -> list[str | Strategy]:
+    return [plan] if isinstance(plan, str) else list(plan or ())
+
+
+def _check_names(plan: str | Sequence[str | Strategy] | None) -> None:
+    """Raises BadInput for a strategy that is not installed, before anything is measured."""
+    for text in _listed(plan):
+        if isinstance(text, str):
+            check_names(text)
+
+
+def _picked(prefer: str, measured: Facts) -> Plan:
+    """The pick, or where nothing fits the plan that misses the least."""
+    found = planner.recommend(measured, strategies())
     return found.pick(prefer) or found.nearest
 
 
-def _check_room(plan: Plan) -> None:
-    """Raises NothingFits where the plan needs more than its machine has, or more host memory than is available now."""
-    available = probe_host().available
-    here = Shortage("host", "host memory", plan.bill.host.peak, available)
-    missing = plan.shortages or ((here,) if here.missing > 0 else ())
+def _check_made_for(plan: Plan, source: str | Path, wanted: Options) -> None:
+    """Raises BadInput for a plan of another source, or of other components or dtypes than `wanted`."""
+    model = plan.run.facts.model
+    again = "plan for that with recommend(), or give the plan as text"
+    if not is_of(source, model):
+        raise BadInput(f"the plan was made for {model.name}, not for {source}: {again}")
+    if wanted.parts:
+        raise BadInput(f"the plan was made without the {', '.join(wanted.parts)} in options: give the plan as text")
+    others = {part.dtype for part in model.components} - {wanted.dtype}
+    if wanted.dtype and others:
+        raise BadInput(f"the plan was made for loading in {', '.join(sorted(others))}, not {wanted.dtype}: {again}")
+
+
+def _on(device: str, measured: Facts, target: Target) -> Facts:
+    """The same model and call on the machine of `target`; a rehearsal where no card is has that of the facts."""
+    there = machine(target)
+    return of_kind(device, replace(measured, machine=replace(there, gpu=there.gpu or measured.machine.gpu)))
+
+
+def _check_room(plan: Plan, device: str, target: Target) -> None:
+    """Raises NothingFits where the plan needs more than the machine it is for has, or than this one has now."""
+    here = _on(device, plan.run.facts, Target(reserve=target.reserve))
+    missing = plan.shortages or named(here, plan.strategies).shortages
     if missing:
         raise NothingFits(f"the plan, {plan}, needs {', and '.join(map(str, missing))}. Nothing has been loaded.")
 
 
-def _built(plan: Plan, device: str, say: Progress, options: Mapping[str, Any]) -> Any:
+# ---- the deed --------------------------------------------------------------------------------------------------------
+def _built(plan: Plan, device: str, say: Progress, options: Options) -> Any:
     """The pipeline under the plan. Where that fails, what was built is let go of before the error is raised."""
     from memplan.applier import apply
 
     try:
         with libraries_quiet():
-            pipe = _assembled(plan, say, options)
+            pipe = assembled(plan.run.facts.model, say, options)
             say("applying the plan")
             apply(_seated(plan), pipe, device)
         return pipe
@@ -87,14 +128,6 @@ def _built(plan: Plan, device: str, say: Progress, options: Mapping[str, Any]) -
         pipe = None
         _let_go(error)
         raise
-
-
-def _assembled(plan: Plan, say: Progress, options: Mapping[str, Any]) -> Any:
-    model = plan.run.facts.model
-    try:
-        return assembled(model, say, options)
-    except Exception as error:
-        raise LoadFailed(f"{model.name} could not be loaded: {error}") from error
 
 
 def _seated(plan: Plan) -> list[Strategy]:

@@ -12,25 +12,31 @@ from memplan.simulator.host import LIBRARIES, pins_at_once, placed
 from memplan.simulator.weights import blocks, originals, sizes
 
 PHASE = "loading"
+STAYS = ("bnb int8",)
+"""The formats whose layers stay on the device: bitsandbytes' 8-bit weights do not follow a layer that is moved away."""
 
 
 def loading(run: Run) -> Peak:
     """The highest moment of loading and applying, of the host and of the device; they need not be the same.
 
     Weights that are mapped from their files in the right dtype take none of the host's memory. Then formats are
-    converted, component by component and layer by layer: the results are ordinary memory until they are placed. Last
-    components are placed one after the other: what streams pin stays pinned while the next ones are.
+    converted, component by component and layer by layer, each layer on the device and back: the results are ordinary
+    memory until they are placed. What is to live on the device goes there first, so that the others find room; then
+    the others are placed, and what streams pin stays pinned while the next ones are.
+
+    Where the CPU itself converts, glibc holds more than that: blocks below 32 MiB, its largest threshold for mapping
+    one by itself, stay with the process until the layer is done. That is up to 9 bytes for each element in int8.
     """
     gpu = run.facts.machine.gpu
     there = gpu is not None and gpu.kind == "cpu"
     parts = {part.name: part for part in run.facts.model.components}
     held = {name: _anonymous(part) for name, part in parts.items()}
-    host, making = LIBRARIES + sum(held.values()), 0
+    host, making, stayed = LIBRARIES + sum(held.values()), 0, 0
     for name, stored in run.storage.items():
         done = _converted(parts[name], stored, there)
-        host, making = max(host, _with(held, name, done.highest)), max(making, done.device)
-        held[name] = done.after
-    for name, part in parts.items():
+        host, making = max(host, _with(held, name, done.highest)), max(making, stayed + done.device)
+        held[name], stayed = done.after, stayed + done.stays
+    for name, part in sorted(parts.items(), key=lambda item: not _resident(run, item[0])):  # as they are applied
         own = _placed(part, run.placement(name), run.stored(name), held[name], there)
         host = max(host, _with(held, name, own.peak))
         held[name] = own.steady
@@ -70,26 +76,32 @@ def _anonymous(component: Component) -> int:
 
 @dataclass(frozen=True)
 class _Converted:
-    """Ordinary memory of the host at the highest moment of a conversion and after it, and the most on the device."""
+    """Ordinary memory of the host at the highest moment of a conversion and after it, and the most on the device.
+
+    `stays` is what of that is there afterwards.
+    """
 
     highest: int
     after: int
     device: int
+    stays: int
 
 
 @lru_cache(maxsize=1024)
 def _converted(component: Component, stored: Stored, there: bool) -> _Converted:
     """Each weight has its original beside it until it is done; `there` it is converted in host memory itself.
 
-    On a device the original has come there, and goes nowhere.
+    On a device the original has come there, and goes nowhere; the result goes back, or stays.
     """
     form, table = FORMATS.get(stored.format or ""), sizes(component, stored)
     held = highest = _anonymous(component)
-    device = 0
+    device = stays = 0
+    on_device = stored.format in STAYS and not there
     for number in stored.matrices(component) if form else component.cast:
         weight, result = component.weights[number], table[number]
         making = form.making(weight, there) if form else result
+        device, stays = max(device, stays + weight.nbytes + making), stays + (result if on_device else 0)
+        result -= result if on_device else 0
         highest = max(highest, held + (making if there else result))
-        device = max(device, weight.nbytes + making)
         held += result - (0 if component.mapped or stored.original else weight.nbytes)
-    return _Converted(highest, held, device if form and not there else 0)
+    return _Converted(highest, held, device if form and not there else 0, stays)

@@ -3,7 +3,7 @@
 `python -m tests.accuracy --page` writes all of both into tests/accuracy/*.md;
 `python -m tests.accuracy seconds [ROW …]` predicts published latencies;
 `python -m tests.accuracy cpu [FAMILY …]` holds dry runs against real runs on this CPU instead, `gpu` the bills of plans
-against what the allocator of this CUDA device reports.
+against what the allocator of this CUDA device reports, `loading` the host memory of loads against real ones.
 """
 
 import argparse
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true", help="print the table for a document")
     parser.add_argument("--page", action="store_true", help="write all rows into tests/accuracy/README.md")
     parser.add_argument(
-        "rows", nargs="*", help='ids of single rows, or "cpu" or "gpu" and families; all if none is given'
+        "rows", nargs="*", help='ids of single rows, "cpu" or "gpu" and families, or "loading"; all if none is given'
     )
     given = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -41,6 +41,10 @@ def lines(words: list[str], as_markdown: bool) -> Iterable[str]:
         from tests.accuracy import gpu
 
         return gpu.lines(words[1:])
+    if words == ["loading"]:
+        from tests.accuracy import loads
+
+        return loads.lines()
     return published(words, as_markdown)
 
 

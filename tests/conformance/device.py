@@ -120,10 +120,11 @@ class Device(TorchFunctionMode):
             return tensor.to("meta", *args, **kwargs)
         made = tensor.to(CPU, *args, **kwargs)
         was, now = self.has(tensor), place.type != "cpu"
+        same = made.untyped_storage()._cdata == tensor.untyped_storage()._cdata
         if now == was:
-            return made if made is tensor or not now else self.enter(made, now)
+            return made if same or not now else self.enter(made, now)
         origin = self.of(tensor)
-        moved = made.clone() if made.untyped_storage()._cdata == tensor.untyped_storage()._cdata else made
+        moved = made.clone() if same else made
         return self.enter(moved, now, origin.weight if origin else None)
 
     def _compute(self, func: Any, args: Any, kwargs: Any) -> Any:

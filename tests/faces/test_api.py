@@ -152,7 +152,7 @@ def test_python_is_told_what_python_takes() -> None:
 
 def test_an_unknown_preference_is_refused_before_any_work() -> None:
     with pytest.raises(BadInput, match="unknown preference 'fast': use one of quality, speed, memory, balanced"):
-        api.auto_optimize(None, prefer="fast")
+        memplan.auto_optimize(None, prefer="fast")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to plan for")
@@ -218,5 +218,5 @@ def test_nothing_fits_says_what_is_missing() -> None:
     nearest = api.recommend(pipe, target=tiny, **call).nearest
     assert nearest.margin < -256 * MIB
     with pytest.raises(NothingFits, match=re.escape(f", {-nearest.margin / MIB:,.0f} MiB more than the 0.25 GiB")):
-        api.auto_optimize(pipe, target=tiny, **call)
+        memplan.auto_optimize(pipe, target=tiny, **call)
     assert footprint(pipe) == before

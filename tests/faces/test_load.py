@@ -1,9 +1,11 @@
 """Loading a pipeline under a plan."""
 
+import re
 import weakref
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -11,8 +13,9 @@ from safetensors.torch import save_file
 import memplan
 from memplan.errors import ApplyFailed, BadInput, LoadFailed, NothingFits
 from memplan.faces.assembled import assembled
+from memplan.faces.live import applied
 from memplan.faces.load import load
-from memplan.facts import GIB, Host
+from memplan.facts import GIB, MIB, Gpu, Host, Machine
 from memplan.probes.fakes.twin import modules_of
 from memplan.probes.pipeline import measure
 from memplan.strategies import Int8WeightOnly, OnGpu
@@ -70,6 +73,12 @@ def test_without_a_plan_it_is_the_pick(folder: Path) -> None:
     pipe = load(folder, prefer="quality", **asked())
     before = build("flux", dtype=torch.bfloat16)
     assert torch.equal(pipe(**inputs("flux"))[0], before(**inputs("flux"))[0])
+    with pytest.raises(BadInput, match="carries a plan already, on_gpu:"):
+        memplan.auto_optimize(pipe, target=ROOM, device="cpu")
+    done = applied(pipe)
+    assert done is not None
+    done.undo()
+    assert applied(pipe) is None
 
 
 @pytest.mark.slow
@@ -85,7 +94,7 @@ def test_each_component_has_the_dtype_it_was_planned_in(tmp_path: Path) -> None:
     pipe = build("flux", dtype=torch.bfloat16)
     pipe.vae.to(torch.float32)
     pipe.save_pretrained(tmp_path / "mixed")
-    loaded = assembled(measure(pipe, "flux", f"folder {tmp_path / 'mixed'}"), lambda _: None, {})
+    loaded = assembled(measure(pipe, "flux", f"folder {tmp_path / 'mixed'}"), lambda _: None)
     dtypes = {name: part.dtype for name, part in modules_of(loaded).items()}
     assert dtypes.pop("vae") == torch.float32
     assert set(dtypes.values()) == {torch.bfloat16}
@@ -99,7 +108,7 @@ def test_it_does_not_load_what_does_not_fit(folder: Path, monkeypatch: pytest.Mo
 
 def test_nor_what_needs_more_than_this_machine_has(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memplan.faces.load.assembled", lambda *_: pytest.fail("it was loaded"))
-    monkeypatch.setattr("memplan.faces.load.probe_host", lambda: Host(GIB, GIB // 4))
+    monkeypatch.setattr("memplan.faces.load.machine", lambda _: Machine(None, Host(GIB, GIB // 4)))
     with pytest.raises(NothingFits, match=r"more than the 0\.25 GiB there are\. Nothing has been loaded"):
         load(folder, "model_offload", **asked())
 
@@ -107,6 +116,59 @@ def test_nor_what_needs_more_than_this_machine_has(folder: Path, monkeypatch: py
 def test_a_pipeline_in_memory_is_not_loaded() -> None:
     with pytest.raises(BadInput, match="auto_optimize"):
         load(build("flux"), "model_offload")
+
+
+def test_a_plan_for_another_card_is_priced_for_this_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memplan.faces.load.assembled", lambda *_: pytest.fail("it was loaded"))
+    call = asked()
+    device = call.pop("device")
+    plan = memplan.price(folder, ["model_offload"], **call)
+    needed = plan.bill.peak.memory.required  # with a device context, which a CPU has not
+    assert plan.fits
+    small = Machine(Gpu("small", GIB, MIB), Host(GIB * 8, GIB * 8))
+    monkeypatch.setattr("memplan.faces.load.machine", lambda _: small)
+    with pytest.raises(NothingFits, match=r"[\d.]+ GiB of device memory in .* MiB more than the 0\.00 GiB there are"):
+        load(folder, plan, device=device)
+    monkeypatch.setattr("memplan.applier.check_device", lambda _: None)
+    with pytest.raises(NothingFits, match=f"{needed / GIB:.2f} GiB of device memory"):
+        load(folder, plan, device="cuda")
+
+
+def test_a_plan_for_a_smaller_card_fits_this_one(folder: Path) -> None:
+    call = asked()
+    device, target = call.pop("device"), memplan.Target(vram=0.1, ram=0.1)
+    plan = memplan.price(folder, ["model_offload"], **call | {"target": target})
+    assert not plan.fits
+    assert applied(load(folder, plan, device=device, target=ROOM)) is not None
+
+
+def test_what_the_device_cannot_do_is_refused_before_loading(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memplan.faces.load.assembled", lambda *_: pytest.fail("it was loaded"))
+    streamed = "group_offload:transformer,stream=true"
+    with pytest.raises(BadInput, match="stream"):
+        load(folder, streamed, **asked())
+    call = asked()
+    device = call.pop("device")
+    plan = memplan.price(folder, [streamed], **call)
+    with pytest.raises(BadInput, match="stream"):
+        load(folder, plan, device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_an_absent_device_is_found_before_anything_is_planned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memplan.faces.load.facts", lambda *_, **__: pytest.fail("it was measured"))
+    with pytest.raises(BadInput, match="there is no cuda device here"):
+        load(folder, "model_offload", target=ROOM)
+
+
+def test_a_plan_of_another_source_is_refused(folder: Path) -> None:
+    call = asked()
+    device = call.pop("device")
+    plan = memplan.price(folder, ["model_offload"], **call)
+    with pytest.raises(BadInput, match=r"the plan was made for flux.*, not for sd15"):
+        load("sd15", plan, device=device)
+    with pytest.raises(BadInput, match="for loading in bfloat16, not float16"):
+        load(folder, plan, device=device, dtype="float16")
 
 
 # ---- nothing is left of what fails -----------------------------------------------------------------------------------
@@ -150,18 +212,47 @@ def test_nor_does_a_failed_placement(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_nor_a_failed_load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from diffusers import FluxPipeline
+    """The third component cannot be loaded."""
+    from transformers import T5EncoderModel
 
+    left: list[Any] = []
+    real = diffusers.AutoencoderKL.from_pretrained
+
+    def loading(*given: Any, **options: Any) -> Any:
+        part = real(*given, **options)
+        left.append(weakref.ref(part))
+        return part
+
+    def failing(*_: Any, **options: Any) -> Any:
+        half = torch.nn.Linear(64, 64)
+        left.append(weakref.ref(half))
+        raise OSError(f"the disk is gone: {options['subfolder']}")
+
+    monkeypatch.setattr(diffusers.AutoencoderKL, "from_pretrained", loading)
+    monkeypatch.setattr(T5EncoderModel, "from_pretrained", failing)
+    with pytest.raises(LoadFailed) as caught:
+        load(folder, "int8_weight_only:transformer", **asked())
+    assert re.fullmatch(
+        rf"text_encoder_2 of {folder.name} \(0\.00 GiB\) could not be loaded after vae, text_encoder \(0\.00 GiB\): "
+        r"the disk is gone: text_encoder_2\. Nothing of it is kept in memory\. T5EncoderModel\.from_pretrained"
+        rf'\("{folder}", subfolder="text_encoder_2"\) by itself should say the same: mend that, then load again\.',
+        str(caught.value),
+    )
+    assert caught.value.__cause__ is not None
+    assert len(left) == 2
+    assert alive(left) == 0
+
+
+def test_nor_the_rest_of_a_pipeline(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[Any] = []
 
     def failing(*_: Any, **parts: Any) -> Any:
         left.extend(weakref.ref(part) for part in parts.values() if isinstance(part, torch.nn.Module))
-        raise OSError("the disk is gone")
+        raise MemoryError
 
-    monkeypatch.setattr(FluxPipeline, "from_pretrained", failing)
-    with pytest.raises(LoadFailed, match="the disk is gone") as caught:
+    monkeypatch.setattr(diffusers.FluxPipeline, "from_pretrained", failing)
+    with pytest.raises(LoadFailed, match=r"the rest of .* MemoryError.* choose a plan that needs less"):
         load(folder, "int8_weight_only:transformer", **asked())
-    assert caught.value.__cause__ is not None
     assert len(left) == 4
     assert alive(left) == 0
 
@@ -174,6 +265,6 @@ def test_a_component_comes_from_its_own_file(folder: Path, tmp_path: Path) -> No
     save_file(changed, file)
     pipe.transformer.half()
     model = measure(pipe, "flux", f"folder {folder}", {"transformer": file})
-    loaded = assembled(model, lambda _: None, {})
+    loaded = assembled(model, lambda _: None)
     assert torch.equal(loaded.transformer.proj_out.weight, changed["proj_out.weight"])
     assert (loaded.transformer.dtype, loaded.vae.dtype) == (torch.float16, torch.bfloat16)

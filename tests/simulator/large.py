@@ -1,8 +1,9 @@
 """A pipeline of random weights, loaded under a plan in a process of its own that watches what it holds.
 
-    python -m tests.simulator.large FOLDER DTYPE PLAN
+    python -m tests.simulator.large FOLDER DTYPE PLAN [FILE]
 
-prints, in bytes, the most anonymous memory and the most resident memory above what there was before loading.
+prints, in bytes, the most anonymous memory and the most resident memory above what there was before loading. FILE is a
+checkpoint of which the transformer is loaded with from_single_file().
 """
 
 import ctypes
@@ -58,16 +59,16 @@ def _filled(make: Any, dtype: torch.dtype) -> torch.nn.Module:
     return part
 
 
-def planned(folder: Path, dtype: str, plan: str) -> Plan:
+def planned(folder: Path, dtype: str, plan: str, file: str = "") -> Plan:
     """The plan for the pipeline in `folder`, converted on the CPU; no call is planned."""
     host = Machine(Gpu("CPU", ENDLESS, ENDLESS, kind="cpu"), Host(ENDLESS, ENDLESS))
-    facts = Facts(host, _model(folder, dtype), Trace("cpu", (), ()))
+    facts = Facts(host, _model(folder, dtype, file), Trace("cpu", (), ()))
     return draw(facts, parse_plan(plan, facts) if plan else ())
 
 
-def _model(folder: Path, dtype: str) -> Model:
+def _model(folder: Path, dtype: str, file: str) -> Model:
     twin = open_pipeline(folder, dtype)
-    return measure(twin.pipe, twin.name, twin.source, twin.files, twin.cast)
+    return measure(twin.pipe, twin.name, twin.source, {"transformer": file} if file else {}, twin.cast)
 
 
 # ---- the process that is watched -------------------------------------------------------------------------------------
@@ -78,9 +79,9 @@ def _held() -> tuple[int, int]:
     return table["RssAnon:"], table["VmRSS:"]
 
 
-def main(folder: str, dtype: str, plan: str) -> None:
+def main(folder: str, dtype: str, plan: str, file: str = "") -> None:
     """Load, apply, and say what it took."""
-    chosen = planned(Path(folder), dtype, plan)
+    chosen = planned(Path(folder), dtype, plan, file)
     _imported(chosen)
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
@@ -92,9 +93,9 @@ def main(folder: str, dtype: str, plan: str) -> None:
                 peaks[number] = max(peaks[number], held)
             done.wait(PAUSE)
 
-    watching = Thread(target=watch)
+    watching = Thread(target=watch, daemon=True)
     watching.start()
-    pipe = assembled(chosen.run.facts.model, lambda _: None, {})
+    pipe = assembled(chosen.run.facts.model, lambda _: None)
     apply(chosen.strategies, pipe, "cpu")
     done.set()
     watching.join()

@@ -55,6 +55,14 @@ def test_results_are_held_until_they_are_placed() -> None:
     assert host(run) == 6 * INT8
 
 
+def test_what_lives_on_the_device_goes_there_before_others_take_memory() -> None:
+    """Whichever comes first in the pipeline: what is quantized waits in host memory until it is placed."""
+    other = replace(PART, name="other")
+    for parts in ((PART, other), (other, PART)):
+        run = run_of(*parts).store("part", Stored("int8")).place("other", OnCall())
+        assert host(run) == max(3 * INT8, PART.size)
+
+
 def test_on_the_cpu_the_last_layer_is_made_beside_the_others() -> None:
     assert host(run_of(PART, kind="cpu").store("part", Stored("int8"))) == 2 * INT8 + MAKING
 
@@ -110,6 +118,14 @@ def test_originals_stay_beside_what_is_pinned_or_has_left() -> None:
     left = run_of(part, other).store("part", Stored("int8", original=True))
     left = left.place("other", InGroups("leaf_level", stream=True))
     assert host(left) == part.size + (3 + 1) * 2 * MIB
+
+
+def test_what_bitsandbytes_has_in_8_bits_stays_there() -> None:
+    row = 1024 * (1024 + 4)
+    run = run_of(PART, replace(PART, name="other")).store("part", Stored("bnb int8")).store("other", Stored("bnb int8"))
+    assert host(run) == 0
+    kept = run.place("part", OnCall()).place("other", OnCall())
+    assert loading(kept).memory.allocated == 5 * row + LAYER.nbytes + 2 * LAYER.numel + row
 
 
 def test_then_what_lives_there() -> None:

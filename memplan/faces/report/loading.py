@@ -1,17 +1,15 @@
 """The lines of a script that load a pipeline: from its own place, or with components from a checkpoint of one file."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from textwrap import indent
 from types import MappingProxyType
-from typing import Any
 
+from memplan.faces.parts import DEFAULT, GGUF, dtypes, encoders, together
 from memplan.facts import Component, Model
 from memplan.strategy import Config
 
-GGUF = ".gguf"
 FROM_FILE = "from_single_file"
 QUANTIZATION = "quantization_config"
 Configs = Mapping[str, Config]
@@ -33,15 +31,14 @@ class Loading:
 def loading(model: Model, source: str, configs: Configs = MappingProxyType({})) -> Loading:
     """How `model` is loaded, whose pipeline is at `source`: a Hub id, perhaps with a revision, or a folder.
 
-    A pipeline's from_single_file() knows one dtype, and wants every component that the file does not hold; components
-    of diffusers can be loaded from the file by themselves, those of transformers cannot. Neither can be quantized on
-    the way: diffusers takes what is in one file for quantized already (`pre_quantized` in quantizers/base.py).
+    A pipeline's from_single_file() wants every component that the file does not hold. What comes from one file cannot
+    be quantized on the way: diffusers takes it for quantized already (`pre_quantized` in quantizers/base.py).
     """
     place = _Place(source, model.source.startswith("hub "))
     held = [part for part in model.components if part.file]
-    encoders = [part for part in held if part.library == "transformers"]
+    texts = encoders(held)
     used = {name: config for name, config in configs.items() if not model.component(name).file}
-    load = _whole(model, place, encoders, used) if encoders else _from_place(model, place, held, used)
+    load = _whole(model, place, texts, used) if texts else _from_place(model, place, held, used)
     imports = (*load.imports, *(line for config in used.values() for line in config.imports))
     return Loading(imports, load.lines, frozenset(used))
 
@@ -81,23 +78,18 @@ def _mapping(configs: Configs) -> str:
     return "\n".join(["PipelineQuantizationConfig(quant_mapping={", *lines, "})"])
 
 
-def _whole(model: Model, place: _Place, encoders: list[Component], configs: Configs) -> Loading:
-    """A checkpoint that holds text encoders, with what else is needed beside it.
-
-    All that is loaded with the pipeline is in one dtype; where text encoders have several, that is float32, and each is
-    cast afterwards.
-    """
-    dtypes = {part.dtype for part in encoders}
-    together = dtypes.pop() if len(dtypes) == 1 else "float32"
-    beside = [part for part in model.components if part not in encoders and (not part.file or part.dtype != together)]
+def _whole(model: Model, place: _Place, texts: list[Component], configs: Configs) -> Loading:
+    """A checkpoint that holds text encoders, with what else is needed beside it."""
+    common = together(texts)
+    beside = [part for part in model.components if part not in texts and (not part.file or part.dtype != common)]
     lines = [
         line
         for part in beside
         for line in (_single(part, place) if part.file else _pretrained(part, place, configs.get(part.name)))
     ]
-    arguments = {part.name: part.name for part in beside} | {"torch_dtype": f"torch.{together}"}
-    lines += _call(f"pipe = {model.class_name}.{FROM_FILE}", {"": json.dumps(encoders[0].file)}, arguments)
-    lines += [f"pipe.{part.name}.to(torch.{part.dtype})" for part in encoders if part.dtype != together]
+    arguments = {part.name: part.name for part in beside} | {"torch_dtype": f"torch.{common}"}
+    lines += _call(f"pipe = {model.class_name}.{FROM_FILE}", {"": json.dumps(texts[0].file)}, arguments)
+    lines += [f"pipe.{part.name}.to(torch.{part.dtype})" for part in texts if part.dtype != common]
     return Loading(tuple(_import(part.library, part.class_name) for part in beside), tuple(lines))
 
 
@@ -140,13 +132,8 @@ def _import(library: str, name: str) -> str:
     return f"from {library} import {name}"
 
 
-def _dtypes(components: Iterable[Any]) -> str:
+def _dtypes(components: Iterable[Component]) -> str:
     """One dtype, or a table where a component is loaded in another than the rest."""
-    parts = list(components)
-    sizes = Counter[str]()
-    for component in parts:
-        sizes[component.dtype] += component.size
-    usual = max(sizes, key=lambda dtype: sizes[dtype])
-    other = [f'"{part.name}": torch.{part.dtype}' for part in parts if part.dtype != usual]
-    table = ", ".join([*other, f'"default": torch.{usual}'])
-    return f"{{{table}}}" if other else f"torch.{usual}"
+    table = dtypes(components)
+    named = [f'"{name}": torch.{dtype}' for name, dtype in table.items()]
+    return f"{{{', '.join(named)}}}" if len(table) > 1 else f"torch.{table[DEFAULT]}"

@@ -21,7 +21,7 @@ class Twin:
     `source` says where it came from: "bundled …", "folder …", "file …", "hub …" or "live …". `call` holds arguments of
     the published example that the pipeline does not choose by itself; `assumptions` say what the source left open.
     `files` are the checkpoints of one file from which components are loaded, by component; `cast` are the components
-    that are loaded in another dtype than they are stored in.
+    that are loaded in another dtype than they are stored in, or are copied or in memory for another reason.
     """
 
     pipe: Any
@@ -43,14 +43,14 @@ def modules_of(pipe: Any) -> dict[str, torch.nn.Module]:
     return {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
 
 
-def live_twin(pipe: Any) -> Twin:
-    """The twin of a pipeline in memory, which is only read.
+def live_twin(pipe: Any, mode: FakeTensorMode | None = None) -> Twin:
+    """The twin of a pipeline in memory, which is only read; its fakes are of `mode`, or of a fresh one.
 
     Hooks stay behind, so the twin runs as if nothing had been enabled; layerwise casting alone is put back, because it
     decides how the weights are stored. Raises Unsupported for weights in a format of which no fake can be made, for
     weights that are nowhere and for a component that cannot be copied.
     """
-    mode = fresh_mode()
+    mode = mode or fresh_mode()
     memo: dict[int, Any] = {}
     for name, module in modules_of(pipe).items():
         adapters.check(name, _unwrapped(module))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memplan.catalogue.models import find, is_bundled
 from memplan.errors import BadInput
+from memplan.facts import Model
 from memplan.probes.sources.index import read_index
 
 if TYPE_CHECKING:
@@ -68,6 +69,31 @@ def identity(source: str | Path) -> Any:
         paths = [path, *path.glob("*"), *path.glob("*/*")]
         return sorted((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.is_file())
     return _commit(source) if _is_hub_id(source) else None
+
+
+def is_hub_id(source: Any) -> bool:
+    """Whether `source` is an id on the Hub, and no path, bundled name or anything beside another."""
+    return isinstance(source, str) and not _beside(source) and not _is_path(source) and _is_hub_id(source)
+
+
+def is_of(source: str | Path, model: Model) -> bool:
+    """Whether `model` was read from `source`, and what it has from single files from the same."""
+    beside = _beside(source)
+    place = look(beside["base"] if beside else source)
+    files = {Path(beside["file"]).expanduser()} if beside else set()
+    if isinstance(place, Path) and _is_checkpoint(place):
+        files, expected = {place}, model.source
+    elif isinstance(place, Path):
+        expected = f"folder {place}"
+    else:
+        expected = f"hub {place}" if _is_hub_id(place) else f"bundled {find(place).name}"
+    held = {Path(part.file).resolve() for part in model.components if part.file}
+    return held == {file.resolve() for file in files} and _absolute(model.source) == _absolute(expected)
+
+
+def _absolute(source: str) -> str:
+    kind, _, name = source.partition(" ")
+    return f"{kind} {Path(name).resolve()}" if kind == "folder" else source
 
 
 def _beside(source: Any) -> dict[str, str] | None:

@@ -44,7 +44,8 @@ def with_gguf(twin: Twin, component: str, path: Path) -> Twin:
     if surplus:
         known += (f"{path.name} holds {len(surplus)} tensors that {component} has no place for, as {surplus[0]}",)
     files = {**twin.files, component: str(path)}
-    return replace(twin, name=f"{twin.name},{component}={path.name}", files=files, assumptions=known)
+    cast = twin.cast | {component}  # load_gguf_checkpoint() copies what it has mapped
+    return replace(twin, name=f"{twin.name},{component}={path.name}", files=files, assumptions=known, cast=cast)
 
 
 def quantize(module: Any, path: Path, mode: FakeTensorMode) -> list[str]:

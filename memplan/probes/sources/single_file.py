@@ -64,7 +64,9 @@ def file_twin(path: Path, dtype: str | None = None) -> Twin:
     parts = {key: _as_stored(key, part, contents) for key, part in model.components.items() if key not in absent}
     twin = twin_of(replace(model, components=parts), dtype)
     _check_size(path, model, twin, contents)
-    return replace(twin, name=path.name, assumptions=assumed, files=dict.fromkeys(held, str(path)))
+    loaded = {key: dtype or parts[key].dtype or model.dtype for key in held}
+    cast = frozenset(key for key in held if _dtype(contents.tensors[key]) != loaded[key].removeprefix("torch."))
+    return replace(twin, name=path.name, assumptions=assumed, files=dict.fromkeys(held, str(path)), cast=cast)
 
 
 def _gguf_twin(path: Path, dtype: str | None) -> Twin:

@@ -63,6 +63,7 @@ def test_bytes_of_each_weight(folder: Path) -> None:
     assert {w.dtype for w in component.weights} == {"uint8", "bfloat16"}
     assert component.dtype == "bfloat16"
     assert component.file == str(folder.parent / "small.gguf")
+    assert opened(folder).cast == {"transformer"}  # it is copied, not mapped
 
 
 def _bytes(kind: str, shape: tuple[int, ...]) -> int:

@@ -60,6 +60,7 @@ def test_a_transformer_alone(tmp_path: Path) -> None:
     assert twin.assumptions == (said,)
     assert (twin.name, twin.source) == ("flux-mine.safetensors", "bundled flux.1-dev")
     assert twin.files == {"transformer": str(path)}
+    assert not twin.cast
 
 
 @pytest.mark.slow
@@ -69,6 +70,7 @@ def test_comfyui_s_whole_pipeline_in_8_bits(tmp_path: Path) -> None:
     twin = file_twin(written(tmp_path / "all.safetensors", groups))
     assert twin.assumptions == ("all.safetensors stores transformer as float8_e4m3fn: loaded in bfloat16",)
     assert set(twin.files) == {"transformer", "vae", "text_encoder", "text_encoder_2"}
+    assert twin.cast == {"transformer"}
     dtypes = {key: module.dtype for key, module in twin.components().items()}
     assert dtypes.pop("transformer") == torch.bfloat16
     assert set(dtypes.values()) == {torch.float16}
@@ -77,7 +79,9 @@ def test_comfyui_s_whole_pipeline_in_8_bits(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_dtype_goes_before_the_file_s(tmp_path: Path) -> None:
     path = written(tmp_path / "x.safetensors", {"F16": flux_transformer()})
-    assert open_pipeline(path, "float32").pipe.transformer.dtype == torch.float32
+    twin = open_pipeline(path, "float32")
+    assert twin.pipe.transformer.dtype == torch.float32
+    assert twin.cast == {"transformer"}
 
 
 @pytest.mark.slow
