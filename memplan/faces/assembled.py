@@ -16,16 +16,19 @@ LIBRARIES = ("diffusers", "transformers")
 NO_OPTIONS = Options()
 
 
-def origin(source: str) -> tuple[str, str]:
-    """What from_pretrained() takes for the source of a model, and its revision or "".
-
-    That is the Hub id of a bundled one, or the folder or id.
-    """
+def origin(source: str) -> str:
+    """What from_pretrained() takes for the source of a model: the Hub id of a bundled one, or the folder or id."""
     kind, _, name = source.partition(" ")
-    if kind == "hub":
-        place, _, revision = name.partition("@")
-        return place, revision
-    return (find(name).hub if kind == "bundled" else name), ""
+    return find(name).hub if kind == "bundled" else name
+
+
+def _place(model: Model) -> tuple[str, str]:
+    """That without its revision, and the revision, "" where none is named."""
+    place = origin(model.source)
+    if not model.source.startswith("hub "):
+        return place, ""
+    place, _, revision = place.partition("@")
+    return place, revision
 
 
 def assembled(model: Model, say: Callable[[str], None], options: Options = NO_OPTIONS) -> Any:
@@ -36,7 +39,7 @@ def assembled(model: Model, say: Callable[[str], None], options: Options = NO_OP
     """
     import diffusers
 
-    place, revision = origin(model.source)
+    place, revision = _place(model)
     options = replace(options, revision=revision or options.revision)
     own = [part for part in model.components if part.name not in options.parts]
     texts = encoders(own)
@@ -116,7 +119,7 @@ def _cure(model: Model, name: str, error: Exception) -> str:
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return "Close what else takes memory, or choose a plan that needs less."
-    place, _ = origin(model.source)
+    place, _ = _place(model)
     again = f'{model.component(name).class_name}.from_pretrained("{place}", subfolder="{name}")' if name else ""
     again = again or f'{model.class_name}.from_pretrained("{place}")'
     file = model.component(name).file if name else ""

@@ -136,8 +136,8 @@ def test_a_plan_for_another_card_is_priced_for_this_one(folder: Path, monkeypatc
 
 def test_a_plan_for_a_smaller_card_fits_this_one(folder: Path) -> None:
     call = asked()
-    device, target = call.pop("device"), memplan.Target(vram=0.1, ram=0.1)
-    plan = memplan.price(folder, ["model_offload"], **call | {"target": target})
+    device, call["target"] = call.pop("device"), memplan.Target(vram=0.1, ram=0.1)
+    plan = memplan.price(folder, ["model_offload"], **call)
     assert not plan.fits
     assert applied(load(folder, plan, device=device, target=ROOM)) is not None
 
