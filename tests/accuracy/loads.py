@@ -90,7 +90,7 @@ CASES = (
 
 
 def lines() -> Iterator[str]:
-    """A row for each case; about an hour's work of two cores, 3 GiB of memory and 3 GiB of disk."""
+    """A row for each case, in 10 to 40 minutes; it takes up to 4 GiB of memory and 3 GiB of disk."""
     yield "predicted   measured           glibc gives back at once"
     yield "      MiB        MiB"
     for saved, cases in groupby(CASES, lambda case: case.saved):
