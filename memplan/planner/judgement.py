@@ -55,6 +55,11 @@ class Scale:
     effort: float = 0.05
     loss: float = 0.002
 
+    @property
+    def doubled(self) -> "Scale":
+        """Differences twice as large."""
+        return Scale(2 * self.memory, 2 * self.effort, 2 * self.loss)
+
 
 def price_of(plan: Plan, scale: Scale) -> tuple[float, ...]:
     """What the front weighs, in units of its scale: device and host memory, seconds, loss, tiles, other calls and fit.

@@ -123,11 +123,13 @@ def _combinations(
     for component in facts.model.components:
         own = [s for s in variants if _only(s, component.name) and not s.seats & taken]
         options = _options(facts, own, shared, dropped, scale)
-        ways = ((*chosen, *option) for chosen, option in product(_unbeaten(joined, scale), options))
+        ways = ((*chosen, *option) for chosen, option in product(_some(joined, scale), options))
         joined = _seated(facts, shared, ways)
     return joined.values()
 
 
+MOST = 150
+"""How many ways to fill the seats of some components go on to the next: with 15 options each, about 2,000 are priced."""
 Way = tuple[Strategy, ...]
 """What is decided about one or several components."""
 
@@ -141,6 +143,15 @@ def _seated(facts: Facts, shared: Way, ways: Iterable[Way]) -> dict[Way, Plan]:
 def _unbeaten(plans: Mapping[Way, Plan], scale: Scale) -> list[Way]:
     best = {id(plan) for plan in undominated(plans.values(), partial(share_of, scale=scale))}
     return [way for way, plan in plans.items() if id(plan) in best]
+
+
+def _some(plans: Mapping[Way, Plan], scale: Scale) -> list[Way]:
+    """At most MOST unbeaten ways: where there are more, by differences that are twice as large, until there are not."""
+    best = _unbeaten(plans, scale)
+    while len(best) > MOST:
+        scale = scale.doubled
+        best = _unbeaten({way: plans[way] for way in best}, scale)
+    return best
 
 
 def _only(strategy: Strategy, component: str) -> bool:
