@@ -129,7 +129,7 @@ def _combinations(
 
 
 MOST = 150
-"""How many ways to fill the seats of some components go on to the next: with 15 options each, about 2,000 are priced."""
+"""How many ways to fill the seats of some components go on to the next, which has some 15 options of its own."""
 Way = tuple[Strategy, ...]
 """What is decided about one or several components."""
 
