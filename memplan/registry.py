@@ -1,5 +1,6 @@
 """Finds the installed strategies, ours and every plug-in's alike, and reads the settings that people type."""
 
+from collections.abc import Iterable
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -7,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 from memplan.errors import BadInput, MemplanError
 from memplan.facts import Component, Facts
-from memplan.strategy import Strategy
+from memplan.strategy import Strategy, Switch
 
 DOOR = "memplan.strategies"
 """The entry-point group. An entry point loads a strategy class, or a tuple of them."""
@@ -58,14 +59,7 @@ def parse(text: str, facts: Facts) -> Strategy:
     What is left out is read from `facts`: the component is the denoiser unless the strategy has one of its own.
     Raises BadInput, which lists what there is.
     """
-    name, _, rest = (part.strip() for part in text.partition(":"))
-    cls = _named(name)
-    settings: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in rest.split(","))):
-        key, equals, value = (word.strip() for word in part.partition("="))
-        if not equals:
-            key, value = "component", key
-        settings[key] = _value(cls, key, value)
+    cls, settings = _typed(text)
     for field in _fields(cls):
         if field.name not in settings:
             settings |= _found(field, facts)
@@ -75,6 +69,33 @@ def parse(text: str, facts: Facts) -> Strategy:
         if component is not None:
             _check(component, [c.name for c in facts.model.components], "component", facts.model.name)
     return cls(**settings)
+
+
+def _typed(text: str) -> tuple[type[Strategy], dict[str, Any]]:
+    """The strategy class that `text` names, and the settings given there."""
+    name, _, rest = (part.strip() for part in text.partition(":"))
+    cls = _named(name)
+    settings: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in rest.split(","))):
+        key, equals, value = (word.strip() for word in part.partition("="))
+        if not equals:
+            key, value = "component", key
+        settings[key] = _value(cls, key, value)
+    return cls, settings
+
+
+def switches(plan: Iterable[str | Strategy]) -> dict[str, Switch]:
+    """The ways to call components that a dry run has to follow for the strategies of `plan`. Raises BadInput."""
+    found: dict[str, Switch] = {}
+    for part in plan:
+        named = [_typed(t) for w in _parts(part) for t in _by_component(w)] if isinstance(part, str) else [_given(part)]
+        for cls, settings in named:
+            found |= cls.switches(settings)
+    return found
+
+
+def _given(strategy: Strategy) -> tuple[type[Strategy], dict[str, Any]]:
+    return type(strategy), {field.name: getattr(strategy, field.name) for field in _fields(type(strategy))}
 
 
 def parse_plan(text: str, facts: Facts) -> tuple[Strategy, ...]:

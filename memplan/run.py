@@ -62,13 +62,15 @@ class Stored:
 
     A float8 dtype of torch is the format of the weights that `Component.cast` names; one of a quantizer is that of
     linear layers' matrices, but for those of modules that `spared` names. With `original` host memory keeps them too.
-    `breaks` holds (technique, sentence) for what the format excludes.
+    `breaks` holds (technique, sentence) for what the format excludes. `recast` names weights that have another dtype,
+    each with that dtype.
     """
 
     format: str | None = None
     spared: tuple[str, ...] = ()
     original: bool = False
     breaks: tuple[tuple[str, str], ...] = ()
+    recast: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

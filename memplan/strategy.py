@@ -11,6 +11,8 @@ from memplan.facts import Component, Facts
 from memplan.run import Run
 
 Undo = Callable[[], None]
+Switch = Callable[[Any], Undo]
+"""Has a component called in another way; the value undoes it."""
 
 
 class Decision(StrEnum):
@@ -46,13 +48,14 @@ class Strategy(ABC):
     `name` is how people type it. A technique without an exact inverse says in `irreversible` how to get back; settings
     may keep what the inverse needs, so that `final` is that sentence, or None. `beaten_by` names a technique that needs
     no more of anything, and where there is one, this is left to those who ask for it. One that is a `last_resort` is
-    searched only where nothing fits without it, and may always be named.
+    searched only where nothing fits without it, and may always be named. `opt_in` says why it is left to those who ask.
     """
 
     name: ClassVar[str]
     irreversible: ClassVar[str | None] = None
     beaten_by: ClassVar[str] = ""
     last_resort: ClassVar[bool] = False
+    opt_in: ClassVar[str] = ""
 
     @property
     @abstractmethod
@@ -67,6 +70,11 @@ class Strategy(ABC):
     @classmethod
     def measured(cls, component: Component) -> Mapping[str, Any]:
         """The settings that `component` decides where nobody gives them."""
+        return {}
+
+    @classmethod
+    def switches(cls, settings: Mapping[str, Any]) -> Mapping[str, Switch]:
+        """The ways to call components that a dry run follows only for those who ask for these `settings`, by name."""
         return {}
 
     @property

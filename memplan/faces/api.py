@@ -6,6 +6,7 @@ from importlib.metadata import version
 from inspect import signature
 from os.path import expanduser, isfile
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from memplan import planner
@@ -16,8 +17,8 @@ from memplan.facts import Facts, Machine, Model, Trace
 from memplan.planner import Plan, Recommendation
 from memplan.probes.machine import probe_machine
 from memplan.probes.sources import identity, look, open_pipeline
-from memplan.registry import check_names, parse_plan, strategies
-from memplan.strategy import Strategy
+from memplan.registry import check_names, parse_plan, strategies, switches
+from memplan.strategy import Strategy, Switch
 
 if TYPE_CHECKING:
     from memplan.applier import Applied
@@ -29,6 +30,7 @@ OLDER, NEWER = (7, 0), (8, 0)
 """Compute capabilities from which PyTorch chooses other attention kernels; a dry run is made for one of them."""
 PROMPT = "A lighthouse on a cliff above a stormy sea at dusk, waves breaking on the rocks below, oil on canvas"
 """The prompt of a call that names none: of usual length."""
+NO_SWITCHES: Mapping[str, Switch] = MappingProxyType({})
 KERNELS = "cuda"
 """The kind of device whose kernels a dry run assumes."""
 
@@ -77,8 +79,11 @@ def facts(
     dtype: str | None = None,
     cache: bool = True,
     progress: Progress | None = None,
+    switches: Mapping[str, Switch] = NO_SWITCHES,
 ) -> Facts:
     """Everything measured: the machine, and the model and dry run of `call`, from the cache where they are known.
+
+    `switches` do the ways to call denoisers that the dry run follows besides, by name.
 
     Only named and saved models are cached: a live pipeline may change between two calls. A source or a machine that
     does not exist is found before torch is imported.
@@ -87,18 +92,24 @@ def facts(
     here = machine(target)
     if here.gpu is None:
         raise NoGpu("No GPU is visible here to plan for.")
-    name = _key(source, call, dtype, _capability(here)) if cache else None
+    name = _key(source, call, dtype, _capability(here), sorted(switches)) if cache else None
     known = store.load(name) if name else None
     if known is None:
         with libraries_quiet():
-            known = _measured(source, call, dtype, _capability(here), progress)
+            known = _measured(source, call, dtype, _capability(here), progress=progress, switches=switches)
         if name:
             store.save(name, *known)
     return Facts(here, *known)
 
 
 def _measured(
-    source: Any, call: Mapping[str, Any], dtype: str | None, capability: tuple[int, int], progress: Progress | None
+    source: Any,
+    call: Mapping[str, Any],
+    dtype: str | None,
+    capability: tuple[int, int],
+    *,
+    progress: Progress | None,
+    switches: Mapping[str, Switch],
 ) -> tuple[Model, Trace]:
     from memplan.probes.pipeline import measure
     from memplan.probes.trace import check, dry_run
@@ -109,7 +120,7 @@ def _measured(
     arguments = _arguments(twin, call)
     check(twin.pipe, arguments)
     model = measure(twin.pipe, twin.name, twin.source, twin.files, twin.cast)
-    return model, dry_run(twin, arguments, KERNELS, progress, capability)
+    return model, dry_run(twin, arguments, KERNELS, progress, capability, switches=switches)
 
 
 def _capability(here: Machine) -> tuple[int, int]:
@@ -128,14 +139,20 @@ def _arguments(twin: "Twin", call: Mapping[str, Any]) -> dict[str, Any]:
     return {**prompt, **twin.call, **given}
 
 
-def _key(source: Any, call: Mapping[str, Any], dtype: str | None, capability: tuple[int, int] = NEWER) -> str | None:
+def _key(
+    source: Any,
+    call: Mapping[str, Any],
+    dtype: str | None,
+    capability: tuple[int, int] = NEWER,
+    ways: Sequence[str] = (),
+) -> str | None:
     """The cache's name for these facts, or None where they can't be kept."""
     if not isinstance(source, str | Path) or not all(_plain(value) for value in call.values()):
         return None
     content = identity(source)
     versions = {library: version(library) for library in LIBRARIES}
     place = {"source": str(source), "content": content, "files": _files(call)}
-    kernels = {"kernels": KERNELS, "capability": capability}
+    kernels = {"kernels": KERNELS, "capability": capability, "ways": list(ways)}
     return store.key({**place, "call": dict(call), "dtype": dtype, **kernels, "program": _program(), **versions})
 
 
@@ -195,7 +212,8 @@ def price(
     for text in plan:
         if isinstance(text, str):
             check_names(text)
-    measured = facts(source, call, target=target, dtype=dtype, cache=cache, progress=progress)
+    asked = switches(plan)
+    measured = facts(source, call, target=target, dtype=dtype, cache=cache, progress=progress, switches=asked)
     chosen = (parse_plan(s, measured) if isinstance(s, str) else (s,) for s in plan)
     return planner.seated(measured, [strategy for part in chosen for strategy in part])
 

@@ -17,6 +17,7 @@ from memplan.facts.model import Group as Group
 from memplan.facts.model import Grouping as Grouping
 from memplan.facts.model import Model as Model
 from memplan.facts.model import Weight as Weight
+from memplan.facts.trace import COMPUTED as COMPUTED
 from memplan.facts.trace import IN_SLICES as IN_SLICES
 from memplan.facts.trace import SLICED as SLICED
 from memplan.facts.trace import TEXT_ENCODING as TEXT_ENCODING

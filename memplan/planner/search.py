@@ -103,9 +103,9 @@ def _willing(facts: Facts, catalogue: Sequence[type[Strategy]], dropped: list[Dr
     for kind in catalogue:
         for variant in kind.variants(facts):
             refusal = variant.refuses(Run(facts))
-            beaten = f"{kind.beaten_by} needs no more of anything; name {kind.name} to have it"
-            if refusal or kind.beaten_by:
-                dropped.append(Dropped(str(variant), refusal or beaten))
+            why = kind.opt_in or (f"{kind.beaten_by} needs no more of anything" if kind.beaten_by else "")
+            if refusal or why:
+                dropped.append(Dropped(str(variant), refusal or f"{why}; name {kind.name} to have it"))
             else:
                 yield variant
 

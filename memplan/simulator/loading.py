@@ -9,7 +9,7 @@ from memplan.simulator.bill import Memory, Peak
 from memplan.simulator.device import context
 from memplan.simulator.formats import FORMATS
 from memplan.simulator.host import LIBRARIES, placed
-from memplan.simulator.weights import blocks, sizes
+from memplan.simulator.weights import blocks, changed, sizes
 
 PHASE = "loading"
 
@@ -71,7 +71,7 @@ def _converted(component: Component, stored: Stored, there: bool) -> _Converted:
     form, table = FORMATS.get(stored.format or ""), sizes(component, stored)
     held = highest = _anonymous(component)
     device = 0
-    for number in component.matrices(stored.spared) if form else component.cast:
+    for number in changed(component, stored):
         weight, result = component.weights[number], table[number]
         making = form.making(weight, there) if form else result
         highest = max(highest, held + (making if there else result))

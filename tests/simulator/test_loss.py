@@ -12,8 +12,8 @@ NEAR = "near-lossless"
 
 @pytest.mark.parametrize("dtype", WEIGHT_ERROR)
 def test_weight_error_is_that_of_gaussian_weights(dtype: str) -> None:
-    weights = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
-    stored = weights.to(getattr(torch, dtype)).float()
+    weights = torch.randn(1_000_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    stored = weights.to(getattr(torch, dtype)).double()
     error = ((stored - weights).square().mean() / weights.square().mean()).sqrt()
     assert float(error) == pytest.approx(WEIGHT_ERROR[dtype], rel=0.01)
 
