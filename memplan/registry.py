@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
 from importlib.metadata import entry_points
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
+from urllib.parse import unquote
 
 from memplan.errors import BadInput, MemplanError
 from memplan.facts import Component, Facts
-from memplan.strategy import Strategy, Switch
+from memplan.strategy import SEPARATOR, Strategy, Switch
 
 DOOR = "memplan.strategies"
 """The entry-point group. An entry point loads a strategy class, or a tuple of them."""
@@ -59,19 +60,18 @@ def parse(text: str, facts: Facts) -> Strategy:
     What is left out is read from `facts`: the component is the denoiser unless the strategy has one of its own.
     Raises BadInput, which lists what there is.
     """
-    cls, settings = _typed(text)
+    cls, settings = _as_given(text)
+    settings = {**_assumed(cls, settings.get("component"), facts), **settings}
     for field in _fields(cls):
         if field.name not in settings:
-            settings |= _found(field, facts)
-    named = next((c for c in facts.model.components if c.name == settings.get("component")), None)
-    settings = {**(cls.measured(named) if named else {}), **settings}
+            raise BadInput(f"the setting {field.name} must be given, as in {cls.name}:{field.name}=…")
     for component in (settings.get("component"), *settings.get("components", ())):
         if component is not None:
             _check(component, [c.name for c in facts.model.components], "component", facts.model.name)
     return cls(**settings)
 
 
-def _typed(text: str) -> tuple[type[Strategy], dict[str, Any]]:
+def _as_given(text: str) -> tuple[type[Strategy], dict[str, Any]]:
     """The strategy class that `text` names, and the settings given there."""
     name, _, rest = (part.strip() for part in text.partition(":"))
     cls = _named(name)
@@ -88,14 +88,39 @@ def switches(plan: Iterable[str | Strategy]) -> dict[str, Switch]:
     """The ways to call components that a dry run has to follow for the strategies of `plan`. Raises BadInput."""
     found: dict[str, Switch] = {}
     for part in plan:
-        named = [_typed(t) for w in _parts(part) for t in _by_component(w)] if isinstance(part, str) else [_given(part)]
+        named = [_as_given(t) for w in _parts(part) for t in _by_component(w)] if isinstance(part, str) else [_of(part)]
         for cls, settings in named:
             found |= cls.switches(settings)
     return found
 
 
-def _given(strategy: Strategy) -> tuple[type[Strategy], dict[str, Any]]:
+def _of(strategy: Strategy) -> tuple[type[Strategy], dict[str, Any]]:
     return type(strategy), {field.name: getattr(strategy, field.name) for field in _fields(type(strategy))}
+
+
+def typed(strategy: Strategy, facts: Facts) -> str:
+    """`parse` undone: name, component, and every setting that `parse` would not find by itself."""
+    return strategy.typed(given(strategy, facts))
+
+
+def given(strategy: Strategy, facts: Facts) -> dict[str, Any]:
+    """The settings of `strategy`, its component among them, that are neither defaults nor read from `facts`."""
+    cls, every = type(strategy), {field.name: getattr(strategy, field.name) for field in _fields(type(strategy))}
+    assumed = _assumed(cls, every.get("component"), facts)
+    return {name: value for name, value in every.items() if name not in assumed or assumed[name] != value}
+
+
+def _assumed(cls: type[Strategy], component: str | None, facts: Facts) -> dict[str, Any]:
+    """The settings that nobody needs to give, where `component` is given: defaults, and what is read from `facts`."""
+    found = {f.name: f.default_factory() for f in _fields(cls) if f.default_factory is not MISSING}
+    found |= {f.name: f.default for f in _fields(cls) if f.default is not MISSING}
+    names, every = {f.name for f in _fields(cls)}, {part.name: part for part in facts.model.components}
+    if "components" in names:
+        found["components"] = tuple(every)
+    if "component" in names - found.keys() and component is None:
+        found["component"] = denoiser(facts).name
+    named = component or found.get("component")
+    return found | dict(cls.measured(every[named]) if named in every else {})
 
 
 def parse_plan(text: str, facts: Facts) -> tuple[Strategy, ...]:
@@ -156,29 +181,20 @@ def _value(cls: type[Strategy], key: str, text: str) -> Any:
 
 
 def _read(kind: Any, text: str) -> Any:
-    """`text` as a bool, int, float, None, tuple ("a+b") or str. Raises ValueError or KeyError."""
+    """`text` as a bool, int, float, None, tuple ("a/b") or str. Raises ValueError or KeyError."""
     if kind is bool:
         return WORDS[text.lower()]
     if kind is type(None):
         return {"none": None}[text.lower()]
     if kind in (int, float):
         return kind(text)
-    return tuple(filter(None, text.split("+"))) if get_args(kind) else text
+    if get_origin(kind) is tuple:
+        return tuple(_read(get_args(kind)[0], part) for part in map(str.strip, text.split(SEPARATOR)) if part)
+    return unquote(text)
 
 
 def _kind(kind: Any) -> str:
     return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
-
-
-def _found(field: Field[Any], facts: Facts) -> dict[str, Any]:
-    """The setting as the facts have it, where they do."""
-    if field.default is not MISSING or field.default_factory is not MISSING:
-        return {}
-    if field.name == "component":
-        return {"component": denoiser(facts).name}
-    if field.name == "components":
-        return {"components": tuple(component.name for component in facts.model.components)}
-    raise BadInput(f"the setting {field.name} must be given, as in name:{field.name}=…")
 
 
 def denoiser(facts: Facts) -> Component:

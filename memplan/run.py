@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Self
 
-from memplan.facts import Facts
+from memplan.facts import Component, Facts
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,21 @@ class Stored:
     """How a component's weights are stored: as loaded, or in a `format`.
 
     A float8 dtype of torch is the format of the weights that `Component.cast` names; one of a quantizer is that of
-    linear layers' matrices, but for those of modules that `spared` names. With `original` host memory keeps them too.
-    `breaks` holds (technique, sentence) for what the format excludes. `recast` names weights that have another dtype,
-    each with that dtype.
+    linear layers' matrices, but for those of modules that `spared` names, and those whose columns and rows are no
+    multiples of `sides`. With `original` host memory keeps them too. `breaks` holds (technique, sentence) for what the
+    format excludes. `recast` names weights that have another dtype, each with that dtype.
     """
 
     format: str | None = None
     spared: tuple[str, ...] = ()
     original: bool = False
     breaks: tuple[tuple[str, str], ...] = ()
+    sides: tuple[int, int] = (1, 1)
     recast: tuple[tuple[str, str], ...] = ()
+
+    def matrices(self, component: Component) -> tuple[int, ...]:
+        """The weights of `component` that a quantizer's format converts, by number."""
+        return component.matrices(self.spared, self.sides)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, ClassVar, Self
+from urllib.parse import quote
 
 from memplan.errors import BadInput
 from memplan.facts import Component, Facts
@@ -39,6 +40,22 @@ class Config:
 
     imports: tuple[str, ...]
     value: str
+
+
+SEPARATOR = "/"
+"""Stands between the parts of a setting that has several, as in "spare=wo/proj_out"."""
+
+
+def written(value: Any, special: str = "%,") -> str:
+    """A setting as people type it: "true", "3", "none", text, or several of them.
+
+    What has a meaning in a plan is escaped as in a URL: "%2C" for a comma, "%20" for a space.
+    """
+    if isinstance(value, tuple):
+        return SEPARATOR.join(written(part, special + SEPARATOR) for part in value)
+    if isinstance(value, str):
+        return "".join(quote(c, safe="") if c in special or c.isspace() else c for c in value)
+    return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
 class Strategy(ABC):
@@ -83,13 +100,14 @@ class Strategy(ABC):
         return self.irreversible
 
     def __str__(self) -> str:
-        """As people type it: name, component and every setting that is not the default."""
+        """As people type it: name, component and every setting that is not the default, but not all components."""
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}  # type: ignore[arg-type]
-        component = given.pop("component", None)
-        settings = [str(component)] if component else []
-        plain = {key: value for key, value in given.items() if isinstance(value, str | int | float)}
-        settings += [f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in plain.items()]
-        return ":".join(filter(None, (self.name, ",".join(settings))))
+        return self.typed({name: value for name, value in given.items() if name != "components"})
+
+    def typed(self, settings: Mapping[str, Any]) -> str:
+        """As people type it with these settings, the component among them."""
+        words = (written(v) if name == "component" else f"{name}={written(v)}" for name, v in settings.items())
+        return ":".join(filter(None, (self.name, ",".join(words))))
 
     def refuses(self, run: Run) -> str | None:
         """One sentence that says why it can't join this run, or None when it can."""

@@ -53,7 +53,8 @@ def _hook() -> Any:
             def fit(x: Any) -> Any:
                 return x.to(weights[0].dtype) if torch.is_tensor(x) and x.is_floating_point() else x
 
-            result = self.fn_ref.original_forward(*map(fit, args), **{key: fit(x) for key, x in kwargs.items()})
+            reference: Any = self.fn_ref
+            result = reference.original_forward(*map(fit, args), **{key: fit(x) for key, x in kwargs.items()})
             is_norm = all(weight.dim() == 1 for weight in weights)
             return result.to((*args, *kwargs.values())[0].dtype) if is_norm else result
 

@@ -34,6 +34,8 @@ class Quantization(Strategy):
 
     needs: ClassVar[Needs]
     lookup: ClassVar[str]
+    sides: ClassVar[tuple[int, int]] = (1, 1)
+    """The library converts a matrix whose columns and rows are multiples of these."""
     breaks: ClassVar[tuple[tuple[str, str], ...]] = ()
     irreversible: ClassVar[str | None] = (
         "quantizing gives up the original weights: keep them with keep_original=true, or reload the component with "
@@ -83,13 +85,18 @@ class Quantization(Strategy):
             return f"{component.class_name} needs {', '.join(missing)} as it is: name it in spare"
         if not component.matrices(self.spare):
             return f"{self.name} would spare every linear layer of {component.class_name}"
-        return None
+        return None if component.matrices(self.spare, self.sides) else self._leaves_all(component)
+
+    def _leaves_all(self, component: Component) -> str:
+        named = zip(("columns", "rows"), self.sides, strict=True)
+        taken = " and ".join(f"{side} are a multiple of {multiple}" for side, multiple in named if multiple > 1)
+        return f"{self.name} would leave every linear layer of {component.class_name}: it takes weights whose {taken}"
 
     def redraw(self, run: Run) -> Run:
         """The matrices of linear layers are stored in this format."""
         kind = run.facts.model.component(self.component).class_name
         broken = tuple((technique, sentence.format(kind=kind)) for technique, sentence in self.breaks)
-        return run.store(self.component, Stored(self.format, self.spare, self.keep_original, broken))
+        return run.store(self.component, Stored(self.format, self.spare, self.keep_original, broken, self.sides))
 
     # ---- at loading -------------------------------------------------------------------------------------------------
     @abstractmethod
@@ -114,7 +121,7 @@ class Quantization(Strategy):
         part = getattr(pipe, self.component)
         self._check(part)
         with ExitStack() as originals:
-            for path, layer in layers(part, self.spare):
+            for path, layer in layers(part, self.spare, self.sides):
                 if self.keep_original:
                     originals.callback(_kept(part, path, layer))
                     layer._parameters["weight"] = _alias(layer._parameters["weight"])
@@ -125,7 +132,7 @@ class Quantization(Strategy):
     def _check(self, part: Any) -> None:
         import torch
 
-        found = layers(part, self.spare)
+        found = layers(part, self.spare, self.sides)
         if not found:
             raise BadInput(f"{self.component} has no linear layer that {self.name} could convert")
         kind = next((type(layer.weight) for _, layer in found if type(layer.weight) is not torch.nn.Parameter), None)
@@ -135,14 +142,18 @@ class Quantization(Strategy):
             raise BadInput(f"{self.component} has a LoRA: fuse or unload it, quantize, and load it again")
 
 
-def layers(part: Any, spare: tuple[str, ...]) -> list[tuple[str, Any]]:
-    """Path and layer of each linear layer of `part` that is not in a module named in `spare`, nor shares its weight."""
+def layers(part: Any, spare: tuple[str, ...], sides: tuple[int, int] = (1, 1)) -> list[tuple[str, Any]]:
+    """Path and layer of each linear layer of `part` that is converted.
+
+    It is in no module named in `spare`, shares its weight with none, and its columns and rows are multiples of `sides`.
+    """
     import torch
 
-    names = [f".{name}." for name in spare]
+    names, (columns, rows) = [f".{name}." for name in spare], sides
     holders = Counter(id(weight) for module in part.modules() for weight in module._parameters.values())
     linear = ((path, layer) for path, layer in part.named_modules() if isinstance(layer, torch.nn.Linear))
-    found = ((path, layer) for path, layer in linear if holders[id(layer.weight)] == 1)
+    own = ((path, layer) for path, layer in linear if holders[id(layer.weight)] == 1)
+    found = ((path, layer) for path, layer in own if not (layer.in_features % columns or layer.out_features % rows))
     return [(path, layer) for path, layer in found if not any(name in f".{path}." for name in names)]
 
 

@@ -2,10 +2,8 @@
 
 import re
 
-from memplan.facts import Component
+from memplan.facts import BY_WEIGHT, Component
 
-BY_MODULE, BY_WEIGHT = "modules", "weights"
-"""By which path a library looks up what it leaves: that of a layer, or of its weight."""
 BOUNDARY = r"(?:(?<=\.)|(?=\.|$))"
 
 

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from memplan.facts import Component
+from memplan.facts import BY_WEIGHT, Component
 from memplan.strategy import Config
 
 from ._needs import Needs
 from ._quantization import Quantization, selection
-from ._skipping import BY_WEIGHT
 
 VERSION = "0.16"
 """The first whose int8 and float8 weights keep a scale for each row as this planner reckons."""

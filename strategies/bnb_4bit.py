@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from memplan.facts import Component
+from memplan.facts import BY_MODULE, Component
 from memplan.run import Run
 from memplan.strategy import Config
 
 from ._bnb import bnb_config
 from ._needs import Needs
 from ._quantization import Quantization, selection
-from ._skipping import BY_MODULE
 
 TYPES = ("nf4", "fp4")
 

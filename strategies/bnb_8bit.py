@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from memplan.facts import Component
+from memplan.facts import BY_MODULE, Component
 from memplan.strategy import Config
 
 from ._bnb import bnb_config
 from ._needs import Needs
 from ._quantization import Quantization, selection
-from ._skipping import BY_MODULE
 
 THRESHOLD = 6.0
 """Columns of the input with a larger value are computed in half precision: the library's default for models."""

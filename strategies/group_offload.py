@@ -114,7 +114,7 @@ class GroupOffload(Strategy):
         methods = {call.method for call in run.facts.trace.calls if call.component == self.component}
         if methods and "forward" not in methods:
             return f"{self.component} is never called as forward(), from which the library learns what to copy ahead"
-        return None
+        return run.lack(self.component, "stream")
 
     def redraw(self, run: Run) -> Run:
         """The component comes in groups."""

@@ -21,7 +21,7 @@ class Int4WeightOnly(Torchao):
     It costs precision, more than bnb_4bit, and its kernel is made for few rows: those of a text encoder rather than the
     thousands of a denoiser.
 
-    Traps: bfloat16 alone; packing needs the CUDA device; it cannot be offloaded in groups.
+    Traps: bfloat16 alone; packing needs the CUDA device; offloaded in groups it cannot be streamed.
     """
 
     name: ClassVar[str] = "int4_weight_only"
@@ -29,8 +29,9 @@ class Int4WeightOnly(Torchao):
     needs: ClassVar[Needs] = Needs("torchao", VERSION, ("cuda",), (8, 0))
     breaks: ClassVar[tuple[tuple[str, str], ...]] = (
         *Torchao.breaks,
-        ("group_offload", "{kind}: torchao's Int4TilePackedTo4dTensor cannot be pinned"),
+        ("stream", "{kind}: torchao's Int4TilePackedTo4dTensor cannot be pinned"),
     )
+    sides: ClassVar[tuple[int, int]] = (128, 1)
     config_class: ClassVar[str] = "Int4WeightOnlyConfig"
     arguments: ClassVar[Mapping[str, Any]] = MappingProxyType({"int4_packing_format": "tile_packed_to_4d"})
 

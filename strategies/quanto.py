@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from memplan.facts import Component
+from memplan.facts import BY_MODULE, Component
 from memplan.run import Run
 from memplan.strategy import Config
 
 from ._needs import Needs
 from ._quantization import Quantization, selection
-from ._skipping import BY_MODULE
 
 TYPES = ("int8", "float8")
 

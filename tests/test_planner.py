@@ -53,7 +53,7 @@ def safe(plan: Plan) -> bool:
 
 def every_plan(facts: Facts) -> list[Plan]:
     """Every combination of the variants that are weighed here, each component placed."""
-    weighed = [kind for kind in strategies() if not (kind.beaten_by or kind.last_resort)]
+    weighed = [kind for kind in strategies() if not (kind.beaten_by or kind.last_resort or kind.opt_in)]
     variants = [s for kind in weighed for s in kind.variants(facts) if not s.refuses(Run(facts))]
     shared = [(s,) for s in variants if len(s.seats) > 1]
     names = [c.name for c in facts.model.components]

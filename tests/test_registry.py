@@ -1,8 +1,11 @@
 """The strategies that are installed, and what people type to name one."""
 
 import sys
+from collections.abc import Iterator
+from dataclasses import fields, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,8 +13,17 @@ from memplan import registry
 from memplan.errors import BadInput, MemplanError
 from memplan.faces.report.label import label
 from memplan.facts import Facts
-from memplan.registry import check_names, parse, parse_plan
-from memplan.strategies import STRATEGIES, GroupOffload, LayerwiseCasting, ModelOffload, OnGpu, VaeTiling
+from memplan.registry import check_names, parse, parse_plan, typed
+from memplan.strategies import (
+    STRATEGIES,
+    Bnb4bit,
+    GroupOffload,
+    LayerwiseCasting,
+    ModelOffload,
+    OnGpu,
+    VaeSlicing,
+    VaeTiling,
+)
 from tests.measured_facts import facts_of
 from tests.pipelines import build
 
@@ -94,9 +106,44 @@ def test_a_plan_is_typed_as_one_text(flux: Facts) -> None:
 
 
 def test_the_plan_that_does_nothing_can_be_typed(flux: Facts) -> None:
-    shown = label(())
+    shown = label((), flux)
     check_names(shown)
     assert parse_plan(shown, flux) == ()
+
+
+ODD = ("a, b", "x/y", "50%", " + ", "^(norm|proj)\\.\\d+$", "a=b", "größe", "%2C", "tab\t", "two  spaces", "+")
+"""Names and patterns with what has a meaning in a plan."""
+TUPLES = ((), ("wo",), ("blocks.0", "proj_out"), ODD)
+
+
+def with_tuples(strategy: Any) -> Iterator[Any]:
+    """The same with other values of each setting that holds several, or text."""
+    yield strategy
+    for field in fields(strategy):
+        if field.name in ("spare", "skip"):
+            yield from (replace(strategy, **{field.name: value}) for value in TUPLES)
+        elif field.name in ("disk", "modules"):
+            yield from (replace(strategy, **{field.name: value}) for value in ODD)
+
+
+@pytest.mark.parametrize("cls", STRATEGIES, ids=lambda cls: cls.name)
+def test_a_label_is_read_as_the_same_plan(cls: Any, flux: Facts) -> None:
+    found = [other for variant in cls.variants(flux) for other in with_tuples(variant)]
+    for strategy in found:
+        assert parse(typed(strategy, flux), flux) == strategy
+        expected = () if strategy.name == "on_gpu" else (strategy,)
+        assert parse_plan(label([strategy], flux), flux) == expected
+        assert parse_plan(label([strategy, VaeSlicing("vae")], flux), flux) == (*expected, VaeSlicing("vae"))
+    assert found or cls.name in ("set_aside", "attention_slicing")
+
+
+def test_what_a_library_spares_is_left_out_and_what_it_does_not_is_said(flux: Facts) -> None:
+    both = [Bnb4bit("text_encoder_2", spare=("wo",)), Bnb4bit("transformer")]
+    assert label(both, flux) == "bnb_4bit:text_encoder_2,transformer"
+    assert label([Bnb4bit("text_encoder_2")], flux) == "bnb_4bit:text_encoder_2,spare="
+    some = Bnb4bit("text_encoder_2", spare=("wo", "block.0"))
+    assert label([some], flux) == "bnb_4bit:text_encoder_2,spare=wo/block.0" == str(some)
+    assert parse("bnb_4bit:text_encoder_2, spare = wo / block.0", flux) == some
 
 
 def test_what_is_shown_can_be_typed(flux: Facts) -> None:

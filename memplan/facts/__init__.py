@@ -10,6 +10,8 @@ from memplan.facts.caveats import caveats
 from memplan.facts.machine import Gpu as Gpu
 from memplan.facts.machine import Host as Host
 from memplan.facts.machine import Machine as Machine
+from memplan.facts.model import BY_MODULE as BY_MODULE
+from memplan.facts.model import BY_WEIGHT as BY_WEIGHT
 from memplan.facts.model import ITEM_SIZE as ITEM_SIZE
 from memplan.facts.model import SEQUENTIAL as SEQUENTIAL
 from memplan.facts.model import Component as Component

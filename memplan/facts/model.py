@@ -52,6 +52,10 @@ class Group:
     streamed: bool = True
 
 
+BY_MODULE, BY_WEIGHT = "modules", "weights"
+"""How transformers' quantizers look up what to leave: by the path of a layer, or of its weight. bitsandbytes' and
+quanto's do the first, torchao's the second, so that T5's `wo` is spared by the one and converted by the other."""
+
 SEQUENTIAL = "sequential"
 """The level at which every module that owns weights is a group: accelerate's."""
 
@@ -75,7 +79,7 @@ class Component:
 
     `cast` indexes the weights that layerwise casting stores in fp8 by the library's own skip rules; `groupings` are
     the offload groups it forms; `lacks` holds (technique, sentence) for what the library refuses for this class.
-    `spared` holds, for each quantizer, the modules that its own rules leave as they are, where they have linear layers.
+    `spared` holds, BY_MODULE and BY_WEIGHT, what quantizers' own rules leave: modules that are or have linear layers.
     `file` is the checkpoint of one file that it is loaded from; "" where that is the pipeline's own place. `mapped`
     weights are read from their files as they are; others are made anew as they are loaded, in another dtype.
     """
@@ -121,12 +125,13 @@ class Component:
             table[w.dtype] = table.get(w.dtype, 0) + w.nbytes
         return table
 
-    def matrices(self, spared: tuple[str, ...] = ()) -> tuple[int, ...]:
+    def matrices(self, spared: tuple[str, ...] = (), sides: tuple[int, int] = (1, 1)) -> tuple[int, ...]:
         """The weights of linear layers by number, but for those of, or inside, modules that `spared` names.
 
-        A name stands for each module whose path has it as a whole part, or several parts: "wo", "blocks.0".
+        A name stands for each module whose path has it as a whole part, or several parts: "wo", "blocks.0". Of `sides`
+        columns and rows must be multiples.
         """
-        return _matrices(self, spared)
+        return _matrices(self, spared, sides)
 
     def grouping(self, level: str, blocks: int | None = None, modules: str = "") -> Grouping | None:
         """The grouping of that setting, or None where the library forms none."""
@@ -158,10 +163,11 @@ class Component:
 
 
 @lru_cache(maxsize=1024)
-def _matrices(component: Component, spared: tuple[str, ...]) -> tuple[int, ...]:
-    names = tuple(f".{name}." for name in spared)
-    linear = ((number, f".{weight.module}.") for number, weight in enumerate(component.weights) if weight.columns)
-    return tuple(number for number, path in linear if not any(name in path for name in names))
+def _matrices(component: Component, spared: tuple[str, ...], sides: tuple[int, int]) -> tuple[int, ...]:
+    names, (columns, rows) = tuple(f".{name}." for name in spared), sides
+    linear = ((number, weight) for number, weight in enumerate(component.weights) if weight.columns)
+    fitting = ((n, f".{w.module}.") for n, w in linear if not (w.columns % columns or w.numel // w.columns % rows))
+    return tuple(number for number, path in fitting if not any(name in path for name in names))
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,6 +43,11 @@ def placed(component: Component, placement: Placement, stored: Stored) -> HostMe
     return _streamed(component, placement, stored, size)
 
 
+def pins_at_once(placement: Placement) -> bool:
+    """Whether weights are pinned when they are placed, and not for each transfer anew."""
+    return isinstance(placement, InGroups) and placement.stream and not placement.low_cpu_mem
+
+
 def _streamed(component: Component, placement: InGroups, stored: Stored, size: int) -> HostMemory:
     """Stream mode pins each tensor by itself, all of them for good, or with `low_cpu_mem` two groups at a time."""
     grouping = component.grouping(placement.level, placement.blocks)

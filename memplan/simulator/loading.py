@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from memplan.facts import Component
-from memplan.run import Resident, Run, Stored
-from memplan.simulator.bill import Memory, Peak
+from memplan.run import Placement, Resident, Run, Stored
+from memplan.simulator.bill import HostMemory, Memory, Peak
 from memplan.simulator.device import context
 from memplan.simulator.formats import FORMATS
-from memplan.simulator.host import LIBRARIES, placed
-from memplan.simulator.weights import blocks, changed, sizes
+from memplan.simulator.host import LIBRARIES, pins_at_once, placed
+from memplan.simulator.weights import blocks, changed, originals, sizes
 
 PHASE = "loading"
 
@@ -18,7 +18,8 @@ def loading(run: Run) -> Peak:
     """The highest moment of loading and applying, of the host and of the device; they need not be the same.
 
     Weights that are mapped from their files in the right dtype take none of the host's memory. Then formats are
-    converted, component by component and layer by layer: the results are ordinary memory until they are placed.
+    converted, component by component and layer by layer: the results are ordinary memory until they are placed. Last
+    components are placed one after the other: what streams pin stays pinned while the next ones are.
     """
     gpu = run.facts.machine.gpu
     there = gpu is not None and gpu.kind == "cpu"
@@ -30,13 +31,27 @@ def loading(run: Run) -> Peak:
         host, making = max(host, _with(held, name, done.highest)), max(making, done.device)
         held[name] = done.after
     for name, part in parts.items():
-        placement = run.placement(name)
-        host = max(host, _with(held, name, placed(part, placement, run.stored(name)).peak))
-        held[name] = 0 if isinstance(placement, Resident) and not there else held[name]
+        own = _placed(part, run.placement(name), run.stored(name), held[name], there)
+        host = max(host, _with(held, name, own.peak))
+        held[name] = own.steady
     moved = [blocks(part, run.stored(name)) for name, part in parts.items() if _resident(run, name) and not there]
     weights, reserved = sum(allocated for allocated, _ in moved), sum(segments for _, segments in moved)
     memory = Memory(max(weights, making), max(reserved, making), max(reserved, making) + context(gpu))
     return Peak(PHASE, "", memory, weights, max(making - weights, 0), 0, "", "", host)
+
+
+def _placed(component: Component, placement: Placement, stored: Stored, held: int, there: bool) -> HostMemory:
+    """Host memory of a component that `held` so much while it is placed, and after that.
+
+    Originals that are kept stay where they were loaded. With `low_cpu_mem` nothing is pinned before the first call.
+    """
+    own = placed(component, placement, stored)
+    kept = 0 if component.mapped else originals(component, stored)
+    if isinstance(placement, Resident):
+        return HostMemory(held if there else kept, held, 0)
+    if not pins_at_once(placement):
+        return HostMemory(held, own.steady - own.pinned + kept, 0)
+    return HostMemory(own.steady + kept, own.peak + kept, own.pinned)
 
 
 def _resident(run: Run, name: str) -> bool:

@@ -26,7 +26,7 @@ def tensors(component: Component, stored: Stored) -> tuple[tuple[int, ...], ...]
 def changed(component: Component, stored: Stored) -> tuple[int, ...]:
     """The weights of `component` that are `stored` otherwise than as loaded, by number."""
     if stored.format in FORMATS:
-        return component.matrices(stored.spared)
+        return stored.matrices(component)
     names = dict(stored.recast)
     return component.cast if stored.format else tuple(i for i, w in enumerate(component.weights) if w.name in names)
 
@@ -90,13 +90,13 @@ def works(component: Component, stored: Stored, call: Call) -> dict[str, Work]:
     if form is None:
         return {}
     table, rows = sizes(component, stored), dict(zip(call.modules, call.rows, strict=False))
-    biased = {w.module for w in component.weights if w.name.endswith("bias")}
+    biases = {w.module for w in component.weights if w.name.endswith("bias")}
     found: dict[str, Work] = {}
-    for i in component.matrices(stored.spared):
+    for i in stored.matrices(component):
         weight = component.weights[i]
         if rows.get(weight.module):
-            features, item = weight.numel // weight.columns, ITEM_SIZE[weight.dtype]
-            leaf = Leaf(rows[weight.module], weight.columns, features, item, weight.module in biased)
+            features, biased = weight.numel // weight.columns, weight.module in biases
+            leaf = Leaf(rows[weight.module], weight.columns, features, weight.dtype, biased)
             held = form.held(leaf)
             found[weight.module] = Work(held, table[i] + 2 * weight.nbytes if form.dequantizes else 2 * held)
     return found
@@ -104,7 +104,7 @@ def works(component: Component, stored: Stored, call: Call) -> dict[str, Work]:
 
 @lru_cache(maxsize=256)
 def originals(component: Component, stored: Stored) -> int:
-    """Bytes of the original weights that host memory keeps."""
+    """Bytes of the original weights that host memory keeps: those of the ones that were converted."""
     return sum(component.weights[i].nbytes for i in changed(component, stored)) if stored.original else 0
 
 

@@ -86,7 +86,7 @@ def _converted(component: Component, run: Run) -> Iterator[tuple[int, tuple[int,
     """Number and stored tensors of each weight that is quantized."""
     stored = run.stored(component.name)
     table = tensors(component, stored)
-    for number in component.matrices(stored.spared) if stored.format in FORMATS else ():
+    for number in stored.matrices(component) if stored.format in FORMATS else ():
         yield number, table[number]
 
 

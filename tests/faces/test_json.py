@@ -7,7 +7,7 @@ from memplan.faces.nearest import Nearest
 from memplan.faces.report import json as report
 from memplan.facts import GIB
 from memplan.planner import PREFERENCES, draw
-from memplan.registry import parse
+from memplan.registry import parse, typed
 from tests.faces import small
 
 PLAN = {
@@ -47,7 +47,7 @@ def test_sizes_are_bytes_of_the_bill() -> None:
 def test_strategies_can_be_typed_again() -> None:
     facts = small.facts()
     for plan in answer(everything=True)["plans"]:
-        assert [str(parse(text, facts)) for text in plan["strategies"]] == plan["strategies"]
+        assert [typed(parse(text, facts), facts) for text in plan["strategies"]] == plan["strategies"]
 
 
 def test_every_plan_has_a_reason() -> None:

@@ -147,13 +147,14 @@ def test_a_model_is_shown_by_component() -> None:
 
 # ---- labels and lines ------------------------------------------------------------------------------------------------
 def test_labels_leave_out_what_stays_on_the_gpu() -> None:
-    assert label(EVERY) == label(()) == "everything on the GPU"
-    assert label([GroupOffload("transformer"), *EVERY]) == "group_offload:transformer"
+    facts = small.facts()
+    assert label(EVERY, facts) == label((), facts) == "everything on the GPU"
+    assert label([GroupOffload("transformer"), *EVERY], facts) == "group_offload:transformer"
 
 
 def test_labels_name_a_technique_once_for_all_components() -> None:
     plan = [LayerwiseCasting("a"), LayerwiseCasting("b"), GroupOffload("a", stream=True), GroupOffload("b")]
-    assert label(plan) == "layerwise_casting:a,b + group_offload:a,stream=true + group_offload:b"
+    assert label(plan, small.facts()) == "layerwise_casting:a,b + group_offload:a,stream=true + group_offload:b"
 
 
 def test_labels_can_be_typed() -> None:
@@ -161,12 +162,12 @@ def test_labels_can_be_typed() -> None:
     assert len(found.front) > 10
     for plan in found.front:
         shown = [s for s in plan.strategies if not isinstance(s, OnGpu)]
-        assert not shown or set(parse_plan(label(plan.strategies), found.facts)) == set(shown)
+        assert not shown or set(parse_plan(label(plan.strategies, found.facts), found.facts)) == set(shown)
 
 
 def test_a_pick_says_what_cannot_be_undone() -> None:
     found = small.found(5, ram=2.6)
-    casting = {label(p.strategies) for _, p in found.picks if "layerwise_casting" in str(p)}
+    casting = {label(p.strategies, found.facts) for _, p in found.picks if "layerwise_casting" in str(p)}
     text = " ".join(table.recommendation(found).split())
     assert text.count("layerwise_casting can't be undone; float8 storage loses bits") == len(casting) > 0
 

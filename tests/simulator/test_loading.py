@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from memplan.facts import MIB, Component, Facts, Machine, Model, Trace, Weight
-from memplan.run import OnCall, Run, Stored
+from memplan.facts import MIB, Component, Facts, Group, Grouping, Machine, Model, Trace, Weight
+from memplan.run import InGroups, OnCall, Run, Stored
 from memplan.simulator import simulate
 from memplan.simulator.formats import FORMATS
 from memplan.simulator.host import LIBRARIES
@@ -74,6 +74,42 @@ def test_the_device_holds_one_layer_at_a_time() -> None:
     peak = loading(run)
     assert peak.memory.allocated == LAYER.nbytes + MAKING
     assert loading(run_of(PART, kind="cpu").store("part", Stored("int8"))).memory.allocated == 0
+
+
+LEAVES = Grouping("leaf_level", None, tuple(Group(name, name, (i,)) for i, name in enumerate("abc")))
+ODD = replace(LAYER, numel=1000 * 1024)
+"""Its bytes are pinned as 2 MiB, the next power of two."""
+STREAMED = replace(PART, weights=tuple(replace(ODD, name=f"{n}.weight") for n in "abc"), groupings=(LEAVES,))
+
+
+def streamed(*parts: Component, low_cpu_mem: bool = False) -> Run:
+    run = run_of(*parts)
+    for part in parts:
+        run = run.place(part.name, InGroups("leaf_level", stream=True, low_cpu_mem=low_cpu_mem))
+    return run
+
+
+def test_what_streams_pin_stays_pinned_while_the_next_component_is() -> None:
+    """The second one has a layer beside its pinned copy."""
+    assert host(streamed(STREAMED)) == (3 + 1) * 2 * MIB
+    assert host(streamed(STREAMED, replace(STREAMED, name="other"))) == (3 + 3 + 1) * 2 * MIB
+
+
+def test_with_low_cpu_mem_nothing_is_pinned_before_the_first_call() -> None:
+    run = streamed(STREAMED, replace(STREAMED, name="other"), low_cpu_mem=True)
+    assert host(run) == STREAMED.size
+    assert simulate(run).host.peak > LIBRARIES + 2 * STREAMED.size
+
+
+def test_originals_stay_beside_what_is_pinned_or_has_left() -> None:
+    part = replace(STREAMED, mapped=False)
+    run = streamed(part).store("part", Stored("int8", original=True))
+    pins = 3 * (MIB + 4096 + 1024)  # the bytes of a layer, its scales and its zero points, rounded up
+    assert host(run) == part.size + max(3 * 1000 * (1024 + 5), pins + pins // 3)
+    other = replace(STREAMED, name="other")
+    left = run_of(part, other).store("part", Stored("int8", original=True))
+    left = left.place("other", InGroups("leaf_level", stream=True))
+    assert host(left) == part.size + (3 + 1) * 2 * MIB
 
 
 def test_then_what_lives_there() -> None:

@@ -3,19 +3,23 @@ import torch
 
 from memplan.run import Run, Stored
 from memplan.simulator import simulate
-from memplan.simulator.loss import WEIGHT_ERROR
+from memplan.simulator.formats import CASTS
+from memplan.simulator.loss import DTYPES
 from tests.measured_facts import facts_of
 from tests.pipelines import build
 
 NEAR = "near-lossless"
 
 
-@pytest.mark.parametrize("dtype", WEIGHT_ERROR)
+ERRORS = {**CASTS, **DTYPES}
+
+
+@pytest.mark.parametrize("dtype", ERRORS)
 def test_weight_error_is_that_of_gaussian_weights(dtype: str) -> None:
     weights = torch.randn(1_000_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     stored = weights.to(getattr(torch, dtype)).double()
     error = ((stored - weights).square().mean() / weights.square().mean()).sqrt()
-    assert float(error) == pytest.approx(WEIGHT_ERROR[dtype], rel=0.01)
+    assert float(error) == pytest.approx(ERRORS[dtype], rel=0.01)
 
 
 def test_a_run_as_loaded_is_exact() -> None:
@@ -38,4 +42,4 @@ def test_loss_counts_the_weights_that_are_cast() -> None:
     cast = sum(transformer.weights[i].numel for i in transformer.cast)
     everything = sum(w.numel for c in facts.model.components for w in c.weights)
     assert 0 < cast < everything
-    assert simulate(run).loss.error == pytest.approx(WEIGHT_ERROR["float8_e4m3fn"] * cast / everything)
+    assert simulate(run).loss.error == pytest.approx(CASTS["float8_e4m3fn"] * cast / everything)

@@ -1,6 +1,7 @@
 """What all quantizers have in common: what they refuse, what they spare, and that one layer is done at a time."""
 
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,12 +10,15 @@ import torch
 
 from memplan.applier import apply
 from memplan.errors import ApplyFailed
-from memplan.facts import Facts
+from memplan.facts import Component, Facts, Model, Trace, Weight
 from memplan.planner import draw
 from memplan.registry import parse
 from memplan.run import Run
-from memplan.simulator.weights import originals
-from memplan.strategies import Bnb4bit, Fp8Dynamic, Int8WeightOnly, Quanto
+from memplan.simulator import simulate
+from memplan.simulator.formats import FORMATS
+from memplan.simulator.weights import originals, total
+from memplan.strategies import Bnb4bit, Fp8Dynamic, GroupOffload, Int4WeightOnly, Int8WeightOnly, Quanto
+from tests.faces import small
 from tests.measured_facts import facts_of
 from tests.pipelines import build
 
@@ -86,6 +90,48 @@ def test_a_lora_is_not_quantized_away() -> None:
         apply([Int8WeightOnly("transformer")], pipe, "cpu")
     after = pipe.transformer.state_dict()
     assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+
+
+def test_a_format_that_leaves_every_layer_says_which_it_takes(facts: Facts) -> None:
+    half = facts_of(build("flux", dtype=torch.bfloat16))
+    assert Int4WeightOnly("text_encoder_2").refuses(Run(half)) == (
+        "int4_weight_only would leave every linear layer of T5EncoderModel: it takes weights whose columns are a "
+        "multiple of 128"
+    )
+    narrow = replace_weights(facts, lambda w: replace(w, numel=w.columns * 24) if w.columns else w)
+    assert Fp8Dynamic("transformer").refuses(on(narrow, capability=(8, 9))) == (
+        "fp8_dynamic would leave every linear layer of FluxTransformer2DModel: it takes weights whose columns are a "
+        "multiple of 16 and rows are a multiple of 16"
+    )
+    with pytest.raises(ApplyFailed, match="has no linear layer that int4_weight_only could convert"):
+        apply([Int4WeightOnly("text_encoder_2")], build("flux", dtype=torch.bfloat16), "cpu")
+
+
+def replace_weights(facts: Facts, change: Callable[[Weight], Weight]) -> Facts:
+    """The same facts with other weights."""
+    parts = (replace(part, weights=tuple(map(change, part.weights))) for part in facts.model.components)
+    return replace(facts, model=replace(facts.model, components=tuple(parts)))
+
+
+def test_only_what_is_converted_counts() -> None:
+    """By hand: of two matrices one has sides that fp8_dynamic takes, and it alone is stored otherwise."""
+    wide, narrow = (Weight(f"{n}.weight", n * 32, "bfloat16", columns=n) for n in (64, 40))
+    part = Component("part", "Part", "other", "bfloat16", (wide, narrow))
+    run = Run(Facts(small.machine(8, 32), Model("m", "M", (part,)), Trace("cuda", (), ())))
+    stored = Fp8Dynamic("part", keep_original=True).redraw(run).stored("part")
+    assert stored.matrices(part) == (0,)
+    assert originals(part, stored) == wide.nbytes
+    assert total(part, stored) == 64 * 32 + 4 + narrow.nbytes
+    loss = simulate(run.store("part", stored)).loss.error
+    assert loss == pytest.approx(FORMATS["float8 dynamic"].error * wide.numel / (wide.numel + narrow.numel))
+
+
+def test_int4_comes_in_groups_but_not_in_streams(facts: Facts) -> None:
+    run = Int4WeightOnly("transformer").redraw(Run(facts))
+    assert GroupOffload("transformer").refuses(run) is None
+    for way in ({"stream": True}, {"stream": True, "low_cpu_mem": True}):
+        assert "cannot be pinned" in str(GroupOffload("transformer", **way).refuses(run))
+        assert GroupOffload("transformer", **way).refuses(Run(facts)) is None
 
 
 # ---- originals -------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def bill(plan: Plan) -> str:
     assumed = [line for text in plan.assumptions for line in titled("Assumed", [text])]
     parts = [
         [*workload(plan.run.facts), *assumed],
-        titled("Plan", [label(plan.strategies)]),
+        titled("Plan", [label(plan.strategies, plan.run.facts)]),
         phases(cost.phases, places=True),
     ]
     return "\n\n".join("\n".join(part) for part in [*parts, totals, paragraph(LEGEND)])

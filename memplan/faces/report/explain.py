@@ -34,7 +34,7 @@ class Term:
 def explanation(found: Recommendation, *, everything: bool = False) -> str:
     """For the plan that does least, the picks and the plans shown beside them: formula, exact figure, and where."""
     shown = [draw(found.facts, ()), *(p for _, p in found.picks), *others(found, None if everything else ROWS)]
-    plans = {label(plan.strategies): plan for plan in shown}
+    plans = {label(plan.strategies, plan.run.facts): plan for plan in shown}
     lines = [
         *paragraph(
             "Closed formulas (approximate) beside the exact figures, in GiB. S: size of components, _max of the "
@@ -127,7 +127,7 @@ def _activations(facts: Facts) -> int:
 def _plan(plan: Plan) -> list[str]:
     peak = plan.bill.peak
     return [
-        *paragraph(label(plan.strategies)),
+        *paragraph(label(plan.strategies, plan.run.facts)),
         *paragraph(f"VRAM  {_formula(vram(plan.run))}; exact {amount(peak.memory.allocated)} allocated", 2, 8),
         *paragraph(f"RAM   {_formula(ram(plan.run))}; exact {amount(plan.bill.host.peak)}", 2, 8),
         *paragraph(f"peak  {peak.phase}: {where(peak)}", 2, 8),

@@ -47,6 +47,7 @@ from memplan.faces.report.label import label
 from memplan.faces.report.table import ROWS
 from memplan.facts import Component, Facts, Machine, Model
 from memplan.planner import Plan, Recommendation
+from memplan.registry import typed
 from memplan.simulator import Peak
 
 SCHEMA = 1
@@ -115,8 +116,8 @@ def _plan(plan: Plan, reason: str) -> dict[str, Any]:
     cost = plan.bill
     host, traffic = cost.host, cost.traffic
     return {
-        "strategies": [str(s) for s in plan.strategies],
-        "label": label(plan.strategies),
+        "strategies": [typed(s, plan.run.facts) for s in plan.strategies],
+        "label": label(plan.strategies, plan.run.facts),
         "fits": plan.fits,
         "peak": _memory(cost.peak),
         "phases": [_peak(p) for p in cost.phases],

@@ -42,7 +42,7 @@ def _picks(found: Recommendation, prefer: str) -> list[str]:
     """The picks, the preferred one first; a plan that is picked twice is written out once."""
     lines, first = ["Picks"] if found.picks else [], dict[str, str]()
     for name, plan in sorted(found.picks, key=lambda pick: pick[0] != prefer):
-        text = label(plan.strategies)
+        text = label(plan.strategies, plan.run.facts)
         same = first.setdefault(text, name)
         body = [text, figures(plan), plan.reason, *(f"{stays}." for stays in one_way(plan.strategies))]
         body = body if same == name else [f"the same plan as {same}", plan.reason]
@@ -58,7 +58,7 @@ def _front(found: Recommendation, prefer: str, limit: int | None) -> list[str]:
         return []
     head, unit = ("VRAM", "RAM", "margin", "traffic", "loss", ""), ("GiB", "GiB", "MiB", "GiB", "", "")
     rows = [head, unit, *(_row(plan, found.pick(prefer), prefer) for plan in shown)]
-    below = [paragraph(label(plan.strategies), 4, 6) for plan in shown]
+    below = [paragraph(label(plan.strategies, plan.run.facts), 4, 6) for plan in shown]
     return [*_title(found, len(shown), whole=limit is None), *columns("rrrrll", rows, below)]
 
 
@@ -96,7 +96,7 @@ def _dropped(dropped: Sequence[Dropped]) -> list[str]:
 def nothing_fits(plan: Plan, nearest: Nearest, typed: Callable[[Change], str]) -> str:
     """What the plan that misses least is missing and where, and which smaller calls were tried, as people type them."""
     missing = ", and ".join(map(str, plan.shortages))
-    lines = paragraph(f"Nothing fits. The nearest plan, {label(plan.strategies)}, needs {missing}.")
+    lines = paragraph(f"Nothing fits. The nearest plan, {label(plan.strategies, plan.run.facts)}, needs {missing}.")
     tried = ", ".join(map(typed, nearest.tried))
     if nearest.weights:
         lines += paragraph("The weights alone are too much in every plan, so that no smaller call would fit either.")
@@ -105,7 +105,7 @@ def nothing_fits(plan: Plan, nearest: Nearest, typed: Callable[[Change], str]) -
     elif nearest.change is None or nearest.plan is None:
         lines += paragraph(f"Smaller calls that were tried do not fit either: {tried}.")
     else:
-        found = f"{typed(nearest.change)}, with {label(nearest.plan.strategies)}"
+        found = f"{typed(nearest.change)}, with {label(nearest.plan.strategies, nearest.plan.run.facts)}"
         lines += paragraph(f"The nearest change of the call that fits is {found} (tried: {tried}):")
         lines += paragraph(figures(nearest.plan), 2)
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from diffusers.hooks import group_offloading
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
@@ -20,8 +21,6 @@ FOUR_BIT, EIGHT_BIT = "Params4bit", "Int8Params"
 """bitsandbytes' classes of weights. Its layers read them through attributes that nn.Module does not know."""
 GGUF = "GGUFParameter"
 """diffusers' class of weights from a GGUF file."""
-PINNABLE = ("Int8Tensor", "Float8Tensor")
-"""torchao's classes that implement pin_memory, which diffusers' streams need (torchao/quantization/quantize_)."""
 _STATE = ("absmax", "code", "offset")
 """The tensors of bitsandbytes' QuantState; `state2` is one for the scales, where those are quantized too."""
 
@@ -181,6 +180,17 @@ def lacks(module: torch.nn.Module) -> Iterator[tuple[str, str]]:
                 for technique in ("sequential", "group_offload", "model_offload")
             )
         if is_traceable_wrapper_subclass(weight):
-            yield "disk", f"{kind}: diffusers writes no weights of torchao into files"
-        if is_traceable_wrapper_subclass(weight) and type(weight).__name__ not in PINNABLE:
-            yield "group_offload", f"{kind}: torchao's {type(weight).__name__} cannot be pinned"
+            yield from _lacks_of_subclass(kind, weight)
+
+
+def _lacks_of_subclass(kind: str, weight: torch.Tensor) -> Iterator[tuple[str, str]]:
+    """Of subclasses diffusers knows torchao's, which it moves with all that is inside; its streams pin them."""
+    name = type(weight).__name__
+    if not group_offloading._is_torchao_tensor(weight):
+        yield "sequential", f"{kind}: accelerate makes a {name} anew without its scales"
+        yield "group_offload", f"{kind}: diffusers moves a {name} in groups without its scales"
+        return
+    yield "disk", f"{kind}: diffusers writes no weights of torchao into files"
+    ops = getattr(type(weight), "_ATEN_OP_TABLE", {}).get(type(weight), {})
+    if torch.ops.aten._pin_memory.default not in ops:
+        yield "stream", f"{kind}: torchao's {name} cannot be pinned"

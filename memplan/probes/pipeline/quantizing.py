@@ -9,11 +9,8 @@ from transformers import PreTrainedModel
 from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 
+from memplan.facts import BY_MODULE, BY_WEIGHT
 from memplan.probes.fakes import quantized
-
-BY_MODULE, BY_WEIGHT = "modules", "weights"
-"""How transformers' quantizers look up what to leave: by the path of a layer, or of its weight. bitsandbytes' and
-quanto's do the first, torchao's the second, so that T5's `wo` is spared by the one and converted by the other."""
 
 
 def columns(module: torch.nn.Module) -> dict[int, int]:

@@ -21,6 +21,7 @@ from memplan.probes.trace.kernels import FLASH_SINCE, Kernels
 from memplan.probes.trace.ledger import ALLOCATION_UNIT, Ledger
 from memplan.probes.trace.postprocess import METHOD as POSTPROCESS
 from memplan.probes.trace.postprocess import postprocessing
+from memplan.probes.trace.products import products
 from memplan.probes.trace.reached import running
 from memplan.probes.trace.shapes import Shape
 from memplan.probes.trace.timeline import OWN_CODE, Timeline
@@ -101,7 +102,8 @@ def _trace(
         for weight in (*module.parameters(), *module.buffers()):
             ledger.own(weight)
     with torch.random.fork_rng(devices=[]), ExitStack() as stack:
-        for context in (doors.open(components), postprocessing(twin.pipe, doors), unseen_fakes()):
+        opened = (doors.open(components), postprocessing(twin.pipe, doors), unseen_fakes(), products(ledger, device))
+        for context in opened:
             stack.enter_context(context)
         entered = stack.enter_context(running(components, lambda: doors.inside))
         places = stack.enter_context(asking(twin.pipe, components, lambda: doors.inside))

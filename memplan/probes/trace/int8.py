@@ -39,21 +39,22 @@ class _Int8:
 
     def quantize(self, rows: torch.Tensor, threshold: float = 0.0) -> tuple[torch.Tensor, torch.Tensor, Any]:
         """(..., K) in float16 to int8, a float32 scale for each row, and the columns with outliers: none."""
-        columns = outliers = None
+        columns = None
         if threshold > 0:
             self.ledger.assume(
                 f"no input of bitsandbytes' 8-bit layers is taken to reach {threshold:g}: where values do, their "
                 f"columns of the input and of the weight are held once more"
             )
-            outliers = rows.abs() >= threshold
             columns = rows.new_empty(0, dtype=torch.int64)
         if self.device == "cuda":
             scales = rows.new_empty(prod(rows.shape[:-1]), dtype=torch.float32)
             quantized = rows.new_empty(rows.shape, dtype=torch.int8)
+            _outliers(rows, threshold)
         else:
+            outliers = _outliers(rows, threshold)
             scales = torch.max(rows.abs(), dim=1).values.float()
             quantized = torch.round(rows * (127.0 / scales.unsqueeze(-1))).to(torch.int8)
-        del outliers  # until here, as in the kernels
+            del outliers  # until here, as in the kernel
         return quantized, scales, columns
 
     def mixed(self, rows: torch.Tensor, *operands: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,6 +81,11 @@ class _Int8:
         if torch.backends.cpu.get_cpu_capability() == "AVX512":
             return torch._int_mm(a.reshape(-1, a.shape[-1]), b.t()).reshape(*a.shape[:-1], b.shape[0])
         return _in_float32(a, b)
+
+
+def _outliers(rows: torch.Tensor, threshold: float) -> torch.Tensor | None:
+    """Which values are beyond the threshold."""
+    return rows.abs() >= threshold if threshold > 0 else None
 
 
 def _on_gpu(product: torch.Tensor, bias: Any) -> torch.Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.hooks.group_offloading import ModuleGroup
 
 from memplan.errors import Unsupported
 from memplan.facts import Call
@@ -15,6 +16,7 @@ from memplan.probes.sources.gguf import library
 from memplan.probes.trace import dry_run
 from tests.accuracy.cpu import SMALL, WITHOUT_A_DECODE, pairs
 from tests.accuracy.measured import peak_of
+from tests.conformance.device import Stream
 from tests.pipelines.quantized import eight_bit_parts
 
 IN, OUT, ROWS = 256, 128, 64
@@ -155,11 +157,14 @@ def test_8_bits_to_the_byte(shape: tuple[int, ...], threshold: float, dtype: tor
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_8_bits_on_a_gpu(dtype: torch.dtype) -> None:
-    """The input in 8 bits with its scales, the product in int32, in float16, and in the input's dtype."""
+    """The input in 8 bits with its scales, its absolute values in float16, and whether each is an outlier.
+
+    The product in int32, in float16 and in the input's dtype is no more.
+    """
     given = torch.zeros(ROWS, IN, dtype=dtype)
     (call,) = (c for c in dry_run(open_pipeline(eight_bit()), {"input": given}, "cuda").calls if c.component)
-    again = 0 if dtype == torch.float16 else ROWS * OUT * 2
-    assert call.peak_segment.peak == ROWS * IN + 512 + ROWS * OUT * (4 + 2) + again
+    again = 0 if dtype == torch.float16 else ROWS * IN * 2
+    assert call.peak_segment.peak == ROWS * IN + 512 + ROWS * IN * (2 + 1) + again
     assert call.flops == 2 * ROWS * IN * OUT
 
 
@@ -212,8 +217,27 @@ def test_formats_that_are_not_known() -> None:
         open_pipeline(module)
 
 
+def int4() -> torch.nn.Module:
+    """As on a CUDA device, which alone packs such weights."""
+    kind = pytest.importorskip("torchao.quantization").Int4TilePackedTo4dTensor
+    packed = torch.zeros(OUT // 8, 1024 // 128, 32, 4, dtype=torch.int32)
+    scales = torch.zeros(1024 // 128, OUT, 2, dtype=DTYPE)
+    layer = torch.nn.Linear(1024, OUT, bias=False, dtype=DTYPE)
+    layer.weight = torch.nn.Parameter(kind(packed, scales, [1, 128], torch.Size([OUT, 1024])), requires_grad=False)
+    return torch.nn.Sequential(layer).eval()
+
+
+def of_quanto() -> torch.nn.Module:
+    quanto = pytest.importorskip("optimum.quanto")
+    made = quanto.QLinear.from_module(plain()[0], weights=quanto.qint8)
+    made.freeze()
+    return torch.nn.Sequential(made).eval()
+
+
 LACKS = {
     "int8": {"layerwise_casting", "disk"},
+    "int4": {"layerwise_casting", "disk", "stream"},
+    "quanto": {"layerwise_casting", "sequential", "group_offload"},
     "4 bits": {"layerwise_casting", "sequential", "group_offload"},
     "GGUF": {"layerwise_casting", "sequential"},
     "8 bits": {"layerwise_casting", "sequential", "group_offload", "model_offload"},
@@ -222,9 +246,34 @@ LACKS = {
 
 @pytest.mark.parametrize("case", LACKS)
 def test_what_the_libraries_refuse(case: str) -> None:
-    (component,) = measure(open_pipeline(CASES[case][0]()).pipe).components
+    make = {"int4": int4, "quanto": of_quanto}.get(case) or CASES[case][0]
+    (component,) = measure(open_pipeline(make()).pipe).components
     always = {"block_level", "tiling", "attention_slicing", "quantization"}
     assert {technique for technique, _ in component.lacks} - always == LACKS[case]
+
+
+def test_diffusers_moves_int4_in_groups_but_cannot_stream_it() -> None:
+    cpu, layer = torch.device("cpu"), only_layer(int4())
+    group = ModuleGroup([layer], cpu, cpu, layer)
+    group.onload_device = torch.device("meta")
+    group.onload_()
+    assert {t.device.type for t in inner_tensors(layer.weight)} == {"meta"}
+    for low_cpu_mem in (False, True):
+        with pytest.raises(NotImplementedError, match="is_pinned"):
+            pin(only_layer(int4()), low_cpu_mem=low_cpu_mem)
+
+
+def only_layer(module: torch.nn.Module) -> Any:
+    (layer,) = module.children()
+    return layer
+
+
+def pin(layer: Any, *, low_cpu_mem: bool) -> None:
+    """What diffusers' stream does before it copies a group: at once, or with `low_cpu_mem` each time."""
+    cpu = torch.device("cpu")
+    group = ModuleGroup([layer], cpu, cpu, layer, stream=Stream(), low_cpu_mem_usage=low_cpu_mem)
+    with group._pinned_memory_tensors():
+        pass
 
 
 def test_accelerate_does_lose_their_scales() -> None:
