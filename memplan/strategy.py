@@ -1,7 +1,7 @@
 """The contract of a strategy, on one screen. A strategy says what changes, never what it costs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, ClassVar, Self
@@ -93,6 +93,10 @@ class Strategy(ABC):
     def switches(cls, settings: Mapping[str, Any]) -> Mapping[str, Switch]:
         """The ways to call components that a dry run follows only for those who ask for these `settings`, by name."""
         return {}
+
+    def finer(self, facts: Facts) -> Sequence[Self]:
+        """The same technique at less loss for more memory, in steps: each gives up less than the one before."""
+        return ()
 
     @property
     def final(self) -> str | None:

@@ -111,7 +111,10 @@ def _measured(
     progress: Progress | None,
     switches: Mapping[str, Switch],
 ) -> tuple[Model, Trace]:
+    from memplan.probes.fakes.twin import modules_of
     from memplan.probes.pipeline import measure
+    from memplan.probes.pipeline.rounding import measured
+    from memplan.probes.sources.modules import as_pipeline
     from memplan.probes.trace import check, dry_run
 
     if progress:
@@ -120,6 +123,8 @@ def _measured(
     arguments = _arguments(twin, call)
     check(twin.pipe, arguments)
     model = measure(twin.pipe, twin.name, twin.source, twin.files, twin.cast)
+    if not isinstance(source, str | Path):
+        model = measured(model, modules_of(as_pipeline(source)))
     return model, dry_run(twin, arguments, KERNELS, progress, capability, switches=switches)
 
 
