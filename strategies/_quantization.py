@@ -1,6 +1,5 @@
 """What all quantizers share: which layers they convert, what they refuse, and how one layer after the other is done."""
 
-import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,14 +15,11 @@ from memplan.strategy import Config, Decision, Seat, Strategy, Undo
 
 from ._needs import Needs
 from ._skipping import skipped
+from ._sparing import most_worth
 from ._trimmed import trim
 
 LIBRARIES = ("diffusers", "transformers")
 """Those whose from_pretrained() quantizes."""
-SPARED = 8
-"""Layers that are left as they are to lower the loss, at most: a plan names each of them."""
-BLOCK = re.compile(r"(?:\w+\.)*?\w+\.\d+(?=\.)")
-"""The path of a block: up to the first number."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +78,7 @@ class Quantization(Strategy):
     def finer(self, facts: Facts) -> Sequence[Self]:
         """More layers left as they are: those with the largest error, else the first and the last block."""
         component = facts.model.component(self.component)
-        numbers, errors = component.matrices(self.spare, self.sides), component.error(self.format)
-        worst = sorted((i for i in numbers if i in errors), key=lambda i: -errors[i])[:SPARED]
-        layers = [component.weights[i].module for i in numbers]
-        names = [component.weights[i].module for i in worst] or _ends(layers)
+        names = most_worth(component, component.matrices(self.spare, self.sides), self.format)
         return [replace(self, spare=(*self.spare, *names[:count])) for count in range(1, len(names) + 1)]
 
     def refuses(self, run: Run) -> str | None:
@@ -154,12 +147,6 @@ class Quantization(Strategy):
             raise BadInput(f"{self.component} holds weights of type {kind.__name__} already: load it unquantized")
         if any(hasattr(layer, "lora_A") for layer in part.modules()):
             raise BadInput(f"{self.component} has a LoRA: fuse or unload it, quantize, and load it again")
-
-
-def _ends(layers: list[str]) -> list[str]:
-    """The first and the last block among the paths of `layers`, where those are in several."""
-    blocks = list(dict.fromkeys(found[0] for found in map(BLOCK.match, layers) if found))
-    return [blocks[0], blocks[-1]] if len(blocks) > SPARED // 2 else []
 
 
 def layers(part: Any, spare: tuple[str, ...], sides: tuple[int, int] = (1, 1)) -> list[tuple[str, Any]]:

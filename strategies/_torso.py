@@ -2,6 +2,12 @@
 
 from typing import Any
 
+from memplan.strategy import Undo
+
+from ._own_dtype import fitted
+from ._trimmed import trim
+from ._way_back import switched
+
 EDGES = ("embed", "norm", "proj")
 """What the paths of lists outside the torso have in them: refiners inside embedders, lists of projections."""
 SELECTION = (
@@ -41,3 +47,45 @@ def torso(part: Any) -> list[Any]:
         for path, layer in part.named_modules()
         if isinstance(layer, Linear | _ConvNd) and path.startswith(blocks) and kept.isdisjoint(path.split("."))
     ]
+
+
+def recast(part: Any, dtype: str, keep: bool) -> Undo:
+    """Has the torso of `part` compute in `dtype`; the value undoes it where the weights are to be kept, else nothing.
+
+    Where it fails, what was kept is put back at once.
+    """
+    import torch
+
+    kind = getattr(torch, dtype)
+    weights = [*part.parameters(), *part.buffers()] if keep else []
+    before = [(weight, weight.data) for weight in weights]
+    tables = [(table, dict(table)) for m in part.modules() for table in (m._parameters, m._buffers)] if keep else []
+
+    def restore() -> None:
+        for weight, data in before:
+            weight.data = data
+        for table, entries in tables:
+            table.clear()
+            table.update(entries)
+
+    def cast() -> None:
+        if converts(part):
+            part.convert_to(kind)
+            return
+        for layer in torso(part):
+            for weight in layer.parameters(recurse=False):
+                weight.data = weight.data.to(kind)
+            trim()
+        fitted(part)
+
+    try:
+        undo = switched(list(part.modules()), cast)
+    except BaseException:
+        restore()
+        raise
+
+    def back() -> None:
+        undo()
+        restore()
+
+    return back

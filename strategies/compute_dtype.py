@@ -11,11 +11,9 @@ from memplan.facts import COMPUTED, Component, Facts
 from memplan.run import Run, Stored
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
-from ._own_dtype import HOOK, HUNG, fitted
+from ._own_dtype import HOOK, HUNG
 from ._refusals import check_free
-from ._torso import SELECTED, SELECTION, converts, torso
-from ._trimmed import trim
-from ._way_back import switched
+from ._torso import SELECTED, SELECTION, converts, recast, torso
 
 DTYPES = ("bfloat16", "float16", "float32")
 BFLOAT16_SINCE = (8, 0)
@@ -150,48 +148,6 @@ class ComputeDtype(Strategy):
             f"            layer.to(torch.{self.dtype})",
             *HUNG,
         )
-
-
-def recast(part: Any, dtype: str, keep: bool) -> Undo:
-    """Has the torso of `part` compute in `dtype`; the value undoes it where the weights are to be kept, else nothing.
-
-    Where it fails, what was kept is put back at once.
-    """
-    import torch
-
-    kind = getattr(torch, dtype)
-    weights = [*part.parameters(), *part.buffers()] if keep else []
-    before = [(weight, weight.data) for weight in weights]
-    tables = [(table, dict(table)) for m in part.modules() for table in (m._parameters, m._buffers)] if keep else []
-
-    def restore() -> None:
-        for weight, data in before:
-            weight.data = data
-        for table, entries in tables:
-            table.clear()
-            table.update(entries)
-
-    def cast() -> None:
-        if converts(part):
-            part.convert_to(kind)
-            return
-        for layer in torso(part):
-            for weight in layer.parameters(recurse=False):
-                weight.data = weight.data.to(kind)
-            trim()
-        fitted(part)
-
-    try:
-        undo = switched(list(part.modules()), cast)
-    except BaseException:
-        restore()
-        raise
-
-    def back() -> None:
-        undo()
-        restore()
-
-    return back
 
 
 def _groups(facts: Facts) -> list[tuple[str, ...]]:

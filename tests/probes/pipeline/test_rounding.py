@@ -90,8 +90,9 @@ def test_weights_that_are_not_at_hand_are_not_measured() -> None:
 
 
 def test_a_pipeline_in_memory_is_measured() -> None:
-    module = torch.nn.Sequential(layer("normal"), torch.nn.Linear(FEATURES, COLUMNS))
-    module[1].weight.data[:, 0] = 1.0  # and the others are a 16th of that at most
+    uneven = torch.nn.Linear(FEATURES, COLUMNS)
+    module = torch.nn.Sequential(layer("normal"), uneven)
+    uneven.weight.data[:, 0] = 1.0  # and the others are a 16th of that at most
     call = {"input": torch.zeros(2, COLUMNS)}
     facts = api.facts(module, call, target=memplan.Target(vram=8, ram=32))
     part = facts.model.component("model")
