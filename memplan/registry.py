@@ -1,5 +1,6 @@
 """Finds the installed strategies, ours and every plug-in's alike, and reads the settings that people type."""
 
+from collections.abc import Iterable
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -8,7 +9,7 @@ from urllib.parse import unquote
 
 from memplan.errors import BadInput, MemplanError
 from memplan.facts import Component, Facts
-from memplan.strategy import SEPARATOR, Strategy
+from memplan.strategy import SEPARATOR, Strategy, Switch
 
 DOOR = "memplan.strategies"
 """The entry-point group. An entry point loads a strategy class, or a tuple of them."""
@@ -59,6 +60,19 @@ def parse(text: str, facts: Facts) -> Strategy:
     What is left out is read from `facts`: the component is the denoiser unless the strategy has one of its own.
     Raises BadInput, which lists what there is.
     """
+    cls, settings = _as_given(text)
+    settings = {**_assumed(cls, settings.get("component"), facts), **settings}
+    for field in _fields(cls):
+        if field.name not in settings:
+            raise BadInput(f"the setting {field.name} must be given, as in {cls.name}:{field.name}=…")
+    for component in (settings.get("component"), *settings.get("components", ())):
+        if component is not None:
+            _check(component, [c.name for c in facts.model.components], "component", facts.model.name)
+    return cls(**settings)
+
+
+def _as_given(text: str) -> tuple[type[Strategy], dict[str, Any]]:
+    """The strategy class that `text` names, and the settings given there."""
     name, _, rest = (part.strip() for part in text.partition(":"))
     cls = _named(name)
     settings: dict[str, Any] = {}
@@ -67,14 +81,21 @@ def parse(text: str, facts: Facts) -> Strategy:
         if not equals:
             key, value = "component", key
         settings[key] = _value(cls, key, value)
-    settings = {**_assumed(cls, settings.get("component"), facts), **settings}
-    for field in _fields(cls):
-        if field.name not in settings:
-            raise BadInput(f"the setting {field.name} must be given, as in {name}:{field.name}=…")
-    for component in (settings.get("component"), *settings.get("components", ())):
-        if component is not None:
-            _check(component, [c.name for c in facts.model.components], "component", facts.model.name)
-    return cls(**settings)
+    return cls, settings
+
+
+def switches(plan: Iterable[str | Strategy]) -> dict[str, Switch]:
+    """The ways to call components that a dry run has to follow for the strategies of `plan`. Raises BadInput."""
+    found: dict[str, Switch] = {}
+    for part in plan:
+        named = [_as_given(t) for w in _parts(part) for t in _by_component(w)] if isinstance(part, str) else [_of(part)]
+        for cls, settings in named:
+            found |= cls.switches(settings)
+    return found
+
+
+def _of(strategy: Strategy) -> tuple[type[Strategy], dict[str, Any]]:
+    return type(strategy), {field.name: getattr(strategy, field.name) for field in _fields(type(strategy))}
 
 
 def typed(strategy: Strategy, facts: Facts) -> str:

@@ -63,7 +63,7 @@ class Stored:
     A float8 dtype of torch is the format of the weights that `Component.cast` names; one of a quantizer is that of
     linear layers' matrices, but for those of modules that `spared` names, and those whose columns and rows are no
     multiples of `sides`. With `original` host memory keeps them too. `breaks` holds (technique, sentence) for what the
-    format excludes.
+    format excludes. `recast` names weights that have another dtype, each with that dtype.
     """
 
     format: str | None = None
@@ -71,6 +71,7 @@ class Stored:
     original: bool = False
     breaks: tuple[tuple[str, str], ...] = ()
     sides: tuple[int, int] = (1, 1)
+    recast: tuple[tuple[str, str], ...] = ()
 
     def matrices(self, component: Component) -> tuple[int, ...]:
         """The weights of `component` that a quantizer's format converts, by number."""

@@ -1,7 +1,7 @@
 """The contract of a strategy, on one screen. A strategy says what changes, never what it costs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, ClassVar, Self
@@ -12,6 +12,8 @@ from memplan.facts import Component, Facts
 from memplan.run import Run
 
 Undo = Callable[[], None]
+Switch = Callable[[Any], Undo]
+"""Has a component called in another way; the value undoes it."""
 
 
 class Decision(StrEnum):
@@ -63,8 +65,8 @@ class Strategy(ABC):
     `name` is how people type it. A technique without an exact inverse says in `irreversible` how to get back; settings
     may keep what the inverse needs, so that `final` is that sentence, or None. `beaten_by` names a technique that needs
     no more of anything, and where there is one, this is left to those who ask for it. One that is a `last_resort` is
-    searched only where nothing fits without it, and may always be named. What `frees_host` memory is applied before
-    what decides the same and may take some.
+    searched only where nothing fits without it, and may always be named. `opt_in` says why it is left to those who ask.
+    What `frees_host` memory is applied before what decides the same and may take some.
     """
 
     name: ClassVar[str]
@@ -72,6 +74,7 @@ class Strategy(ABC):
     beaten_by: ClassVar[str] = ""
     last_resort: ClassVar[bool] = False
     frees_host: ClassVar[bool] = False
+    opt_in: ClassVar[str] = ""
 
     @property
     @abstractmethod
@@ -87,6 +90,15 @@ class Strategy(ABC):
     def measured(cls, component: Component) -> Mapping[str, Any]:
         """The settings that `component` decides where nobody gives them."""
         return {}
+
+    @classmethod
+    def switches(cls, settings: Mapping[str, Any]) -> Mapping[str, Switch]:
+        """The ways to call components that a dry run follows only for those who ask for these `settings`, by name."""
+        return {}
+
+    def finer(self, facts: Facts) -> Sequence[Self]:
+        """The same technique at less loss for more memory, in steps: each gives up less than the one before."""
+        return ()
 
     @property
     def final(self) -> str | None:

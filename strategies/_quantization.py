@@ -2,9 +2,9 @@
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -15,6 +15,7 @@ from memplan.strategy import Config, Decision, Seat, Strategy, Undo
 
 from ._needs import Needs
 from ._skipping import skipped
+from ._sparing import most_worth
 from ._trimmed import trim
 
 LIBRARIES = ("diffusers", "transformers")
@@ -73,6 +74,12 @@ class Quantization(Strategy):
     @classmethod
     def _unfit(cls, component: Component) -> str | None:
         return component.lack("quantization") or component.lack("own_weights")
+
+    def finer(self, facts: Facts) -> Sequence[Self]:
+        """More layers left as they are: those with the largest error, else the first and the last block."""
+        component = facts.model.component(self.component)
+        names = most_worth(component, component.matrices(self.spare, self.sides), self.format)
+        return [replace(self, spare=(*self.spare, *names[:count])) for count in range(1, len(names) + 1)]
 
     def refuses(self, run: Run) -> str | None:
         """Refuses what cannot be converted, machines that cannot compute with it, and what would break the model."""

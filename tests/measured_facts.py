@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from memplan.facts import GIB, TEXT_ENCODING, Call, Facts, Gpu, Host, Machine, Segment, Step, Trace
 from memplan.probes.machine.installed import installed
 from memplan.probes.pipeline import measure
 from memplan.probes.trace.elsewhere import QUESTION
+from memplan.strategies import ComputeDtype
 
 NOTHING = Segment(enters=(), leaves=(), live=0, peak=0, op=0)
 
@@ -26,6 +29,27 @@ def call(component: str, method: str, variant: tuple[str, ...] = ()) -> Call:
     return Call(component, method, phase, 0, ("",), ("",), (NOTHING if variant else SOMETHING,), variant)
 
 
+def cast_call(component: str, part: Any) -> list[Call]:
+    """The call of a denoiser in half precision, with the weights that are cast for it."""
+    weights = dict(part.named_parameters())
+    before = {name: weight.dtype for name, weight in weights.items()}
+    if (
+        hasattr(part, "decode")
+        or type(part).__module__.startswith("transformers.")
+        or not PLAIN.issuperset(before.values())
+    ):
+        return []
+    found = []
+    for dtype in ("bfloat16", "float16"):
+        ((way, switch),) = ComputeDtype.switches({"dtype": dtype}).items()
+        undo = switch(part)
+        recast = tuple((name, dtype) for name, weight in weights.items() if weight.dtype != before[name])
+        undo()
+        found.append(replace(call(component, "forward", (way,)), recast=recast))
+    return found
+
+
+PLAIN = {torch.float32, torch.bfloat16, torch.float16}
 Ways = Mapping[str, Sequence[tuple[str, ...]]]
 
 
@@ -43,6 +67,8 @@ def facts_of(pipe: Any, kind: str = "cuda", ways: Ways | None = None, unified: b
     calls = tuple(call(name, "decode" if name == "vae" else "forward") for name in used)
     made = ways_of(pipe) if ways is None else ways
     others = tuple(call(c.component, c.method, way) for c in calls for way in made.get(c.component, ()))
+    if ways is None:
+        others += tuple(one for c in calls for one in cast_call(c.component, getattr(pipe, c.component)))
     timeline = tuple(Step(i, 1) for i in range(len(calls)))
     gpu = Gpu("a GPU", total=24 * GIB, free=24 * GIB, kind=kind, unified=unified)
     machine = Machine(gpu, Host(total=64 * GIB, available=64 * GIB), packages=installed())

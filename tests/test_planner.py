@@ -1,6 +1,7 @@
 """The planner keeps its promises, held against brute force: every combination priced, none left out."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import permutations, product
 from math import log1p
@@ -10,8 +11,9 @@ import pytest
 from memplan import planner
 from memplan.errors import BadInput
 from memplan.faces import api
+from memplan.faces.report.label import label
 from memplan.facts import GIB, MIB, Component, Facts, Machine
-from memplan.planner import PREFERENCES, Plan, Recommendation
+from memplan.planner import PREFERENCES, Plan, Recommendation, refine, search
 from memplan.registry import parse, strategies
 from memplan.run import Run
 from memplan.strategy import Decision, Strategy
@@ -53,7 +55,7 @@ def safe(plan: Plan) -> bool:
 
 def every_plan(facts: Facts) -> list[Plan]:
     """Every combination of the variants that are weighed here, each component placed."""
-    weighed = [kind for kind in strategies() if not (kind.beaten_by or kind.last_resort)]
+    weighed = [kind for kind in strategies() if not (kind.beaten_by or kind.last_resort or kind.opt_in)]
     variants = [s for kind in weighed for s in kind.variants(facts) if not s.refuses(Run(facts))]
     shared = [(s,) for s in variants if len(s.seats) > 1]
     names = [c.name for c in facts.model.components]
@@ -235,6 +237,63 @@ def test_a_reason_names_what_was_sought() -> None:
     for preference, word in words.items():
         assert word in picked(found, preference).reason
     assert "No plan stays within 80%" in picked(small.found(2.5), "balanced").reason
+
+
+# ---- finer picks -----------------------------------------------------------------------------------------------------
+def with_errors(facts: Facts, form: str) -> Facts:
+    """The same facts with measured errors of the transformer's matrices in a format: the later, the larger."""
+    part = facts.model.component("transformer")
+    count = len(part.matrices())
+    return with_part(facts, replace(part, errors=((form, tuple(0.08 + 0.04 * i / count for i in range(count))),)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("measured", [True, pytest.param(False, marks=pytest.mark.wide)])
+def test_memory_that_is_left_goes_into_precision(flux: Facts, measured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain: dict[str, Plan] = {}
+
+    def kept(preference: str, plan: Plan, seat: refine.Seating) -> Plan:
+        plain[preference] = plan
+        return refine.refined(preference, plan, seat)
+
+    monkeypatch.setattr(search, "refined", kept)
+    machine = replace(small.machine(16, 64), packages=flux.machine.packages)
+    facts = replace(with_errors(flux, "nf4 nested") if measured else flux, machine=machine)
+    found = planner.recommend(facts, strategies())
+    changed = {name for name, plan in plain.items() if str(picked(found, name)) != str(plan)}
+    assert {"speed", "balanced"} <= changed
+    assert "memory" not in changed
+    for name in changed:
+        one, other = picked(found, name), plain[name]
+        assert one.bill.loss.error < other.bill.loss.error
+        assert one.bill.peak.memory.required > other.bill.peak.memory.required
+        assert safe(one)
+        assert one.effort <= 1.05 * other.effort or name == "quality"
+        assert one.bill.peak.memory.required <= COMFORT * machine.vram or name != "balanced"
+        assert label(one.strategies, facts) != label(other.strategies, facts)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 8])
+def test_a_setting_is_as_fine_as_fits(flux: Facts, count: int) -> None:
+    facts = with_errors(flux, "nf4 nested")
+    named = ["bnb_4bit:text_encoder_2", "bnb_4bit:transformer", "vae_tiling:vae,tile=512"]
+    rest, plain = [parse(text, facts) for text in named[::2]], parse(named[1], facts)
+    steps = [plain, *plain.finer(facts)]
+    needed = planner.seated(facts, [*rest, steps[count]]).bill.peak.memory.required
+    machine = replace(small.machine(needed / (1 - SAFETY) / GIB + 0.001, 64), packages=flux.machine.packages)
+    room = replace(facts, machine=machine)
+    tried: list[object] = []
+
+    def seat(chosen: Sequence[Strategy]) -> Plan:
+        tried.append(chosen)
+        return planner.seated(room, chosen)
+
+    finest = refine.refined("speed", planner.seated(room, [*rest, plain]), seat)
+    assert len(steps) == 9
+    taken = next(number for number, step in enumerate(steps) if step in finest.strategies)
+    assert taken >= count
+    assert all(not safe(planner.seated(room, [*rest, step])) for step in steps[taken + 1 : taken + 2])
+    assert len(tried) <= 4 + 2  # of 8 steps for the one and 2 for the other
 
 
 # ---- nothing fits ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 
 import memplan.strategies
 from memplan.facts import Facts
+from memplan.probes.pipeline.rounding import measured
 from memplan.registry import parse
 from memplan.run import Run
+from memplan.simulator import simulate
 from memplan.strategies import STRATEGIES
 from memplan.strategy import Strategy
 from tests import pipelines
@@ -138,6 +141,22 @@ def test_redraw_is_pure(cls: type[Strategy], family: str) -> None:
         assert strategy.redraw(first) == first
         changed = {*first.placements, *first.storage, *first.variants}
         assert changed == {seat.component for seat in strategy.seats}
+
+
+@over_catalogue
+@over_families
+def test_finer_settings_lose_less_and_take_more(cls: type[Strategy], family: str) -> None:
+    pipe = build(family)
+    facts = facts_of(pipe)
+    facts = replace(facts, model=measured(facts.model, dict(pipe.components)))
+    for strategy in variants(cls, facts):
+        steps = [strategy, *strategy.finer(facts)]
+        assert {step.seats for step in steps} == {strategy.seats}
+        runs = [step.redraw(Run(facts)) for step in steps if not step.refuses(Run(facts))]
+        assert len(runs) == len(steps)
+        for one, finer in pairwise(map(simulate, runs)):
+            assert finer.loss.error < one.loss.error
+            assert finer.peak.weights >= one.peak.weights
 
 
 # ---- the deed -------------------------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from memplan.facts import Facts, Machine, Model, Trace
 from memplan.planner import Plan, Recommendation
 from memplan.probes.machine import probe_machine
 from memplan.probes.sources import identity, look, open_pipeline
-from memplan.registry import check_names, parse_plan, strategies
-from memplan.strategy import Strategy
+from memplan.registry import check_names, parse_plan, strategies, switches
+from memplan.strategy import Strategy, Switch
 
 if TYPE_CHECKING:
     from memplan.probes.fakes.twin import Twin
@@ -29,6 +29,7 @@ OLDER, NEWER = (7, 0), (8, 0)
 """Compute capabilities from which PyTorch chooses other attention kernels; a dry run is made for one of them."""
 PROMPT = "A lighthouse on a cliff above a stormy sea at dusk, waves breaking on the rocks below, oil on canvas"
 """The prompt of a call that names none: of usual length."""
+NO_SWITCHES: Mapping[str, Switch] = MappingProxyType({})
 KERNELS = "cuda"
 """The kind of device whose kernels a dry run assumes."""
 
@@ -80,24 +81,27 @@ def facts(
     cache: bool = True,
     progress: Progress | None = None,
     parts: Mapping[str, Any] = NO_PARTS,
+    switches: Mapping[str, Switch] = NO_SWITCHES,
 ) -> Facts:
     """Everything measured: the machine, and the model and dry run of `call`, from the cache where they are known.
 
-    `parts` are components in memory that replace those of a source. Only named and saved models without such are
-    cached: what is live may change between two calls. A source or a machine that
+    `parts` are components in memory that replace those of a source; `switches` do the ways to call denoisers that the
+    dry run follows besides, by name. Only named and saved models without such parts are cached: what is live may change
+    between two calls. A source or a machine that
     does not exist is found before torch is imported.
     """
     look(source)
     here = machine(target)
     if here.gpu is None:
         raise NoGpu("No GPU is visible here to plan for.")
-    name = _key(source, call, dtype, _capability(here)) if cache and not parts else None
+    name = _key(source, call, dtype, _capability(here), sorted(switches)) if cache and not parts else None
     known = store.load(name) if name else None
     if known is None:
         with libraries_quiet():
             if progress:
                 progress("reading the pipeline")
-            known = _measured(_opened(source, dtype, parts), call, _capability(here), progress)
+            twin = _opened(source, dtype, parts)
+            known = _measured(source, twin, call, _capability(here), progress=progress, switches=switches)
         if name:
             store.save(name, *known)
     return Facts(here, *known)
@@ -111,15 +115,26 @@ def _opened(source: Any, dtype: str | None, parts: Mapping[str, Any]) -> "Twin":
 
 
 def _measured(
-    twin: "Twin", call: Mapping[str, Any], capability: tuple[int, int], progress: Progress | None
+    source: Any,
+    twin: "Twin",
+    call: Mapping[str, Any],
+    capability: tuple[int, int],
+    *,
+    progress: Progress | None,
+    switches: Mapping[str, Switch],
 ) -> tuple[Model, Trace]:
+    from memplan.probes.fakes.twin import modules_of
     from memplan.probes.pipeline import measure
+    from memplan.probes.pipeline.rounding import measured
+    from memplan.probes.sources.modules import as_pipeline
     from memplan.probes.trace import check, dry_run
 
     arguments = _arguments(twin, call)
     check(twin.pipe, arguments)
     model = measure(twin.pipe, twin.name, twin.source, twin.files, twin.cast)
-    return model, dry_run(twin, arguments, KERNELS, progress, capability)
+    if not isinstance(source, str | Path):
+        model = measured(model, modules_of(as_pipeline(source)))
+    return model, dry_run(twin, arguments, KERNELS, progress, capability, switches=switches)
 
 
 def _capability(here: Machine) -> tuple[int, int]:
@@ -138,14 +153,20 @@ def _arguments(twin: "Twin", call: Mapping[str, Any]) -> dict[str, Any]:
     return {**prompt, **twin.call, **given}
 
 
-def _key(source: Any, call: Mapping[str, Any], dtype: str | None, capability: tuple[int, int] = NEWER) -> str | None:
+def _key(
+    source: Any,
+    call: Mapping[str, Any],
+    dtype: str | None,
+    capability: tuple[int, int] = NEWER,
+    ways: Sequence[str] = (),
+) -> str | None:
     """The cache's name for these facts, or None where they can't be kept."""
     if not isinstance(source, str | Path) or not all(_plain(value) for value in call.values()):
         return None
     content = identity(source)
     versions = {library: version(library) for library in LIBRARIES}
     place = {"source": str(source), "content": content, "files": _files(call)}
-    kernels = {"kernels": KERNELS, "capability": capability}
+    kernels = {"kernels": KERNELS, "capability": capability, "ways": list(ways)}
     return store.key({**place, "call": dict(call), "dtype": dtype, **kernels, "program": _program(), **versions})
 
 
@@ -205,7 +226,9 @@ def price(
     for text in plan:
         if isinstance(text, str):
             check_names(text)
-    return named(facts(source, call, target=target, dtype=dtype, cache=cache, progress=progress), plan)
+    asked = switches(plan)
+    measured = facts(source, call, target=target, dtype=dtype, cache=cache, progress=progress, switches=asked)
+    return named(measured, plan)
 
 
 def named(measured: Facts, plan: Sequence[str | Strategy]) -> Plan:

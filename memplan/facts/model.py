@@ -1,6 +1,6 @@
 """A pipeline's components: their weights, how they split into groups, and what the libraries refuse for them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -82,6 +82,8 @@ class Component:
     `spared` holds, BY_MODULE and BY_WEIGHT, what quantizers' own rules leave: modules that are or have linear layers.
     `file` is the checkpoint of one file that it is loaded from; "" where that is the pipeline's own place. `mapped`
     weights are read from their files as they are; others are made anew as they are loaded, in another dtype.
+    `errors` holds, for each format, the relative error of each linear layer's matrix in it, in the order of
+    `matrices()`, where the weights were at hand.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Component:
     spared: tuple[tuple[str, tuple[str, ...]], ...] = ()
     file: str = ""
     mapped: bool = True
+    errors: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
     @cached_property
     def size(self) -> int:
@@ -133,6 +136,10 @@ class Component:
         """
         return _matrices(self, spared, sides)
 
+    def error(self, form: str) -> Mapping[int, float]:
+        """The relative error of linear layers' matrices in the format `form`, by number; those that were measured."""
+        return _error(self, form)
+
     def grouping(self, level: str, blocks: int | None = None, modules: str = "") -> Grouping | None:
         """The grouping of that setting, or None where the library forms none."""
         wanted = (level, blocks, modules)
@@ -168,6 +175,11 @@ def _matrices(component: Component, spared: tuple[str, ...], sides: tuple[int, i
     linear = ((number, weight) for number, weight in enumerate(component.weights) if weight.columns)
     fitting = ((n, f".{w.module}.") for n, w in linear if not (w.columns % columns or w.numel // w.columns % rows))
     return tuple(number for number, path in fitting if not any(name in path for name in names))
+
+
+@lru_cache(maxsize=256)
+def _error(component: Component, form: str) -> Mapping[int, float]:
+    return dict(zip(component.matrices(), dict(component.errors).get(form, ()), strict=False))
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-TILED, SLICED, IN_SLICES = "tiled", "sliced", "attention in slices"
-"""Ways to make a call otherwise than the pipeline does; tiles of another size than the library's are "tiled:512"."""
+TILED, SLICED, IN_SLICES, COMPUTED = "tiled", "sliced", "attention in slices", "computed"
+"""Ways to make a call otherwise than the pipeline does; tiles of another size than the library's are "tiled:512", what
+computes in another dtype is "computed:float16"."""
 
 TEXT_ENCODING = "text encoding"
 """The phase in which text encoders are called."""
@@ -75,7 +76,8 @@ class Call:
     most of it in segments in use; `reserved` what it holds after this call when nothing was given back since the
     pipeline began, `occupied` the most in use during the call. All of it without weights. `host` is the most that
     the pipeline's own code holds in host memory: the pictures it makes. `rows` are the most rows that the linear layer
-    among `modules` is given at once, 0 for any other module.
+    among `modules` is given at once, 0 for any other module. `recast` names the weights that have another dtype in this
+    variant, each with that dtype.
     """
 
     component: str
@@ -92,6 +94,7 @@ class Call:
     occupied: int = 0
     host: int = 0
     rows: tuple[int, ...] = ()
+    recast: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def peak_segment(self) -> Segment:
@@ -161,6 +164,11 @@ class Trace:
     def ways(self, component: str) -> frozenset[str]:
         """The ways to call `component` that change what it holds."""
         return frozenset(way for call in self.alternatives if call.component == component for way in call.variant)
+
+    def recast(self, component: str, way: str) -> tuple[tuple[str, str], ...]:
+        """The weights of `component` that have another dtype when it is called in this way, each with that dtype."""
+        made = (call for call in self.alternatives if (call.component, call.variant) == (component, (way,)))
+        return next((call.recast for call in made), ())
 
     def failure(self, component: str, *ways: str) -> str | None:
         """The words with which `component` fails when called in these ways together, or None where it does not."""

@@ -143,6 +143,14 @@ def no_worse(preference: str, less: Plan, plan: Plan) -> bool:
     return all(a <= b for a, b in zip(_sought(preference, less), _sought(preference, plan), strict=True))
 
 
+def improves(preference: str, other: Plan, plan: Plan) -> bool:
+    """Whether `other` loses less than `plan` and is as good for `preference`; the least memory is not given away."""
+    spent = preference != "quality" and other.effort > plan.effort * (1 + NEGLIGIBLE)
+    tight = preference == "balanced" and _comfortable(plan) and not _comfortable(other)
+    kept = preference != "memory" and _rank(other) <= _rank(plan) and not spent and not tight
+    return kept and _loss(other) < _loss(plan)
+
+
 def _sought(preference: str, plan: Plan) -> tuple[float, ...]:
     figure = plan.bill.peak.memory.required if preference == "memory" else plan.effort
     return _rank(plan), *_loss(plan), figure, preference == "balanced" and not _comfortable(plan)

@@ -19,6 +19,7 @@ from memplan.planner.judgement import (
     undominated,
 )
 from memplan.planner.plan import Dropped, Plan, Recommendation
+from memplan.planner.refine import refined
 from memplan.run import Run
 from memplan.simulator import simulate
 from memplan.strategy import Decision, Strategy, in_order
@@ -56,7 +57,8 @@ def _search(facts: Facts, catalogue: Sequence[type[Strategy]], grain: int) -> Re
         plans += _combinations(facts, variants, shared, dropped, grain)
     found = judge(facts, plans, dropped, grain)
     idle = [s for s in variants if changes_nothing(s, facts)]
-    return replace(found, picks=tuple((name, _spared(facts, name, plan, idle)) for name, plan in found.picks))
+    lean = ((name, _spared(facts, name, plan, idle)) for name, plan in found.picks)
+    return replace(found, picks=tuple((name, refined(name, plan, partial(_seat, facts))) for name, plan in lean))
 
 
 def _spared(facts: Facts, preference: str, plan: Plan, idle: Sequence[Strategy]) -> Plan:
@@ -103,9 +105,9 @@ def _willing(facts: Facts, catalogue: Sequence[type[Strategy]], dropped: list[Dr
     for kind in catalogue:
         for variant in kind.variants(facts):
             refusal = variant.refuses(Run(facts))
-            beaten = f"{kind.beaten_by} needs no more of anything; name {kind.name} to have it"
-            if refusal or kind.beaten_by:
-                dropped.append(Dropped(str(variant), refusal or beaten))
+            why = kind.opt_in or (f"{kind.beaten_by} needs no more of anything" if kind.beaten_by else "")
+            if refusal or why:
+                dropped.append(Dropped(str(variant), refusal or f"{why}; name {kind.name} to have it"))
             else:
                 yield variant
 

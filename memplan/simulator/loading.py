@@ -9,7 +9,7 @@ from memplan.simulator.bill import HostMemory, Memory, Peak
 from memplan.simulator.device import context
 from memplan.simulator.formats import FORMATS
 from memplan.simulator.host import LIBRARIES, pins_at_once, placed
-from memplan.simulator.weights import blocks, originals, sizes
+from memplan.simulator.weights import blocks, changed, originals, sizes
 
 PHASE = "loading"
 STAYS = ("bnb int8",)
@@ -97,7 +97,7 @@ def _converted(component: Component, stored: Stored, there: bool) -> _Converted:
     held = highest = _anonymous(component)
     device = stays = 0
     on_device = stored.format in STAYS and not there
-    for number in stored.matrices(component) if form else component.cast:
+    for number in changed(component, stored):
         weight, result = component.weights[number], table[number]
         making = form.making(weight, there) if form else result
         device, stays = max(device, stays + weight.nbytes + making), stays + (result if on_device else 0)

@@ -12,13 +12,23 @@ from memplan.simulator.formats import FORMATS, Leaf
 @lru_cache(maxsize=256)
 def tensors(component: Component, stored: Stored) -> tuple[tuple[int, ...], ...]:
     """Bytes of each tensor that holds a weight of `component` as `stored`, weight by weight."""
-    form = FORMATS.get(stored.format or "")
-    changed = set(stored.matrices(component) if form else component.cast if stored.format else ())
+    form, recast = FORMATS.get(stored.format or ""), dict(stored.recast)
+    numbers = set(changed(component, stored))
 
     def of(weight: Weight) -> tuple[int, ...]:
-        return form.tensors(weight) if form else (weight.numel * ITEM_SIZE[str(stored.format)],)
+        dtype = recast.get(weight.name, stored.format)
+        return form.tensors(weight) if form else (weight.numel * ITEM_SIZE[str(dtype)],)
 
-    return tuple(of(w) if i in changed else w.parts or (w.nbytes,) for i, w in enumerate(component.weights))
+    return tuple(of(w) if i in numbers else w.parts or (w.nbytes,) for i, w in enumerate(component.weights))
+
+
+@lru_cache(maxsize=256)
+def changed(component: Component, stored: Stored) -> tuple[int, ...]:
+    """The weights of `component` that are `stored` otherwise than as loaded, by number."""
+    if stored.format in FORMATS:
+        return stored.matrices(component)
+    names = dict(stored.recast)
+    return component.cast if stored.format else tuple(i for i, w in enumerate(component.weights) if w.name in names)
 
 
 @lru_cache(maxsize=256)
@@ -99,7 +109,7 @@ def works(component: Component, stored: Stored, call: Call) -> dict[str, Work]:
 @lru_cache(maxsize=256)
 def originals(component: Component, stored: Stored) -> int:
     """Bytes of the original weights that host memory keeps: those of the ones that were converted."""
-    return sum(component.weights[i].nbytes for i in stored.matrices(component)) if stored.original else 0
+    return sum(component.weights[i].nbytes for i in changed(component, stored)) if stored.original else 0
 
 
 def pinned(nbytes: int) -> int:

@@ -166,7 +166,7 @@ def test_what_has_another_type_is_refused(kind: Any, data: Any) -> None:
 def test_facts_are_measured_anew_where_the_file_is_damaged(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[Any] = []
 
-    def measure(*given: Any) -> tuple[Model, Trace]:
+    def measure(*given: Any, **also: Any) -> tuple[Model, Trace]:
         measured.append(given)
         return FACTS.model, FACTS.trace
 

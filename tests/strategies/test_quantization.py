@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -177,3 +178,39 @@ def test_named_modules_stay_as_they_are() -> None:
 def is_plain(layer: torch.nn.Module) -> bool:
     """Whether it is a linear layer as loaded."""
     return isinstance(layer, torch.nn.Linear) and type(layer.weight) is torch.nn.Parameter
+
+
+# ---- finer settings --------------------------------------------------------------------------------------------------
+def test_the_first_and_the_last_block_are_spared_first() -> None:
+    facts = facts_of(build("flux"))
+    component = facts.model.component("transformer")
+    layers = [f"blocks.{i}.{name}" for i in range(6) for name in ("to_q", "to_k")] + ["proj_out"]
+    weights = tuple(Weight(f"{layer}.weight", 64, "bfloat16", columns=8) for layer in layers)
+    model = replace(facts.model, components=(replace(component, weights=weights),))
+    finer = Bnb4bit("transformer", spare=("proj_out",)).finer(replace(facts, model=model))
+    assert [s.spare for s in finer] == [("proj_out", "blocks.0"), ("proj_out", "blocks.0", "blocks.5")]
+
+
+def test_measured_errors_say_which_layers_are_spared_first() -> None:
+    facts = facts_of(build("flux"))
+    component = facts.model.component("transformer")
+    numbers = component.matrices()
+    errors = tuple(0.01 * (i % 11) for i in range(len(numbers)))
+    known = replace(component, errors=(("nf4 nested", errors),))
+    model = replace(facts.model, components=(known,))
+    finer = Bnb4bit("transformer").finer(replace(facts, model=model))
+    assert len(finer) == 8
+    assert all(later.spare[:-1] == earlier.spare for earlier, later in pairwise(finer))
+    by_name = {component.weights[i].module: error for i, error in zip(numbers, errors, strict=True)}
+    spared = [by_name[name] for name in finer[-1].spare]
+    assert spared == sorted(spared, reverse=True)
+    assert min(spared) >= max(error for name, error in by_name.items() if name not in finer[-1].spare)
+
+
+def test_a_layer_that_is_spared_stays_as_it_is() -> None:
+    pipe = build("flux")
+    name = "single_transformer_blocks.0.proj_mlp"
+    before = pipe.transformer.get_submodule(name).weight.clone()
+    Bnb4bit("transformer", spare=(name,)).apply(pipe, "cpu")
+    assert torch.equal(pipe.transformer.get_submodule(name).weight, before)
+    assert pipe.transformer.get_submodule("single_transformer_blocks.1.proj_mlp").weight.dtype == torch.uint8

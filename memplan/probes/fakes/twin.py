@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from memplan.errors import Unsupported
+from memplan.facts import COMPUTED
 from memplan.probes.fakes import adapters, quantized
 from memplan.probes.fakes.fake import fake_of, fresh_mode, make_castable
 
@@ -186,5 +187,7 @@ def _casting_again(original: torch.nn.Module, copied: torch.nn.Module) -> None:
                 fresh = LayerwiseCastingHook(hook.storage_dtype, hook.compute_dtype, non_blocking=False)
             elif isinstance(hook, PeftInputAutocastDisableHook):
                 fresh = PeftInputAutocastDisableHook()
+            elif name == COMPUTED:  # layers in several dtypes, with a hook that has no settings
+                fresh = type(hook)()
             if fresh:
                 HookRegistry.check_if_exists_or_initialize(ours).register_hook(fresh, name)

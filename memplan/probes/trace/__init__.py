@@ -27,6 +27,7 @@ from memplan.probes.trace.shapes import Shape
 from memplan.probes.trace.timeline import OWN_CODE, Timeline
 from memplan.probes.trace.tracker import Tracker
 from memplan.probes.trace.unseen import unseen_fakes
+from memplan.probes.trace.variants import NO_SWITCHES, Switches
 
 Progress = Callable[[str], None]
 IMAGE, VIDEO = 4, 5
@@ -47,13 +48,16 @@ def dry_run(
     device: str = "cuda",
     progress: Progress | None = None,
     capability: tuple[int, int] = FLASH_SINCE,
+    *,
+    switches: Switches = NO_SWITCHES,
 ) -> Trace:
     """Run `twin.pipe(**arguments)` on fake weights and return its timeline.
 
     `device` is the kind whose kernels are assumed, "cuda" or "cpu", `capability` the compute capability of "cuda";
-    `progress` is told which component is traced. A picture may be given as a size or as a path; one that the pipeline
-    needs and that is absent is made up. Raises BadInput when the pipeline refuses the arguments, with the pipeline's
-    own words.
+    `progress` is told which component is traced. `switches` do ways to call denoisers that are followed besides. A
+    picture may be given as a size or as a path; one that the pipeline needs and that is absent is made up.
+
+    Raises BadInput when the pipeline refuses the arguments, with the pipeline's own words.
     """
     check(twin.pipe, arguments)
     given = read(twin.pipe, arguments)
@@ -67,7 +71,8 @@ def dry_run(
 
     for names, optional in attempts(twin.pipe, given):
         try:
-            return _trace(twin, given, made_up(twin.pipe, names, given), (device, capability), say)
+            pictures = made_up(twin.pipe, names, given)
+            return _trace(twin, given, pictures, (device, capability), say=say, switches=switches)
         except Unsupported:
             raise
         except BadInput as refusal:
@@ -79,14 +84,20 @@ def dry_run(
 
 
 def _trace(
-    twin: Twin, given: Mapping[str, Any], pictures: Mapping[str, Any], kind: tuple[str, tuple[int, int]], say: Progress
+    twin: Twin,
+    given: Mapping[str, Any],
+    pictures: Mapping[str, Any],
+    kind: tuple[str, tuple[int, int]],
+    *,
+    say: Progress,
+    switches: Switches,
 ) -> Trace:
     """The timeline of a call with the arguments `given` and the made-up `pictures` on a device of this `kind`."""
     arguments, (device, capability) = {**given, **pictures}, kind
     ledger = Ledger(ALLOCATION_UNIT if device == "cuda" else 1)
     components = twin.components()
     timeline = Timeline(ledger, lambda name, method: phase(components.get(name), name, method))
-    doors = Doors(ledger, twin.mode, device, timeline.own_code, timeline.visit, say)
+    doors = Doors(ledger, twin.mode, device, timeline.own_code, timeline.visit, say, switches=switches)
     for module in components.values():
         for weight in (*module.parameters(), *module.buffers()):
             ledger.own(weight)

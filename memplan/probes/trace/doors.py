@@ -21,7 +21,7 @@ from memplan.probes.trace.ledger import Ledger, Pools, Recording
 from memplan.probes.trace.replay import replaying
 from memplan.probes.trace.shapes import fill, shapes, signature
 from memplan.probes.trace.tracker import Tracker
-from memplan.probes.trace.variants import called, others
+from memplan.probes.trace.variants import Switches, called, others
 
 METHODS = ("forward", "encode", "decode")
 """Methods of a component through which pipelines reach it."""
@@ -64,7 +64,8 @@ class Doors:
 
     `on_trace` is told the component before a call is traced; `on_given` and `on_returned` of each call what goes in and
     what comes out. `failed` says which components fail when called another
-    way, though not as they are, and in which words: tiles may be smaller than what a layer takes.
+    way, though not as they are, and in which words: tiles may be smaller than what a layer takes. `switches` do the
+    ways that are tried only because somebody asks.
     """
 
     ledger: Ledger
@@ -78,6 +79,7 @@ class Doors:
     seen: dict[Any, list[Visit]] = field(default_factory=dict)
     failed: dict[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)
     inside: bool = False
+    switches: Switches = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """No op has run in a component."""
@@ -121,7 +123,8 @@ class Doors:
             before = self.ledger.pools()
             visit = self._trace(door, (args, kwargs))
             trace = partial(self._trace_otherwise, door, (args, kwargs), before)
-            visit.others = others(door.module, door.method, (args, kwargs), visit.recording, trace)
+            way = (door.module, door.method, (args, kwargs), visit.recording)
+            visit.others = others(*way, trace, asked=self.switches.keys())
             self.seen.setdefault(key, []).append(visit)
         visit.base = self.ledger.live
         self.on_visit(visit)
@@ -135,9 +138,15 @@ class Doors:
 
     def _trace_otherwise(self, door: Door, inputs: Any, before: Pools, ways: tuple[str, ...]) -> Recording | None:
         """The same call made in these `ways`; None where it fails."""
+        stored = _dtypes(door.module)
         try:
-            with called(door.module, ways), self.ledger.aside(before):
-                return self._trace(door, inputs).recording
+            with called(door.module, ways, self.switches), self.ledger.aside(before):
+                recast = [(name, weight) for name, weight in _named(door.module) if weight.dtype != stored[name]]
+                for _, weight in recast:
+                    self.ledger.admit(weight, counted=False)
+                recording = self._trace(door, inputs).recording
+                recording.recast = tuple((name, str(w.dtype).removeprefix("torch.")) for name, w in recast)
+                return recording
         except Exception as error:
             self.failed[door.component, ways] = str(error).partition("\n")[0] or type(error).__name__
             return None
@@ -220,6 +229,15 @@ def boundaries(root: nn.Module, ledger: Ledger) -> Generator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _named(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _dtypes(module: nn.Module) -> dict[str, torch.dtype]:
+    return {name: weight.dtype for name, weight in _named(module)}
 
 
 def _weights(module: nn.Module) -> Iterator[torch.Tensor]:

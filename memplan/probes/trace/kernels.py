@@ -47,10 +47,11 @@ class Kernels(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Replace `func` where the device runs another kernel."""
-        replacement = self._table.get(func)
-        if replacement is not None and isinstance(next(iter((*args, *(kwargs or {}).values())), None), FakeTensor):
-            return replacement(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        replacement, kwargs = self._table.get(func), kwargs or {}
+        first = next(iter((*args, *kwargs.values())), None)  # diffusers names query, key and value
+        if replacement is not None and isinstance(first, FakeTensor):
+            return replacement(*args, **kwargs)
+        return func(*args, **kwargs)
 
     def _array(self, tensor: FakeTensor, *args: Any, **kwargs: Any) -> Any:
         known = read(tensor)

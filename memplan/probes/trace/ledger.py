@@ -47,6 +47,7 @@ class Recording:
     linear layer is given at once, by its path. `pool` is an allocator that
     starts empty with the call. `reserved` is what the pipeline's allocator, which never gives back, holds after it;
     `occupied` the most it had in use during the call. `host` is the most that it held in host memory.
+    `recast` are the weights that had another dtype than usual, by name, each with that dtype.
     """
 
     base: int
@@ -59,6 +60,7 @@ class Recording:
     reserved: int = 0
     occupied: int = 0
     host: int = 0
+    recast: tuple[tuple[str, str], ...] = ()
 
     @property
     def peak_op(self) -> str:

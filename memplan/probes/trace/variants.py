@@ -1,10 +1,12 @@
-"""Other ways to call a component: in tiles, slice by slice, with attention in slices; alone and combined."""
+"""Other ways to call a component: in tiles, slice by slice, attention in slices, another dtype; alone and combined."""
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Set
+from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from memplan.facts import IN_SLICES, SLICED, TILED
@@ -16,6 +18,9 @@ IGNORED = {"AutoencoderKLCosmos": "takes the setting and ignores it"}
 """diffusers classes whose enable_tiling() changes nothing."""
 REPLACEABLE = ("AttnProcessor", "AttnProcessor2_0", "AttnAddedKVProcessor", "AttnAddedKVProcessor2_0")
 """The library's own attention, which it puts slices in place of."""
+Switches = Mapping[str, Callable[[Any], Callable[[], None]]]
+"""Ways that somebody asks for, by name: what switches a module to each, and returns what undoes that."""
+NO_SWITCHES: Switches = MappingProxyType({})
 
 
 # ---- what there is ---------------------------------------------------------------------------------------------------
@@ -55,18 +60,25 @@ def _attentions(module: Any) -> list[Any]:
 
 # ---- what matters ----------------------------------------------------------------------------------------------------
 def others(
-    module: Any, method: str, inputs: Any, plain: Recording, trace: Callable[[tuple[str, ...]], Recording | None]
+    module: Any,
+    method: str,
+    inputs: Any,
+    plain: Recording,
+    trace: Callable[[tuple[str, ...]], Recording | None],
+    *,
+    asked: Set[str] = frozenset(),
 ) -> dict[tuple[str, ...], Recording]:
     """What `trace` records of a call in each way that holds other memory than the `plain` one, and in both of two.
 
-    Slices are tried for several pictures, and slices of attention where the peak is in its scores.
+    Slices are tried for several pictures, and slices of attention where the peak is in its scores. Ways that are
+    `asked` for are those of denoisers, and recorded whatever they hold.
     """
     found: dict[tuple[str, ...], Recording] = {}
     lacking = dict(lacks(module))
 
     def changes(*ways: str) -> bool:
         recording = trace(ways)
-        if recording is None or recording.segments() == plain.segments():
+        if recording is None or (asked.isdisjoint(ways) and recording.segments() == plain.segments()):
             return False
         found[ways] = recording
         return True
@@ -76,8 +88,11 @@ def others(
         if "slicing" not in lacking and _batch(inputs) > 1 and changes(SLICED):
             for way in tiles:
                 changes(SLICED, way)
-    elif "attention_slicing" not in lacking and plain.peak_op in SCORES:
-        changes(IN_SLICES)
+        return found
+    sliced = "attention_slicing" not in lacking and plain.peak_op in SCORES and changes(IN_SLICES)
+    for way in () if type(module).__module__.startswith("transformers.") else asked:
+        if changes(way) and sliced:
+            changes(IN_SLICES, way)
     return found
 
 
@@ -95,18 +110,36 @@ def _batch(inputs: Any) -> int:
 
 # ---- switches --------------------------------------------------------------------------------------------------------
 @contextmanager
-def called(module: Any, ways: tuple[str, ...]) -> Generator[None]:
-    """`module` is called in these ways for the length of the context; then its settings are what they were."""
+def called(module: Any, ways: tuple[str, ...], switches: Switches = NO_SWITCHES) -> Generator[None]:
+    """`module` is called in these ways for the length of the context; then its settings are what they were.
+
+    Where `switches` have a way, they do it, unseen by the dry run: what they cast is no part of the call.
+    """
     parts = [module, *_attentions(module)]
     before = [(vars(part), dict(vars(part))) for part in parts]
-    try:
-        for way in ways:
-            _switch(module, way)
-        yield
-    finally:
+
+    def restore() -> None:
         for now, then in before:
             now.clear()
             now.update(then)
+
+    with ExitStack() as undos:
+        undos.callback(restore)
+        for way in ways:
+            if way in switches:
+                with _disable_current_modes():
+                    undos.callback(_unseen(switches[way](module)))
+            else:
+                _switch(module, way)
+        yield
+
+
+def _unseen(undo: Callable[[], None]) -> Callable[[], None]:
+    def unseen() -> None:
+        with _disable_current_modes():
+            undo()
+
+    return unseen
 
 
 def _switch(module: Any, way: str) -> None:

@@ -152,3 +152,17 @@ def test_rms_norm_with_a_weight_of_another_dtype_is_not_fused() -> None:
 
     rows, weight = torch.zeros(10, 64, dtype=HALF), torch.ones(64)
     assert Traced(norm, rows, weight).peak == Traced(norm, rows, weight, device="cpu").peak
+
+
+@pytest.mark.parametrize("capability", [(7, 0), (8, 0)])
+def test_attention_by_keywords_is_attention(capability: tuple[int, int]) -> None:
+    """As the dispatcher of diffusers calls it."""
+
+    def named(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(query=q, key=k, value=v, attn_mask=None, dropout_p=0.0, scale=None)
+
+    inputs = [heads(64) for _ in range(3)]
+    plain = Traced(F.scaled_dot_product_attention, *inputs, capability=capability)
+    found = Traced(named, *inputs, capability=capability)
+    assert (found.peak, found.ops) == (plain.peak, plain.ops)
+    assert ("aten.bmm" in found.ops) == (capability < (8, 0))
