@@ -15,6 +15,7 @@ def caveats(machine: Machine, model: Model, trace: Trace) -> Iterator[str]:
         return
     yield from _kernels(machine.gpu, trace)
     yield from _dtypes(machine.gpu, model)
+    yield from _files(model)
     if not machine.unified:
         yield from _driver(machine.host)
 
@@ -29,6 +30,12 @@ def _dtypes(gpu: Gpu, model: Model) -> Iterator[str]:
         named = [c.name for c in model.components if dtype in c.bytes_by_dtype]
         if named:
             yield f"{gpu.name} cannot compute in {dtype}: load {', '.join(named)} in another dtype"
+
+
+def _files(model: Model) -> Iterator[str]:
+    """What is known of a bundled model's files are their sizes in the dtype of its example."""
+    if model.source.startswith("bundled"):
+        yield "its files hold the dtypes that it is loaded in; loading copies what they hold in another one"
 
 
 def _driver(host: Host) -> Iterator[str]:

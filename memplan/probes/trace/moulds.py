@@ -2,7 +2,7 @@
 
 import mmap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Protocol
 
@@ -25,7 +25,7 @@ class Mould:
     stride: tuple[int, ...]
     offset: int
     dtype: torch.dtype
-    storage: int
+    storage: int = field(compare=False)
     nbytes: int
     source: int | None
 

@@ -29,10 +29,14 @@ Owner = tuple[weakref.ref[Any], int]
 
 @dataclass
 class Repeatable:
-    """One traced call of a submodule. `height` is the most that was live when it began, above the recording's base."""
+    """One traced call of a submodule. `height` is the most that was live when it began, above the recording's base.
+
+    What was traced is done `times` times over.
+    """
 
     stretches: list[Stretch]
     height: int
+    times: int
     result: Any
     lists: list[list[Any]]
     owners: list[Owner]
@@ -61,13 +65,15 @@ def _repeated(root: nn.Module) -> Iterator[tuple[nn.Module, str]]:
 def _guard(owner: nn.Module, method: str, caster: "Caster") -> Callable[[], None]:
     seen: dict[Any, Repeatable] = {}
     had, original = owner.__dict__.get(method), getattr(owner, method)
-    called = _few_rows(original) if method.startswith("blend") else original
+    blends = method.startswith("blend")
+    called = _few_rows(original) if blends else original
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
         key = _signature((args, kwargs))
         if key in seen:
             return _again(seen[key], caster, args, kwargs)
-        seen[key] = known = _first(caster.ledger, called, args, kwargs)
+        times = _extent(*args, **kwargs) // ROWS if blends else 1
+        seen[key] = known = _first(caster.ledger, called, args, kwargs, max(times, 1))
         result, known.result = known.result, _moulds(known.result, known.owners)
         return result
 
@@ -89,7 +95,12 @@ def _few_rows(blend: Callable[..., Any]) -> Callable[..., Any]:
     return blended
 
 
-def _first(ledger: Ledger, original: Callable[..., Any], args: Any, kwargs: Any) -> Repeatable:
+def _extent(a: torch.Tensor, b: torch.Tensor, blend_extent: int) -> int:
+    """Rows of a seam."""
+    return blend_extent
+
+
+def _first(ledger: Ledger, original: Callable[..., Any], args: Any, kwargs: Any, times: int) -> Repeatable:
     """Run the call and keep what it did; the lists among its arguments may be changed by it."""
     lists, owners = _lists(args, kwargs), _owners(args, kwargs)
     before = [[_reference(entry) for entry in values] for values in lists]
@@ -98,12 +109,14 @@ def _first(ledger: Ledger, original: Callable[..., Any], args: Any, kwargs: Any)
     height = ledger.live - recording.base
     result = original(*args, **kwargs)
     stretches = recording.stretches[start:]
+    for stretch in stretches:
+        stretch.repeat *= times
     ledger.cut()
     changed = [
         [KEPT if new is old() else _moulds(new, owners) for new, old in zip(after, values, strict=True)]
         for after, values in zip(lists, before, strict=True)
     ]
-    return Repeatable(stretches, height, result, changed, owners)
+    return Repeatable(stretches, height, times, result, changed, owners)
 
 
 def _again(known: Repeatable, caster: "Caster", args: Any, kwargs: Any) -> Any:
@@ -114,7 +127,7 @@ def _again(known: Repeatable, caster: "Caster", args: Any, kwargs: Any) -> Any:
     for stretch in known.stretches:
         stretch.live += rise
         stretch.peak += rise
-        stretch.repeat += 1
+        stretch.repeat += known.times
     owners = tensors_in(tree_leaves((args, kwargs)))
     made: dict[int, torch.Tensor] = {}
     for values, changes in zip(_lists(args, kwargs), known.lists, strict=True):

@@ -141,3 +141,25 @@ def test_seams_are_replayed_too() -> None:
     latent = torch.zeros(*LATENTS["wan"][:-2], 6, 26)  # five tiles, the last one narrower: four seams of two kinds
     assert visit(part, lambda fake: fake.decode(latent)).others
     assert len(blended) == 2
+
+
+class Seam(nn.Module):
+    """Blends rows one by one, as VAEs do."""
+
+    def blend_v(self, a: torch.Tensor, b: torch.Tensor, blend_extent: int) -> torch.Tensor:
+        for y in range(blend_extent):
+            b[:, y] = a[:, y] * (1 - y / blend_extent) + b[:, y] * (y / blend_extent)
+        return b
+
+    def decode(self, video: torch.Tensor) -> torch.Tensor:
+        return self.blend_v(video, video.clone(), 8) + self.blend_v(video, video.clone(), 8)
+
+
+def test_each_row_of_a_seam_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    short, long = both(monkeypatch, Seam(), "decode", torch.zeros(4, 16, 100))
+
+    def done(recording: Any) -> int:
+        return sum(ops.count * s.repeat for s in recording.segments() for ops in s.work)
+
+    assert done(short.recording) == done(long.recording) >= 2 * 8 * 4
+    assert peak(short.recording) == peak(long.recording)
