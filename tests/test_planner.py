@@ -242,7 +242,7 @@ def test_a_reason_names_what_was_sought() -> None:
     ("vram", "ram", "said"),
     [
         (1.5, 32.0, "GiB of device memory in text encoding (text_encoder), 598 MiB more than the 1.50 GiB there are"),
-        (2.5, 0.25, "2.58 GiB of host memory, 2,385 MiB more than the 0.25 GiB there are"),
+        (2.5, 0.25, "2.58 GiB of host memory, 2,385 MiB more than the 256 MiB there are"),
     ],
 )
 def test_nothing_fits(vram: float, ram: float, said: str) -> None:

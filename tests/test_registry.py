@@ -11,7 +11,7 @@ import pytest
 
 from memplan import registry
 from memplan.errors import BadInput, MemplanError
-from memplan.faces.report.label import label
+from memplan.planner.label import label
 from memplan.facts import Facts
 from memplan.registry import check_names, parse, parse_plan, typed
 from memplan.strategies import (

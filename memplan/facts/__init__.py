@@ -34,18 +34,26 @@ from memplan.facts.trace import Ops as Ops
 from memplan.facts.trace import Segment as Segment
 from memplan.facts.trace import Step as Step
 from memplan.facts.trace import Trace as Trace
+from memplan.facts.units import GIB as GIB
+from memplan.facts.units import MIB as MIB
 
-GIB = 1024**3
-MIB = 1024**2
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Facts:
     """Everything measured before planning."""
 
     machine: Machine
     model: Model
     trace: Trace
+
+    def __repr__(self) -> str:
+        """The model, the card and the length of the dry run."""
+        return f"<Facts of {self.subject}: {self.trace.extent}>"
+
+    @property
+    def subject(self) -> str:
+        """Which model on which card."""
+        return f"{self.model.name} on {self.machine.gpu.name if self.machine.gpu else 'no GPU'}"
 
     @property
     def assumptions(self) -> tuple[str, ...]:

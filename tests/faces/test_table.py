@@ -8,9 +8,9 @@ from memplan.faces.cli import options
 from memplan.faces.nearest import Nearest
 from memplan.faces.report import bill, hardware, table
 from memplan.faces.report.front import distinct, fitting, others, why
-from memplan.faces.report.label import label
+from memplan.planner.label import label
 from memplan.faces.report.layout import WIDTH, columns, paragraph
-from memplan.faces.report.units import amount, gib, mib
+from memplan.facts.units import amount, gib, mib
 from memplan.facts import GIB, MIB
 from memplan.planner import PREFERENCES, Plan, draw
 from memplan.registry import parse_plan

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from memplan.faces.report.label import techniques
+from memplan.planner.label import techniques
 from memplan.planner import Plan, Recommendation
 
 NOTICEABLE = 0.01

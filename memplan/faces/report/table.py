@@ -6,9 +6,9 @@ from memplan.applier import one_way
 from memplan.faces.nearest import Change, Nearest
 from memplan.faces.report.bill import LEGEND, figures, margin, phases, workload
 from memplan.faces.report.front import distinct, fitting, others, why
-from memplan.faces.report.label import label
+from memplan.planner.label import label
 from memplan.faces.report.layout import columns, paragraph
-from memplan.faces.report.units import amount, gib, mib
+from memplan.facts.units import amount, gib, mib
 from memplan.facts import Facts
 from memplan.planner import Dropped, Plan, Recommendation, draw
 
