@@ -11,8 +11,8 @@ import pytest
 
 from memplan import registry
 from memplan.errors import BadInput, MemplanError
-from memplan.planner.label import label
 from memplan.facts import Facts
+from memplan.planner.label import label
 from memplan.registry import check_names, parse, parse_plan, typed
 from memplan.strategies import (
     STRATEGIES,

@@ -30,7 +30,8 @@ class Shortage:
 
     def __str__(self) -> str:
         """How much of what, and how much more than there is."""
-        return f"{amount(self.needed)} of {self.what}, {mib(self.missing)} MiB more than the {amount(self.there)} there are"
+        more = f"{mib(self.missing)} MiB more than the {amount(self.there)} there are"
+        return f"{amount(self.needed)} of {self.what}, {more}"
 
 
 @dataclass(frozen=True, repr=False)

@@ -8,11 +8,11 @@ from memplan.faces.cli import options
 from memplan.faces.nearest import Nearest
 from memplan.faces.report import bill, hardware, table
 from memplan.faces.report.front import distinct, fitting, others, why
-from memplan.planner.label import label
 from memplan.faces.report.layout import WIDTH, columns, paragraph
-from memplan.facts.units import amount, gib, mib
 from memplan.facts import GIB, MIB
+from memplan.facts.units import amount, gib, mib
 from memplan.planner import PREFERENCES, Plan, draw
+from memplan.planner.label import label
 from memplan.registry import parse_plan
 from memplan.strategies import GroupOffload, LayerwiseCasting, ModelOffload, OnGpu, VaeTiling
 from tests.faces import small

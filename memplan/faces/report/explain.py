@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from memplan.faces.report.bill import where
 from memplan.faces.report.front import others
-from memplan.planner.label import label
 from memplan.faces.report.layout import paragraph
 from memplan.faces.report.table import ROWS
-from memplan.facts.units import amount, gib
 from memplan.facts import Component, Facts
+from memplan.facts.units import amount, gib
 from memplan.planner import Plan, Recommendation, draw
+from memplan.planner.label import label
 from memplan.run import Aside, FromDisk, InGroups, OnCall, OnHost, Resident, Run
 
 STREAMED = 2

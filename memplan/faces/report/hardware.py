@@ -1,8 +1,8 @@
 """What was probed, as text: the machine, and the model component by component."""
 
 from memplan.faces.report.layout import columns, paragraph, titled
-from memplan.facts.units import UNITS, amount, gib, mib
 from memplan.facts import Component, Gpu, Machine, Model
+from memplan.facts.units import UNITS, amount, gib, mib
 
 
 def machine(here: Machine) -> list[str]:
