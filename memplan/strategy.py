@@ -88,6 +88,11 @@ class Strategy(ABC):
         """The settings that `component` decides where nobody gives them."""
         return {}
 
+    @classmethod
+    def needed(cls) -> str:
+        """What it needs beside the libraries that memplan needs itself, in words; "" for nothing."""
+        return ""
+
     @property
     def final(self) -> str | None:
         """How to get back what undo() does not, or None where it brings back everything."""

@@ -7,6 +7,7 @@ The large facts compare by identity, so that prices computed from them can be re
 from dataclasses import dataclass
 
 from memplan.facts.caveats import caveats
+from memplan.facts.machine import ASSUMED_CAPABILITY as ASSUMED_CAPABILITY
 from memplan.facts.machine import Gpu as Gpu
 from memplan.facts.machine import Host as Host
 from memplan.facts.machine import Machine as Machine

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from memplan.facts.rates import USUAL, Rates
 
+ASSUMED_CAPABILITY = (8, 9)
+"""The compute capability that is taken for granted of a CUDA card of which it is not known."""
+
 
 @dataclass(frozen=True)
 class Gpu:
