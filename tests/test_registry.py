@@ -105,6 +105,33 @@ def test_a_plan_is_typed_as_one_text(flux: Facts) -> None:
         parse_plan("group_offload:transformer,unet", flux)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "layerwise_casting:transformer +\n  group_offload:text_encoder,\n    transformer,stream=true",
+        "layerwise_casting:transformer\n+ group_offload:\n\ttext_encoder,transformer,\n stream=true\n",
+        "  layerwise_casting:transformer  +  group_offload: text_encoder, transformer, stream = true",
+        "layerwise_casting:transformer +group_offload:text_encoder,transformer,stream=true",
+    ],
+)
+def test_a_plan_may_be_pasted_as_it_was_wrapped(flux: Facts, text: str) -> None:
+    plain = "layerwise_casting:transformer + group_offload:text_encoder,transformer,stream=true"
+    check_names(text)
+    assert parse_plan(text, flux) == parse_plan(plain, flux)
+
+
+@pytest.mark.parametrize("text", ["", " \n", "everything on the\n   GPU"])
+def test_the_empty_plan_is_everything_on_the_gpu(flux: Facts, text: str) -> None:
+    check_names(text)
+    assert parse_plan(text, flux) == ()
+
+
+@pytest.mark.parametrize("text", ["vae_tiling + ", "+ vae_tiling", "vae_tiling + + model_offload"])
+def test_half_a_plan_is_no_plan(text: str) -> None:
+    with pytest.raises(BadInput, match=r'a technique is missing beside a "\+" of the plan'):
+        check_names(text)
+
+
 def test_the_plan_that_does_nothing_can_be_typed(flux: Facts) -> None:
     shown = label((), flux)
     check_names(shown)

@@ -1,5 +1,6 @@
 """The text report: what is in it, in which order, and how wide it is."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from memplan.facts import GIB, MIB
 from memplan.facts.units import amount, gib, mib
 from memplan.planner import PREFERENCES, Plan, draw
 from memplan.planner.label import label
-from memplan.registry import parse_plan
+from memplan.registry import parse_plan, strategies
 from memplan.strategies import GroupOffload, LayerwiseCasting, ModelOffload, OnGpu, VaeTiling
 from tests.faces import small
 
@@ -163,6 +164,28 @@ def test_labels_can_be_typed() -> None:
     for plan in found.front:
         shown = [s for s in plan.strategies if not isinstance(s, OnGpu)]
         assert not shown or set(parse_plan(label(plan.strategies, found.facts), found.facts)) == set(shown)
+
+
+@pytest.mark.parametrize("indent", [4, 30, 70])
+def test_a_wrapped_plan_can_be_pasted_and_no_name_is_broken(indent: int) -> None:
+    found = small.found(1)
+    names = {cls.name for cls in strategies()} | {c.name for c in found.facts.model.components}
+    for plan in found.front:
+        lines = paragraph(label(plan.strategies, found.facts), indent, indent + 2)
+        pasted = "\n".join(lines)
+        assert set(parse_plan(pasted, found.facts)) == set(parse_plan(str(plan), found.facts))
+        for word in re.findall(r"\w+", pasted):
+            assert word in names | set(re.findall(r"\w+", str(plan)))
+
+
+def test_long_words_are_broken_behind_commas_alone() -> None:
+    settings = [f"setting_{i}=true" for i in range(12)]
+    word = f"technique:component,{','.join(settings)}"
+    lines = paragraph(f"{word} + another of {GIB:,} bytes", 60)
+    assert "".join(line.strip() for line in lines).startswith(word)
+    assert sum(line.endswith(",") for line in lines) == 6
+    assert any(f"{GIB:,}" in line for line in lines)
+    assert paragraph("x" * 150) == ["x" * 150], "a name that is too long stays whole"
 
 
 def test_a_pick_says_what_cannot_be_undone() -> None:
