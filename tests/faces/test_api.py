@@ -86,7 +86,7 @@ def test_price_is_the_bill_that_recommend_shows() -> None:
     assert api.price(pipe, str(pick), target=target, **call).bill == pick.bill
     assert api.price(pipe, [str(pick)], target=target, **call).bill == pick.bill
     assert api.price(pipe, pick, target=target, **call).bill == pick.bill
-    with pytest.raises(BadInput, match="these tiles change nothing at this size"):
+    with pytest.raises(BadInput, match="tiles of the library's own size change nothing at this size"):
         api.price(pipe, ["model_offload", "vae_tiling"], target=target, **call)
 
 

@@ -123,6 +123,17 @@ def test_price(given: Callable[[Facts], object], capsys: pytest.CaptureFixture[s
     assert json.loads(capsys.readouterr().out)["plan"]["strategies"] == ["model_offload"]
 
 
+def test_the_plan_of_no_technique_is_everything_on_the_gpu(
+    given: Callable[[Facts], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given(small.facts(vram=24))
+    assert main(["price", "small"]) == 0
+    text = capsys.readouterr().out
+    assert "Plan       everything on the GPU" in text
+    assert main(["price", "small", "--with", ""]) == 0
+    assert capsys.readouterr().out == text
+
+
 def test_probe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "probe", lambda *_, **__: small.facts().model)
     assert main(["probe", "--gpu", "RTX 4070", "--ram", "32", "--reserve", "1"]) == 0

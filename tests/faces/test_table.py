@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from memplan.facts import GIB, MIB
 from memplan.facts.units import amount, gib, mib
 from memplan.planner import PREFERENCES, Plan, draw
 from memplan.planner.label import label
+from memplan.probes.machine import probe_machine
 from memplan.registry import parse_plan, strategies
 from memplan.strategies import GroupOffload, LayerwiseCasting, ModelOffload, OnGpu, VaeTiling
 from tests.faces import small
@@ -138,6 +140,16 @@ def test_the_bill_names_module_and_op_of_each_peak() -> None:
     assert "Traffic    6.75 GiB to the device, 6.75 GiB back, nothing through casts, per call" in text
     assert "Precision  exact" in text
     assert "Assumed    one assumption" in text
+
+
+def test_the_machine_says_which_figures_are_whose() -> None:
+    said = [" ".join(" ".join(hardware.machine(probe_machine(ram=32, **named))).split()) for named in NAMED]
+    assert "10.00 GiB of device memory, PCIe 4.0 x16 (from the catalogue; the name could also mean" in said[0]
+    assert "mean NVIDIA GeForce RTX 3080 12 GB)" in said[0]
+    assert "8.00 GiB of device memory by your figure, PCIe 4.0 x16 (from the catalogue)" in said[1]
+
+
+NAMED: tuple[dict[str, Any], ...] = ({"gpu": "RTX 3080"}, {"gpu": "RTX 4070", "vram": 8})
 
 
 def test_a_model_is_shown_by_component() -> None:
