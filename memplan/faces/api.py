@@ -15,6 +15,7 @@ from memplan.faces import store
 from memplan.faces.quiet import libraries_quiet
 from memplan.facts import Facts, Machine, Model, Trace
 from memplan.planner import Plan, Recommendation
+from memplan.probes.fakes.sizes import check_sizes
 from memplan.probes.machine import probe_machine
 from memplan.probes.sources import identity, look, open_pipeline
 from memplan.registry import check_names, parse_plan, strategies
@@ -89,8 +90,9 @@ def facts(
 
     `parts` are components in memory that replace those of a source. Only named and saved models without such are
     cached: what is live may change between two calls. A source or a machine that
-    does not exist is found before torch is imported.
+    does not exist, and a size below one, is found before torch is imported.
     """
+    check_sizes(call)
     look(source)
     here = machine(target)
     if here.gpu is None:
