@@ -1,5 +1,6 @@
 """Finds the installed strategies, ours and every plug-in's alike, and reads the settings that people type."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
@@ -16,6 +17,8 @@ DOOR = "memplan.strategies"
 
 JOIN = " + "
 """Stands between the techniques of a plan."""
+_JOINED = re.compile(r"\s\+")
+"""The same as people paste it, over several lines. Settings have no spaces, but may have a "+"."""
 EVERYTHING = "everything on the GPU"
 """The plan of no strategy, as reports write it and people may type it."""
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -124,16 +127,20 @@ def _assumed(cls: type[Strategy], component: str | None, facts: Facts) -> dict[s
 
 
 def parse_plan(text: str, facts: Facts) -> tuple[Strategy, ...]:
-    """The strategies of a plan as people type it: parts as for `parse`, joined by " + ".
+    """The strategies of a plan as people type it: parts as for `parse`, joined by " + ", perhaps over several lines.
 
     A part that names several components, as "name:one,two,setting=value", is a strategy for each. "everything on the
-    GPU" is the plan of none. Raises BadInput.
+    GPU" is the plan of none, and so is an empty text. Raises BadInput.
     """
     return tuple(parse(part, facts) for whole in _parts(text) for part in _by_component(whole))
 
 
 def _parts(text: str) -> list[str]:
-    return [] if text.strip() == EVERYTHING else text.split(JOIN)
+    plan = " ".join(text.split())
+    parts = [] if plan in ("", EVERYTHING) else _JOINED.split(f" {plan}")
+    if not all(map(str.strip, parts)):
+        raise BadInput(f'a technique is missing beside a "+" of the plan {plan}')
+    return parts
 
 
 def _by_component(text: str) -> list[str]:

@@ -78,7 +78,7 @@ class Stored:
         return component.matrices(self.spared, self.sides)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """One generation, drawn. Immutable; what is not mentioned is as loaded, whole and on the device."""
 
@@ -86,6 +86,13 @@ class Run:
     placements: Mapping[str, Placement] = field(default_factory=lambda: MappingProxyType({}))
     storage: Mapping[str, Stored] = field(default_factory=lambda: MappingProxyType({}))
     variants: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __repr__(self) -> str:
+        """The model, and what is drawn of each component."""
+        drawn = [f"{name} {placement!r}" for name, placement in self.placements.items() if placement != Resident()]
+        drawn += [f"{name} as {stored.format}" for name, stored in self.storage.items()]
+        drawn += [f"{name} {' and '.join(sorted(ways))}" for name, ways in self.variants.items()]
+        return f"<Run of {self.facts.model.name}: {', '.join(drawn) or 'everything on the device'}>"
 
     def placement(self, component: str) -> Placement:
         """Where the weights of `component` live."""

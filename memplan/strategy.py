@@ -100,6 +100,11 @@ class Strategy(ABC):
         """The same technique at less loss for more memory, in steps: each gives up less than the one before."""
         return ()
 
+    @classmethod
+    def needed(cls) -> str:
+        """What it needs beside the libraries that memplan needs itself, in words; "" for nothing."""
+        return ""
+
     @property
     def final(self) -> str | None:
         """How to get back what undo() does not, or None where it brings back everything."""

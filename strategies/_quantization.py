@@ -72,6 +72,11 @@ class Quantization(Strategy):
         return {"spare": dict(component.spared).get(cls.lookup, ())}
 
     @classmethod
+    def needed(cls) -> str:
+        """The library, and devices that it runs on."""
+        return str(cls.needs)
+
+    @classmethod
     def _unfit(cls, component: Component) -> str | None:
         return component.lack("quantization") or component.lack("own_weights")
 

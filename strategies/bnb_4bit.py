@@ -22,7 +22,8 @@ class Bnb4bit(Quantization):
     and norms stay. "nf4" is for normally distributed weights; "fp4" is less precise. With `double_quant` the scales are
     quantized too: 0.52 in place of 0.56 bytes for each weight.
 
-    It costs the time to make each weight on every forward, and precision: the largest loss that is offered.
+    It costs the time to make each weight on every forward, and precision: the largest loss of what is offered to those
+    who name no format themselves.
 
     Traps: the T5 encoders' `wo` stays as it is, because T5 casts activations to its dtype; load LoRAs afterwards.
     """

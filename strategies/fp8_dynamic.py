@@ -6,6 +6,9 @@ from typing import ClassVar
 from ._needs import Needs
 from ._torchao import VERSION, Torchao
 
+MI300 = ("gfx940", "gfx941", "gfx942", "gfx950")
+"""MI300 and MI350: those that torchao knows (`is_MI300` and `is_MI350` in its utils.py)."""
+
 
 @dataclass(frozen=True)
 class Fp8Dynamic(Torchao):
@@ -17,11 +20,11 @@ class Fp8Dynamic(Torchao):
     It costs rounding of weights and inputs, and without torch.compile the input in float32 three times while it is
     rounded.
 
-    Traps: load LoRAs afterwards; a GPU needs compute capability 8.9.
+    Traps: load LoRAs afterwards; AMD's consumer cards, RDNA 4 too, are refused by torchao.
     """
 
     name: ClassVar[str] = "fp8_dynamic"
-    needs: ClassVar[Needs] = Needs("torchao", VERSION, ("cuda", "rocm", "xpu"), (8, 9))
+    needs: ClassVar[Needs] = Needs("torchao", VERSION, ("cuda", "rocm", "xpu"), (8, 9), MI300)
     sides: ClassVar[tuple[int, int]] = (16, 16)
     config_class: ClassVar[str] = "Float8DynamicActivationFloat8WeightConfig"
 

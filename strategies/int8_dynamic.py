@@ -16,7 +16,7 @@ class Int8Dynamic(Torchao):
     It costs rounding of the inputs, and without torch.compile much memory beside each product: the input in float32
     twice, the product in 32 bits and in float32.
 
-    Traps: load LoRAs afterwards; a GPU needs compute capability 7.5 for products of integers.
+    Traps: load LoRAs afterwards; products of integers need the compute capability below.
     """
 
     name: ClassVar[str] = "int8_dynamic"

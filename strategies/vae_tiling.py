@@ -48,10 +48,16 @@ class VaeTiling(OtherWay):
                     yield cls(component.name, int(tile or 0))
 
     def idle(self, run: Run) -> str:
-        """For tiles that change nothing or were not dry-run; it names those that do."""
-        found = [str(other) for other in self.variants(run.facts) if other.component == self.component]
+        """For tiles that change nothing or were not dry-run, which are all but the library's and half of those."""
+        if not run.facts.trace.phases(self.component):
+            return f"{self.component} is not called"
+        found = " and ".join(str(other) for other in self.variants(run.facts) if other.component == self.component)
+        if found and self.tile:
+            return f"tiles of {self.tile} pixels were not tried: {found} would do"
         if found:
-            return f"these tiles change nothing at this size, or were not tried: {' and '.join(found)} would do"
+            return f"tiles of the library's own size change nothing at this size: {found} would do"
+        if self.tile:
+            return "tiles of the library's own size and of half of it change nothing at this size; no others are tried"
         return f"tiles change nothing at this size: {self.component} is given no more than one at a time"
 
     def apply(self, pipe: Any, device: str) -> Undo:

@@ -11,9 +11,9 @@ import pytest
 from memplan import planner
 from memplan.errors import BadInput
 from memplan.faces import api
-from memplan.faces.report.label import label
 from memplan.facts import GIB, MIB, Component, Facts, Machine
 from memplan.planner import PREFERENCES, Plan, Recommendation, refine, search
+from memplan.planner.label import label
 from memplan.registry import parse, strategies
 from memplan.run import Run
 from memplan.strategy import Decision, Strategy
@@ -301,7 +301,7 @@ def test_a_setting_is_as_fine_as_fits(flux: Facts, count: int) -> None:
     ("vram", "ram", "said"),
     [
         (1.5, 32.0, "GiB of device memory in text encoding (text_encoder), 598 MiB more than the 1.50 GiB there are"),
-        (2.5, 0.25, "2.58 GiB of host memory, 2,385 MiB more than the 0.25 GiB there are"),
+        (2.5, 0.25, "2.58 GiB of host memory, 2,385 MiB more than the 256 MiB there are"),
     ],
 )
 def test_nothing_fits(vram: float, ram: float, said: str) -> None:

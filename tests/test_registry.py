@@ -11,8 +11,8 @@ import pytest
 
 from memplan import registry
 from memplan.errors import BadInput, MemplanError
-from memplan.faces.report.label import label
 from memplan.facts import Facts
+from memplan.planner.label import label
 from memplan.registry import check_names, parse, parse_plan, typed
 from memplan.strategies import (
     STRATEGIES,
@@ -103,6 +103,33 @@ def test_a_plan_is_typed_as_one_text(flux: Facts) -> None:
     assert parse_plan("model_offload", flux) == (parse("model_offload", flux),)
     with pytest.raises(BadInput, match="no component 'unet'"):
         parse_plan("group_offload:transformer,unet", flux)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "layerwise_casting:transformer +\n  group_offload:text_encoder,\n    transformer,stream=true",
+        "layerwise_casting:transformer\n+ group_offload:\n\ttext_encoder,transformer,\n stream=true\n",
+        "  layerwise_casting:transformer  +  group_offload: text_encoder, transformer, stream = true",
+        "layerwise_casting:transformer +group_offload:text_encoder,transformer,stream=true",
+    ],
+)
+def test_a_plan_may_be_pasted_as_it_was_wrapped(flux: Facts, text: str) -> None:
+    plain = "layerwise_casting:transformer + group_offload:text_encoder,transformer,stream=true"
+    check_names(text)
+    assert parse_plan(text, flux) == parse_plan(plain, flux)
+
+
+@pytest.mark.parametrize("text", ["", " \n", "everything on the\n   GPU"])
+def test_the_empty_plan_is_everything_on_the_gpu(flux: Facts, text: str) -> None:
+    check_names(text)
+    assert parse_plan(text, flux) == ()
+
+
+@pytest.mark.parametrize("text", ["vae_tiling + ", "+ vae_tiling", "vae_tiling + + model_offload"])
+def test_half_a_plan_is_no_plan(text: str) -> None:
+    with pytest.raises(BadInput, match=r'a technique is missing beside a "\+" of the plan'):
+        check_names(text)
 
 
 def test_the_plan_that_does_nothing_can_be_typed(flux: Facts) -> None:

@@ -1,4 +1,4 @@
-"""Finds the card that a person, a driver or a shop means by a name, and never guesses between two memory sizes."""
+"""Finds the card that a person, a driver or a shop means by a name, and which others have the same."""
 
 import re
 from collections.abc import Iterable
@@ -24,21 +24,32 @@ def find_card(name: str, vram: float | None = None, ram: float | None = None) ->
     """The card called `name`: "RTX 4070", "rtx4070ti", "4070 laptop", "NVIDIA H100 80GB HBM3".
 
     Where the name fits several memory sizes, `vram` (GiB; for unified memory also `ram`) decides, then the one that
-    is the common one. Raises NoGpu with the nearest names, and BadInput with the choices.
+    is the common one. Raises NoGpu with the nearest names, and BadInput with the choices where none is.
     """
-    found = _called(name)
-    if not found:
-        raise NoGpu(_unknown(name))
-    found = [c for c in found if c.memory in _bytes(vram, ram if c.unified else None)] or found
+    found = _meant(name, vram, ram)
     common = [c for c in found if c.default] or found
     if len(common) > 1:
         raise BadInput(f'"{name}" can be any of {len(found)} cards. Name the one you mean: {_listed(found)}.')
     return common[0]
 
 
+def namesakes(name: str, vram: float | None = None, ram: float | None = None) -> tuple[str, ...]:
+    """The names of the cards that `name` could mean beside the one that `find_card` takes. Raises what that does."""
+    card = find_card(name, vram, ram)
+    return tuple(c.name for c in _meant(name, vram, ram) if c is not card)
+
+
 def resembling(name: str, total: int) -> Card | None:
     """The card that a driver calls `name` and gives `total` bytes of memory, or None where the catalogue lacks it."""
     return min(_called(name), key=lambda c: (abs(c.total - total), not c.default), default=None)
+
+
+def _meant(name: str, vram: float | None, ram: float | None) -> list[Card]:
+    """The cards called `name`, of the memory that is given where any has it. Raises NoGpu where there is none."""
+    found = _called(name)
+    if not found:
+        raise NoGpu(_unknown(name))
+    return [c for c in found if c.memory in _bytes(vram, ram if c.unified else None)] or found
 
 
 def _called(name: str) -> list[Card]:
@@ -83,8 +94,11 @@ def _unknown(name: str) -> str:
 
 
 def _near(name: str) -> list[Card]:
-    """A few cards: those whose name adds words to `name`, or else those spelled much like it."""
-    wanted = _tokens(name)
+    """A few cards: those whose name adds words to `name`, or else those spelled much like it, beginning alike.
+
+    A number begins with that of the generation: a 1080 is nothing like a 5080.
+    """
+    wanted, plain = _tokens(name), _plain(name)
     longer = [c for c in cards() if wanted and wanted < _tokens(c.name)]
-    spelled = {_plain(c.name): c for c in cards()}
-    return longer[:_FEW] or [spelled[key] for key in get_close_matches(_plain(name), spelled, n=_FEW, cutoff=0.6)]
+    spelled = {text: c for c in cards() if (text := _plain(c.name))[:2] == plain[:2]}
+    return longer[:_FEW] or [spelled[key] for key in get_close_matches(plain, spelled, n=_FEW, cutoff=0.6)]

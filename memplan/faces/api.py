@@ -10,11 +10,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from memplan import planner
-from memplan.errors import NoGpu
+from memplan.errors import BadInput, NoGpu
 from memplan.faces import store
 from memplan.faces.quiet import libraries_quiet
 from memplan.facts import Facts, Machine, Model, Trace
 from memplan.planner import Plan, Recommendation
+from memplan.probes.fakes.sizes import check_sizes
 from memplan.probes.machine import probe_machine
 from memplan.probes.sources import identity, look, open_pipeline
 from memplan.registry import check_names, parse_plan, strategies, switches
@@ -52,8 +53,12 @@ HERE = Target()
 def machine(target: Target = HERE) -> Machine:
     """The machine that `target` names, the rest measured.
 
-    Raises NoGpu for an unknown card and BadInput for a size below zero.
+    Raises NoGpu for an unknown card, and BadInput for a size below zero and for what is no Target.
     """
+    given: Any = target  # callers without type checkers hand over names
+    if not isinstance(given, Target):
+        name = given if isinstance(given, str) else "RTX 4070"
+        raise BadInput(f'target is {given!r}: write target=memplan.Target(gpu="{name}")')
     return probe_machine(gpu=target.gpu, vram=target.vram, ram=target.ram, reserve=target.reserve)
 
 
@@ -87,9 +92,10 @@ def facts(
 
     `parts` are components in memory that replace those of a source; `switches` do the ways to call denoisers that the
     dry run follows besides, by name. Only named and saved models without such parts are cached: what is live may change
-    between two calls. A source or a machine that
-    does not exist is found before torch is imported.
+    between two calls. A source or a machine that does not exist, and a size below one, is found before torch is
+    imported.
     """
+    check_sizes(call)
     look(source)
     here = machine(target)
     if here.gpu is None:
@@ -200,8 +206,9 @@ def recommend(
 ) -> Recommendation:
     """Weigh every plan for this pipeline, call and machine.
 
-    `call` are the arguments of the pipeline itself: prompt, height, num_frames … Raises BadInput for a source, an
-    argument or a machine that does not exist.
+    `call` are the arguments of the pipeline itself: prompt, height, num_frames … A module takes those of its forward();
+    of modules by name each that runs takes a table of its own, as in `net={"input": x}`. Raises BadInput for a source,
+    an argument or a machine that does not exist.
     """
     measured = facts(source, call, target=target, dtype=dtype, cache=cache, progress=progress)
     if progress:
@@ -211,7 +218,7 @@ def recommend(
 
 def price(
     source: Any,
-    plan: Sequence[str | Strategy],
+    plan: Plan | str | Sequence[str | Strategy],
     *,
     target: Target = HERE,
     dtype: str | None = None,
@@ -219,16 +226,25 @@ def price(
     progress: Progress | None = None,
     **call: Any,
 ) -> Plan:
-    """The bill of a plan the caller names, e.g. ["model_offload", "vae_tiling"] or a whole plan as a report writes it.
+    """The bill of a plan: text as a report writes it, e.g. "vae_tiling:vae + model_offload", parts of it, or a Plan.
 
     Components without a placement stay on the device. Raises BadInput when a strategy refuses to join, in its words.
     """
-    for text in plan:
+    parts = _listed(plan)
+    for text in parts:
         if isinstance(text, str):
             check_names(text)
-    asked = switches(plan)
+    asked = switches(parts)
     measured = facts(source, call, target=target, dtype=dtype, cache=cache, progress=progress, switches=asked)
-    return named(measured, plan)
+    return named(measured, parts)
+
+
+def _listed(plan: Any) -> Sequence[str | Strategy]:
+    """A plan's parts. Raises BadInput for what is none."""
+    parts = plan.strategies if isinstance(plan, Plan) else [plan] if isinstance(plan, str | Strategy) else plan
+    if not (isinstance(parts, Sequence) and all(isinstance(part, str | Strategy) for part in parts)):
+        raise BadInput(f'the plan is a {type(plan).__name__}: give text, as "vae_tiling:vae + model_offload"')
+    return parts
 
 
 def named(measured: Facts, plan: Sequence[str | Strategy]) -> Plan:

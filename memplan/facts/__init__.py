@@ -7,6 +7,7 @@ The large facts compare by identity, so that prices computed from them can be re
 from dataclasses import dataclass
 
 from memplan.facts.caveats import caveats
+from memplan.facts.machine import ASSUMED_CAPABILITY as ASSUMED_CAPABILITY
 from memplan.facts.machine import Gpu as Gpu
 from memplan.facts.machine import Host as Host
 from memplan.facts.machine import Machine as Machine
@@ -35,18 +36,26 @@ from memplan.facts.trace import Ops as Ops
 from memplan.facts.trace import Segment as Segment
 from memplan.facts.trace import Step as Step
 from memplan.facts.trace import Trace as Trace
+from memplan.facts.units import GIB as GIB
+from memplan.facts.units import MIB as MIB
 
-GIB = 1024**3
-MIB = 1024**2
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Facts:
     """Everything measured before planning."""
 
     machine: Machine
     model: Model
     trace: Trace
+
+    def __repr__(self) -> str:
+        """The model, the card and the length of the dry run."""
+        return f"<Facts of {self.subject}: {self.trace.extent}>"
+
+    @property
+    def subject(self) -> str:
+        """Which model on which card."""
+        return f"{self.model.name} on {self.machine.gpu.name if self.machine.gpu else 'no GPU'}"
 
     @property
     def assumptions(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from memplan.facts.machine import Gpu, Host, Machine
+from memplan.facts.machine import ASSUMED_CAPABILITY, Gpu, Host, Machine
 from memplan.facts.model import Model
 from memplan.facts.trace import Trace
 
@@ -10,14 +10,21 @@ _STACKS = {"rocm": "ROCm", "xpu": "oneAPI", "mps": "Metal"}
 
 
 def caveats(machine: Machine, model: Model, trace: Trace) -> Iterator[str]:
-    """The sentences for this machine, model and dry run; none for a CUDA device under Linux."""
+    """The sentences for this machine, model and dry run; none for a known CUDA device under Linux."""
     if machine.gpu is None:
         return
+    yield from _capability(machine.gpu)
     yield from _kernels(machine.gpu, trace)
     yield from _dtypes(machine.gpu, model)
     yield from _files(model)
     if not machine.unified:
         yield from _driver(machine.host)
+
+
+def _capability(gpu: Gpu) -> Iterator[str]:
+    if gpu.kind == "cuda" and gpu.capability is None:
+        least = ".".join(map(str, ASSUMED_CAPABILITY))
+        yield f"compute capability {least}, which some techniques need: of the {gpu.name} only the memory is known"
 
 
 def _kernels(gpu: Gpu, trace: Trace) -> Iterator[str]:

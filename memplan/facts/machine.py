@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from memplan.facts.rates import USUAL, Rates
 
+ASSUMED_CAPABILITY = (8, 9)
+"""The compute capability that is taken for granted of a CUDA card of which it is not known."""
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -13,7 +16,8 @@ class Gpu:
     `rates` are dense datasheet FLOP/s by dtype, `link` the host link's bytes/s in one direction. `source` says where
     the figures come from: "nvml", "torch", "catalogue" or "user". `kind` is "cuda", "rocm", "xpu" or "mps", `arch` the
     target of AMD's compiler, e.g. "gfx942". `unified` memory is the host's own: one pool for both. `lacks` names dtypes
-    that the device cannot compute in.
+    that the device cannot compute in. `namesakes` are the cards that the name which was given could mean too; `resized`
+    is whether the user gave another memory than the card's own.
     """
 
     name: str
@@ -30,6 +34,8 @@ class Gpu:
     unified: bool = False
     arch: str = ""
     lacks: tuple[str, ...] = ()
+    namesakes: tuple[str, ...] = ()
+    resized: bool = False
 
     @property
     def held_by_others(self) -> int:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from memplan.facts.units import amount
+
 ITEM_SIZE = {
     "float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1,
     "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1, "complex64": 8, "complex128": 16,
@@ -73,7 +75,7 @@ class Grouping:
     modules: str = ""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Component:
     """One module of the pipeline as loaded.
 
@@ -99,6 +101,10 @@ class Component:
     file: str = ""
     mapped: bool = True
     errors: tuple[tuple[str, tuple[float, ...]], ...] = ()
+
+    def __repr__(self) -> str:
+        """Name, class, size and dtype."""
+        return f"<Component {self.name}: {self.class_name}, {amount(self.size)} in {self.dtype}>"
 
     @cached_property
     def size(self) -> int:
@@ -182,7 +188,7 @@ def _error(component: Component, form: str) -> Mapping[int, float]:
     return dict(zip(component.matrices(), dict(component.errors).get(form, ()), strict=False))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A pipeline: its components, in the pipeline's order, and what its class says about offloading.
 
@@ -201,6 +207,11 @@ class Model:
     source: str = ""
     versions: tuple[tuple[str, str], ...] = ()
     lacks: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:
+        """Name, class, size, and those of the components."""
+        parts = ", ".join(f"{c.name} {amount(c.size)}" for c in self.components)
+        return f"<Model {self.name}: {self.class_name}, {amount(self.size)} of weights: {parts}>"
 
     def lack(self, technique: str) -> str | None:
         """The sentence that says why the library does not offer `technique` for it, or None when it does."""

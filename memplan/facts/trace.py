@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from memplan.facts.units import amount
+
 TILED, SLICED, IN_SLICES, COMPUTED = "tiled", "sliced", "attention in slices", "computed"
 """Ways to make a call otherwise than the pipeline does; tiles of another size than the library's are "tiled:512", what
 computes in another dtype is "computed:float16"."""
@@ -66,7 +68,7 @@ class Segment:
         return sum(ops.traffic for ops in self.work)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Call:
     """One traced call of a component, e.g. `transformer.forward` or `vae.decode`.
 
@@ -95,6 +97,13 @@ class Call:
     host: int = 0
     rows: tuple[int, ...] = ()
     recast: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:
+        """What is called, in which phase and way, its activations and its segments."""
+        name = f"{self.component}.{self.method}" if self.component else "the pipeline's own code"
+        ways = [f"{', '.join(self.variant)}"] if self.variant else []
+        held = f"{amount(self.activations)} of activations, {len(self.segments):,} segments"
+        return f"<Call of {name}: {', '.join([self.phase, *ways, held])}>"
 
     @cached_property
     def peak_segment(self) -> Segment:
@@ -131,7 +140,7 @@ class Step:
     repeat: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trace:
     """The dry run of one pipeline call, in order. `device` is the kind whose kernels it assumes: "cuda" or "cpu".
 
@@ -151,6 +160,16 @@ class Trace:
     failed: tuple[tuple[str, str, str], ...] = ()
     reached: tuple[str, ...] = ()
     host_side: tuple[tuple[str, ...], ...] = ()
+
+    def __repr__(self) -> str:
+        """The kind of device, and how long it is."""
+        return f"<Trace for {self.device}: {self.extent}>"
+
+    @property
+    def extent(self) -> str:
+        """How many calls and segments it has, in words."""
+        runs, segments = sum(step.repeat for step in self.timeline), sum(len(call.segments) for call in self.calls)
+        return f"{runs:,} calls, {len(self.calls):,} of them different, of {segments:,} segments"
 
     def alternative(self, call: Call, ways: frozenset[str]) -> Call:
         """`call` made in as many of these ways as change it; `call` itself where none does."""

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from memplan.errors import BadInput
-from memplan.facts import GIB, MIB, Facts
+from memplan.facts import Facts
+from memplan.facts.units import amount, mib
+from memplan.planner.label import label
 from memplan.run import OnHost, Run
 from memplan.simulator import Bill
 from memplan.strategy import Strategy
@@ -28,11 +30,11 @@ class Shortage:
 
     def __str__(self) -> str:
         """How much of what, and how much more than there is."""
-        needed, there = f"{self.needed / GIB:.2f} GiB", f"{self.there / GIB:.2f} GiB"
-        return f"{needed} of {self.what}, {self.missing / MIB:,.0f} MiB more than the {there} there are"
+        more = f"{mib(self.missing)} MiB more than the {amount(self.there)} there are"
+        return f"{amount(self.needed)} of {self.what}, {more}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Strategies that go together, the run they draw and its price. `reason` says in a sentence why it is offered."""
 
@@ -99,7 +101,11 @@ class Plan:
 
     def __str__(self) -> str:
         """The plan as people type it."""
-        return " + ".join(str(s) for s in self.strategies) or "nothing"
+        return label(self.strategies, self.run.facts)
+
+    def __repr__(self) -> str:
+        """The plan, its totals, and whether it fits."""
+        return f"<Plan {self}: {self.bill.totals}{'' if self.fits else ', does not fit'}>"
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ class Dropped:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recommendation:
     """The answer: the front, fastest first, the picks by preference, and what was dropped.
 
@@ -121,6 +127,12 @@ class Recommendation:
     front: tuple[Plan, ...]
     picks: tuple[tuple[str, Plan], ...]
     dropped: tuple[Dropped, ...] = ()
+
+    def __repr__(self) -> str:
+        """The picks, or where nothing fits the plan that misses the least, a line each."""
+        nearest = (("nearest", self.nearest),) if self.front else ()
+        plans = [f"  {name:<8}  {plan!r}" for name, plan in self.picks or nearest]
+        return "\n".join([f"<Recommendation for {self.facts.subject}: {len(self.front):,} plans", *plans]) + "\n>"
 
     def pick(self, preference: str) -> Plan | None:
         """The pick for "quality", "speed", "memory" or "balanced"; None when nothing fits. Others raise BadInput."""

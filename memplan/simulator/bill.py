@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from memplan.facts.units import amount, duration
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -96,7 +98,7 @@ class Loss:
         return "exact" if exact else next((word for word, limit in limits if self.error <= limit), "visible")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bill:
     """The price of a run.
 
@@ -111,6 +113,16 @@ class Bill:
     loss: Loss
     host_flops: int = 0
     loading: Peak | None = None
+
+    def __repr__(self) -> str:
+        """Its totals; what each phase holds is in `phases`."""
+        return f"<Bill: {self.totals}>"
+
+    @property
+    def totals(self) -> str:
+        """Seconds, device and host memory, and loss, in words."""
+        memory = f"VRAM {amount(self.peak.memory.required)}, RAM {amount(self.host.peak)}"
+        return f"{duration(self.seconds)}, {memory}, {self.loss.word}"
 
     @property
     def seconds(self) -> float:

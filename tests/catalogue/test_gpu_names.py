@@ -2,7 +2,7 @@
 
 import pytest
 
-from memplan.catalogue.gpu_names import find_card, resembling
+from memplan.catalogue.gpu_names import find_card, namesakes, resembling
 from memplan.errors import BadInput
 from memplan.facts import GIB, MIB
 
@@ -74,6 +74,30 @@ def test_a_near_miss_is_told_the_near_names(said: str, near: str) -> None:
 def test_an_unknown_card_is_told_how_to_go_on(said: str) -> None:
     with pytest.raises(BadInput, match=r"Target\(vram=12\)"):
         find_card(said)
+
+
+@pytest.mark.parametrize("said", ["GTX 1080", "GTX 1080 Ti", "Voodoo 2"])
+def test_a_card_that_is_like_none_is_not_taken_for_another(said: str) -> None:
+    with pytest.raises(BadInput) as told:
+        find_card(said)
+    assert "Do you mean" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "sizes", "others"),
+    [
+        ("RTX 3080", {}, ("NVIDIA GeForce RTX 3080 12 GB",)),
+        ("RTX 3080", {"vram": 12}, ()),
+        ("RTX 3080", {"vram": 9}, ("NVIDIA GeForce RTX 3080 12 GB",)),
+        ("RTX 3080 10 GB", {}, ()),
+        ("H100", {}, ("NVIDIA H100 PCIe", "NVIDIA H100 NVL")),
+        ("RTX 4070", {}, ()),
+    ],
+)
+def test_the_cards_that_a_name_could_mean_too_are_told(
+    said: str, sizes: dict[str, float], others: tuple[str, ...]
+) -> None:
+    assert namesakes(said, **sizes) == others
 
 
 def test_a_driver_name_takes_the_size_nearest_to_what_the_driver_reports() -> None:

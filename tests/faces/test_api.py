@@ -83,8 +83,10 @@ def test_price_is_the_bill_that_recommend_shows() -> None:
     assert pick is not None
     assert any(s.name != "on_gpu" for s in pick.strategies)
     assert api.price(pipe, pick.strategies, target=target, **call).bill == pick.bill
+    assert api.price(pipe, str(pick), target=target, **call).bill == pick.bill
     assert api.price(pipe, [str(pick)], target=target, **call).bill == pick.bill
-    with pytest.raises(BadInput, match="these tiles change nothing at this size"):
+    assert api.price(pipe, pick, target=target, **call).bill == pick.bill
+    with pytest.raises(BadInput, match="tiles of the library's own size change nothing at this size"):
         api.price(pipe, ["model_offload", "vae_tiling"], target=target, **call)
 
 
@@ -148,6 +150,19 @@ def test_python_is_told_what_python_takes() -> None:
     with pytest.raises(NoGpu, match=r'called "RTX 4071".* target=memplan\.Target\(vram=12\)') as said:
         api.machine(api.Target(gpu="RTX 4071"))
     assert "--" not in str(said.value)
+
+
+@pytest.mark.parametrize("target", ["RTX 4070", None, 12])
+def test_a_target_that_is_none_is_told_how_to_be_written(target: Any) -> None:
+    name = target if isinstance(target, str) else "RTX 4070"
+    with pytest.raises(BadInput, match=rf'write target=memplan\.Target\(gpu="{name}"\)$'):
+        memplan.recommend("flux.1-dev", target=target)
+
+
+@pytest.mark.parametrize("plan", [3, [3], {"model_offload"}, None])
+def test_what_is_no_plan_is_refused_before_any_work(plan: Any) -> None:
+    with pytest.raises(BadInput, match='give text, as "vae_tiling:vae'):
+        memplan.price("nowhere", plan)
 
 
 def test_an_unknown_preference_is_refused_before_any_work() -> None:
@@ -217,6 +232,6 @@ def test_nothing_fits_says_what_is_missing() -> None:
     before = footprint(pipe)
     nearest = api.recommend(pipe, target=tiny, **call).nearest
     assert nearest.margin < -256 * MIB
-    with pytest.raises(NothingFits, match=re.escape(f", {-nearest.margin / MIB:,.0f} MiB more than the 0.25 GiB")):
+    with pytest.raises(NothingFits, match=re.escape(f", {-nearest.margin / MIB:,.0f} MiB more than the 256 MiB")):
         memplan.auto_optimize(pipe, target=tiny, **call)
     assert footprint(pipe) == before

@@ -123,6 +123,17 @@ def test_price(given: Callable[[Facts], object], capsys: pytest.CaptureFixture[s
     assert json.loads(capsys.readouterr().out)["plan"]["strategies"] == ["model_offload"]
 
 
+def test_the_plan_of_no_technique_is_everything_on_the_gpu(
+    given: Callable[[Facts], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given(small.facts(vram=24))
+    assert main(["price", "small"]) == 0
+    text = capsys.readouterr().out
+    assert "Plan       everything on the GPU" in text
+    assert main(["price", "small", "--with", ""]) == 0
+    assert capsys.readouterr().out == text
+
+
 def test_probe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "probe", lambda *_, **__: small.facts().model)
     assert main(["probe", "--gpu", "RTX 4070", "--ram", "32", "--reserve", "1"]) == 0
@@ -173,6 +184,30 @@ def test_bad_input(line: str, sentence: str, capsys: pytest.CaptureFixture[str])
     out, err = capsys.readouterr()
     assert sentence in err
     assert (out, "Traceback" in err) == ("", False)
+
+
+@pytest.mark.parametrize("verb", ["recommend", "price"])
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--batch 0", "num_images_per_prompt is 0"),
+        ("--steps 0", "num_inference_steps is 0"),
+        ("--height -8", "height is -8; it must be a whole number of at least 1"),
+        ("--num-frames 0", "num_frames is 0"),
+        ("--call height=tall", "height is tall; it must be a whole number"),
+        ("--call num_videos_per_prompt=-1", "num_videos_per_prompt is -1"),
+        ("--call height", "--call height is no NAME=VALUE"),
+        ("--call sigmas=[1,0.5", "--call sigmas=[1,0.5 is no value of Python"),
+        ("--call 3=4", "--call 3=4 is no NAME=VALUE"),
+    ],
+)
+def test_a_call_that_cannot_be_is_told_before_the_pipeline_is_read(
+    verb: str, options: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("look", "open_pipeline", "probe_machine"):
+        monkeypatch.setattr(api, name, lambda *_, **__: pytest.fail("too late"))
+    assert main([verb, "flux.1-dev", "--vram", "8", *options.split()]) == 2
+    assert sentence in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The closed formulas beside the exact figures, and the help of strategies."""
 
+from dataclasses import replace
+
 import pytest
 
 from memplan.faces.report import help
@@ -8,7 +10,8 @@ from memplan.faces.report.layout import WIDTH
 from memplan.facts import GIB
 from memplan.planner import draw
 from memplan.registry import strategies
-from memplan.strategies import GroupOffload, LayerwiseCasting, ModelOffload
+from memplan.run import OnHost
+from memplan.strategies import Bnb4bit, GroupOffload, LayerwiseCasting, ModelOffload, VaeTiling
 from memplan.strategy import Strategy
 from tests.faces import small
 
@@ -53,6 +56,21 @@ def test_formulas(plan: tuple[Strategy, ...], device: list[object], host: list[o
     run = draw(small.facts(), plan).run
     assert terms(vram(run)) == [*device, ("A", 2.0, 2.0)]
     assert terms(ram(run)) == host
+
+
+def test_a_quantized_component_counts_as_it_is_stored() -> None:
+    facts = small.facts()
+    parts = [replace(c, weights=tuple(replace(w, columns=1024) for w in c.weights)) for c in facts.model.components]
+    run = draw(replace(facts, model=replace(facts.model, components=tuple(parts))), (Bnb4bit("transformer"),)).run
+    (symbol, low, high), _ = terms(vram(run))
+    assert symbol == "S_total_q"
+    assert low == high == pytest.approx(2.25 + 4.5 * 0.52 / 2, rel=0.01)
+
+
+def test_activations_are_those_of_the_plan() -> None:
+    tiled = draw(small.facts(), (VaeTiling(),)).run
+    assert terms(vram(tiled))[-1] == ("A", 0.5, 0.5), "the transformer's: the VAE's in tiles are fewer"
+    assert terms(vram(tiled.place("transformer", OnHost())))[-1] == ("A", 0.25, 0.25)
 
 
 def test_each_plan_has_its_formula_the_exact_figure_and_the_place_of_the_peak() -> None:

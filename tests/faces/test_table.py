@@ -1,6 +1,8 @@
 """The text report: what is in it, in which order, and how wide it is."""
 
+import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -8,12 +10,13 @@ from memplan.faces.cli import options
 from memplan.faces.nearest import Nearest
 from memplan.faces.report import bill, hardware, table
 from memplan.faces.report.front import distinct, fitting, others, why
-from memplan.faces.report.label import label
 from memplan.faces.report.layout import WIDTH, columns, paragraph
-from memplan.faces.report.units import amount, gib, mib
 from memplan.facts import GIB, MIB
+from memplan.facts.units import amount, gib, mib
 from memplan.planner import PREFERENCES, Plan, draw
-from memplan.registry import parse_plan
+from memplan.planner.label import label
+from memplan.probes.machine import probe_machine
+from memplan.registry import parse_plan, strategies
 from memplan.strategies import GroupOffload, LayerwiseCasting, ModelOffload, OnGpu, VaeTiling
 from tests.faces import small
 
@@ -139,6 +142,16 @@ def test_the_bill_names_module_and_op_of_each_peak() -> None:
     assert "Assumed    one assumption" in text
 
 
+def test_the_machine_says_which_figures_are_whose() -> None:
+    said = [" ".join(" ".join(hardware.machine(probe_machine(ram=32, **named))).split()) for named in NAMED]
+    assert "10.00 GiB of device memory, PCIe 4.0 x16 (from the catalogue; the name could also mean" in said[0]
+    assert "mean NVIDIA GeForce RTX 3080 12 GB)" in said[0]
+    assert "8.00 GiB of device memory by your figure, PCIe 4.0 x16 (from the catalogue)" in said[1]
+
+
+NAMED: tuple[dict[str, Any], ...] = ({"gpu": "RTX 3080"}, {"gpu": "RTX 4070", "vram": 8})
+
+
 def test_a_model_is_shown_by_component() -> None:
     rows = [line.split() for line in hardware.model(small.facts().model).splitlines()]
     assert ["transformer", "Transformer", "4.50", "2.25", "4", "x", "1,024", "512", "1,024", "bfloat16", "4.50"] in rows
@@ -163,6 +176,28 @@ def test_labels_can_be_typed() -> None:
     for plan in found.front:
         shown = [s for s in plan.strategies if not isinstance(s, OnGpu)]
         assert not shown or set(parse_plan(label(plan.strategies, found.facts), found.facts)) == set(shown)
+
+
+@pytest.mark.parametrize("indent", [4, 30, 70])
+def test_a_wrapped_plan_can_be_pasted_and_no_name_is_broken(indent: int) -> None:
+    found = small.found(1)
+    names = {cls.name for cls in strategies()} | {c.name for c in found.facts.model.components}
+    for plan in found.front:
+        lines = paragraph(label(plan.strategies, found.facts), indent, indent + 2)
+        pasted = "\n".join(lines)
+        assert set(parse_plan(pasted, found.facts)) == set(parse_plan(str(plan), found.facts))
+        for word in re.findall(r"\w+", pasted):
+            assert word in names | set(re.findall(r"\w+", str(plan)))
+
+
+def test_long_words_are_broken_behind_commas_alone() -> None:
+    settings = [f"setting_{i}=true" for i in range(12)]
+    word = f"technique:component,{','.join(settings)}"
+    lines = paragraph(f"{word} + another of {GIB:,} bytes", 60)
+    assert "".join(line.strip() for line in lines).startswith(word)
+    assert sum(line.endswith(",") for line in lines) == 6
+    assert any(f"{GIB:,}" in line for line in lines)
+    assert paragraph("x" * 150) == ["x" * 150], "a name that is too long stays whole"
 
 
 def test_a_pick_says_what_cannot_be_undone() -> None:

@@ -15,9 +15,13 @@ from tests.pipelines import build
     ("ways", "strategy", "sentence"),
     [
         ([], VaeTiling(), "no more than one at a time"),
-        ([("tiled:16",)], VaeTiling(), ": vae_tiling:tile=16 would do"),
-        ([("tiled",), ("tiled:16",)], VaeTiling(tile=8), ": vae_tiling and vae_tiling:tile=16 would do"),
-        ([("sliced",)], VaeTiling(tile=16), "no more than one at a time"),
+        ([("tiled:16",)], VaeTiling(), "own size change nothing at this size: vae_tiling:tile=16 would do"),
+        (
+            [("tiled",), ("tiled:16",)],
+            VaeTiling(tile=8),
+            "tiles of 8 pixels were not tried: vae_tiling and vae_tiling:tile=16 would do",
+        ),
+        ([("sliced",)], VaeTiling(tile=16), "own size and of half of it change nothing at this size"),
         ([("tiled",)], VaeTiling("transformer"), "no decode()"),
     ],
 )
@@ -25,6 +29,12 @@ def test_refuses(ways: list[tuple[str, ...]], strategy: VaeTiling, sentence: str
     facts = facts_of(build("flux"), ways={"vae": ways})
     assert sentence in (strategy.refuses(Run(facts)) or "")
     assert strategy not in list(VaeTiling.variants(facts))
+
+
+def test_refuses_a_vae_that_is_not_called() -> None:
+    facts = facts_of(build("flux"), ways={})
+    calls = tuple(call for call in facts.trace.calls if call.component != "vae")
+    assert VaeTiling().refuses(Run(replace(facts, trace=replace(facts.trace, calls=calls)))) == "vae is not called"
 
 
 def test_refuses_tiles_that_fail_in_the_words_of_the_error() -> None:

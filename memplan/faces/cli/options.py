@@ -87,7 +87,7 @@ def call(args: argparse.Namespace) -> dict[str, Any]:
             raise BadInput(f"--call {text} is no NAME=VALUE, as in --call output_type=latent")
         if name in OWN:
             raise BadInput(f"--call {name}=… is not an argument of pipelines: leave it out")
-        given[name] = _value(value)
+        given[name] = _value(name, value)
     return given
 
 
@@ -107,8 +107,11 @@ def _common() -> list[str]:
     return [names[0].removeprefix("--").replace("-", "_") for names, _, _ in CALL]
 
 
-def _value(text: str) -> Any:
+def _value(name: str, text: str) -> Any:
+    """A value of Python, or text. Raises BadInput for half a list or table."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
+        if text.startswith(("[", "{")):
+            raise BadInput(f"--call {name}={text} is no value of Python; put text into quotes of its own") from None
         return text

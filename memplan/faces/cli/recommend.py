@@ -43,7 +43,7 @@ def _answer(args: argparse.Namespace, found: Recommendation, call: dict[str, Any
         return json.recommendation(found, args.prefer, everything=args.all, nearest=nearest)
     pick = found.pick(args.prefer)
     if args.code and pick is not None:
-        return code.script(pick, origin(found.facts.model.source)[0], {"prompt": api.PROMPT, **call})
+        return code.script(pick, origin(found.facts.model.source), {"prompt": api.PROMPT, **call})
     parts = [table.recommendation(found, args.prefer, everything=args.all)]
     parts += [explain.explanation(found, everything=args.all)] if args.explain else []
     parts += [table.nothing_fits(found.nearest, nearest, options.typed)] if pick is None else []

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from memplan.faces.report import hardware
-from memplan.faces.report.label import label
 from memplan.faces.report.layout import columns, paragraph, titled
-from memplan.faces.report.units import UNITS, amount, duration, gib, mib, moved, operations
 from memplan.facts import Facts
+from memplan.facts.units import UNITS, amount, duration, gib, mib, moved, operations
 from memplan.planner import Plan
+from memplan.planner.label import label
 from memplan.simulator import Bill, Peak
 
 LEGEND = (

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from memplan.faces.report.bill import where
 from memplan.faces.report.front import others
-from memplan.faces.report.label import label
 from memplan.faces.report.layout import paragraph
 from memplan.faces.report.table import ROWS
-from memplan.faces.report.units import amount, gib
-from memplan.facts import Component, Facts
+from memplan.facts import ITEM_SIZE, Component
+from memplan.facts.units import amount, gib
 from memplan.planner import Plan, Recommendation, draw
+from memplan.planner.label import label
 from memplan.run import Aside, FromDisk, InGroups, OnCall, OnHost, Resident, Run
+from memplan.simulator.weights import total
 
 STREAMED = 2
 """Groups on the device at once when the next one is copied ahead."""
@@ -38,9 +39,10 @@ def explanation(found: Recommendation, *, everything: bool = False) -> str:
     lines = [
         *paragraph(
             "Closed formulas (approximate) beside the exact figures, in GiB. S: size of components, _max of the "
-            "largest, _lc after layerwise casting; S_block, S_leaf: largest offload group; U: what block-level "
-            f"offload keeps on the device; A: the most activations of any call, {gib(_activations(found.facts))}. "
-            "The exact figure adds up what is there at each moment, and names the op that makes the peak."
+            "largest, _lc after layerwise casting, _q quantized; S_block, S_leaf: largest offload group; U: what "
+            "block-level offload keeps on the device; A: the most activations of any call that the device computes, in "
+            "tiles or slices where the plan has them. The exact figure adds up what is there at each moment, and names "
+            "the op that makes the peak."
         )
     ]
     return "\n".join([*lines, *(line for plan in plans.values() for line in ("", *_plan(plan)))])
@@ -51,7 +53,7 @@ def vram(run: Run) -> list[Term]:
     resident = [c for c in run.facts.model.components if isinstance(run.placement(c.name), Resident)]
     terms = [_sum("S", resident, run)] if resident else []
     visiting = max(_visitors(run), key=lambda terms: sum(t.high for t in terms), default=[])
-    activations = _activations(run.facts)
+    activations = _activations(run)
     return [*terms, *visiting, Term("A", activations, activations)]
 
 
@@ -83,7 +85,7 @@ def _visitors(run: Run) -> Iterator[list[Term]]:
 
 
 def _groups(run: Run, component: Component, placement: InGroups | FromDisk) -> list[Term]:
-    """U + n·S_block, or n·S_leaf; layerwise casting shrinks them as it does the whole component."""
+    """U + n·S_block, or n·S_leaf; a format shrinks them as it does the whole component."""
     share = _size(run, component) / max(component.size, 1)
     streamed = isinstance(placement, InGroups) and placement.stream
     count = STREAMED if streamed else placement.blocks or 1
@@ -96,7 +98,7 @@ def _groups(run: Run, component: Component, placement: InGroups | FromDisk) -> l
 
 def _sum(symbol: str, components: Sequence[Component], run: Run) -> Term:
     size = sum(_size(run, c) for c in components)
-    cast = "_lc" if any(_cast(run, c) for c in components) else ""
+    cast = "".join(sorted({_cast(run, c) for c in components}))
     if len(components) == len(run.facts.model.components):
         return _term(f"{symbol}_total{cast}", size)
     return _term(f"{symbol}{cast}({', '.join(c.name for c in components)})", size)
@@ -107,11 +109,13 @@ def _term(symbol: str, size: float) -> Term:
 
 
 def _cast(run: Run, component: Component) -> str:
-    return "_lc" if run.stored(component.name).format else ""
+    """How a symbol says in which kind of format its weights are stored."""
+    stored = run.stored(component.name).format
+    return "" if stored is None else "_lc" if stored in ITEM_SIZE else "_q"
 
 
 def _size(run: Run, component: Component) -> int:
-    return component.cast_size if run.stored(component.name).format else component.size
+    return total(component, run.stored(component.name))
 
 
 def _pins(run: Run, component: Component) -> bool:
@@ -119,8 +123,11 @@ def _pins(run: Run, component: Component) -> bool:
     return isinstance(placement, InGroups) and placement.stream and not placement.low_cpu_mem
 
 
-def _activations(facts: Facts) -> int:
-    return max((call.activations for call in facts.trace.calls), default=0)
+def _activations(run: Run) -> int:
+    """Those of the calls as this run makes them, but for what the CPU computes."""
+    trace = run.facts.trace
+    there = (c for c in trace.calls if not isinstance(run.placement(c.component), OnHost))
+    return max((trace.alternative(call, run.variant(call.component)).activations for call in there), default=0)
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from memplan.faces.report.label import techniques
 from memplan.planner import Plan, Recommendation
+from memplan.planner.label import techniques
 
 NOTICEABLE = 0.01
 """The smallest difference worth a word, as a share of the larger figure."""

@@ -1,8 +1,8 @@
 """What was probed, as text: the machine, and the model component by component."""
 
 from memplan.faces.report.layout import columns, paragraph, titled
-from memplan.faces.report.units import UNITS, amount, gib, mib
 from memplan.facts import Component, Gpu, Machine, Model
+from memplan.facts.units import UNITS, amount, gib, mib
 
 
 def machine(here: Machine) -> list[str]:
@@ -14,13 +14,14 @@ def machine(here: Machine) -> list[str]:
 
 
 def _gpu(gpu: Gpu) -> str:
-    memory = f"{amount(gpu.total)} of device memory"
+    memory = f"{amount(gpu.total)} of device memory{' by your figure' if gpu.resized else ''}"
     if gpu.held_by_others:
         memory += f", {amount(gpu.free)} of it free"
     details = [memory, *([gpu.link_name] if gpu.link_name else []), *([f"driver {gpu.driver}"] if gpu.driver else [])]
     unified = ["shared with the host"] if gpu.unified else []
     lacks = [f"no {' or '.join(gpu.lacks)}"] if gpu.lacks else []
-    return f"{gpu.name}: {', '.join([*details, *unified, *lacks])} (from {_origin(gpu.source)})"
+    other = f"; the name could also mean {' or '.join(gpu.namesakes)}" if gpu.namesakes else ""
+    return f"{gpu.name}: {', '.join([*details, *unified, *lacks])} (from {_origin(gpu.source)}{other})"
 
 
 def _origin(source: str) -> str:

@@ -26,6 +26,7 @@ def page(cls: type[Strategy]) -> str:
         [cls.name, "", *cleandoc(cls.__doc__ or "").splitlines()],
         ["Settings", *columns("lll", rows)] if rows else [],
         [f"As typed: --with {cls.name}{component}{',' if component and typed else ''}{','.join(typed)}"],
+        paragraph(f"Needs {cls.needed()}.") if cls.needed() else [],
         paragraph(f"Can't be undone: {cls.irreversible}." if cls.irreversible else "It can be undone."),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)

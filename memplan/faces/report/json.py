@@ -43,10 +43,10 @@ from typing import Any
 from memplan.applier import one_way
 from memplan.faces.nearest import Nearest
 from memplan.faces.report.front import others, why
-from memplan.faces.report.label import label
 from memplan.faces.report.table import ROWS
 from memplan.facts import Component, Facts, Machine, Model
 from memplan.planner import Plan, Recommendation
+from memplan.planner.label import label
 from memplan.registry import typed
 from memplan.simulator import Peak
 

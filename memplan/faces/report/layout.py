@@ -1,9 +1,12 @@
 """Columns and paragraphs no wider than a terminal."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
 WIDTH, INDENT = 100, 2
+NARROWEST = 20
+"""The least columns of a paragraph."""
 TITLE = 11
 """Columns that a title takes."""
 
@@ -39,6 +42,19 @@ def titled(title: str, lines: Sequence[str]) -> list[str]:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    parts = text.split("\n")
-    lines = [line for part in parts for line in wrap(part, max(width, 20), break_on_hyphens=False)]
-    return lines or [""]
+    """Lines that end between words; within a word only behind a comma, so that names stay whole."""
+    room = max(width, NARROWEST)
+    split = re.sub(rf"\S{{{room + 1},}}", lambda word: " ".join(_pieces(word[0], room)), text)
+    parts = (wrap(part, room, break_on_hyphens=False, break_long_words=False) for part in split.split("\n"))
+    return [line for part in parts for line in part] or [""]
+
+
+def _pieces(word: str, width: int) -> Iterator[str]:
+    """`word` in pieces that end behind a comma, as long as fit."""
+    piece = ""
+    for atom in re.findall(r"[^,]*,|[^,]+", word):
+        if piece and len(piece + atom) > width:
+            yield piece
+            piece = ""
+        piece += atom
+    yield piece

@@ -6,11 +6,11 @@ from memplan.applier import one_way
 from memplan.faces.nearest import Change, Nearest
 from memplan.faces.report.bill import LEGEND, figures, margin, phases, workload
 from memplan.faces.report.front import distinct, fitting, others, why
-from memplan.faces.report.label import label
 from memplan.faces.report.layout import columns, paragraph
-from memplan.faces.report.units import amount, gib, mib
 from memplan.facts import Facts
+from memplan.facts.units import amount, gib, mib
 from memplan.planner import Dropped, Plan, Recommendation, draw
+from memplan.planner.label import label
 
 ROWS = 12
 """How many plans beside the picks are shown, unless all are asked for."""

@@ -4,7 +4,7 @@ import math
 import os
 from dataclasses import replace
 
-from memplan.catalogue.gpu_names import find_card
+from memplan.catalogue.gpu_names import find_card, namesakes
 from memplan.catalogue.rates import rates_of
 from memplan.errors import BadInput
 from memplan.facts import GIB, Gpu, Host, Machine
@@ -54,12 +54,12 @@ def _device(name: str | None, vram: float | None, ram: float | None) -> Gpu | No
 
 def _card(name: str, vram: float | None, ram: float | None) -> Gpu:
     """The card of the catalogue, with the memory the user gives; of a unified one that is also the host's."""
-    gpu = find_card(name, vram, ram).gpu()
+    gpu = replace(find_card(name, vram, ram).gpu(), namesakes=namesakes(name, vram, ram))
     said = ram if gpu.unified and vram is None else vram
     if said is None:
         return gpu
     total = int(said * GIB)
-    return replace(gpu, total=total, free=total * gpu.free // gpu.total)
+    return replace(gpu, total=total, free=total * gpu.free // gpu.total, resized=True)
 
 
 def _host(ram: float | None, gpu: Gpu | None) -> Host:

@@ -53,6 +53,19 @@ def _sentence(hub_id: str, revision: str, error: Exception) -> BadInput:
     return BadInput(text)
 
 
+def out_of_reach(error: BaseException) -> str | None:
+    """Why the Hub gave nothing, where `error` comes of that, for diffusers' own words say only which file is absent.
+
+    None where it comes of something else.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return None
+    return f"{constants.ENDPOINT} cannot be reached, and the Hub's cache here lacks a file ({_reason(cause)})"
+
+
 def _reason(error: BaseException) -> str:
     """The first cause, in a line."""
     while isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:

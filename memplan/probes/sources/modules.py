@@ -58,11 +58,22 @@ def as_pipeline(source: Any) -> Any:
     return _class("Modules", tuple(inspect.Parameter(name, kind, default=None) for name in source), None)(source)
 
 
+def _check(module: torch.nn.Module, name: str, value: Any) -> None:
+    """Raises BadInput for arguments of a module that are not given by name."""
+    if not isinstance(value, Mapping):
+        first = next(iter(inspect.signature(module.forward).parameters), "input")
+        by_name = f'give the arguments of its forward() by name, as in {name}={{"{first}": …}}'
+        raise BadInput(f"{name} is a {type(value).__name__}: {by_name}")
+
+
 def _class(name: str, parameters: tuple[inspect.Parameter, ...], only: str | None) -> type[Modules]:
     """A class whose call takes `parameters`: those of the `only` module, or a table for each module."""
 
     def call(self: Modules, **arguments: Any) -> dict[str, Any]:
-        return self.run({only: arguments} if only else {key: value for key, value in arguments.items() if value})
+        given = {only: arguments} if only else {key: value for key, value in arguments.items() if value is not None}
+        for key, value in given.items():
+            _check(getattr(self, key), key, value)
+        return self.run(given)
 
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     named = [p for p in parameters if p.kind is not p.VAR_POSITIONAL]

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from memplan.errors import BadInput, Unsupported
 from memplan.facts import TEXT_ENCODING, Trace
 from memplan.facts.trace import TOGETHER
+from memplan.probes.fakes.sizes import SIZES, check_sizes
 from memplan.probes.fakes.twin import Twin
 from memplan.probes.trace.doors import Doors
 from memplan.probes.trace.elsewhere import asking
@@ -38,8 +39,6 @@ OTHERS = {"safety_checker": "safety check", "connectors": "text encoding", "voco
 """Phases of components that are known by their names: connectors refine a text's embeddings, vocoders make sound."""
 SHOWN = 60
 """Characters of an argument that are shown."""
-SIZES = ("height", "width", "num_frames", "num_images_per_prompt", "num_videos_per_prompt", "num_inference_steps")
-"""Arguments that decide how much a call holds and how long it takes."""
 
 
 def dry_run(
@@ -164,17 +163,16 @@ def show(value: Any) -> str:
 
 def check(pipe: Any, arguments: Mapping[str, Any]) -> None:
     """Raises BadInput for an argument that the pipeline does not name, and for a size below one."""
+    check_sizes(arguments)
     parameters = inspect.signature(type(pipe).__call__).parameters.values()
     known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "self"]
-    for name, value in arguments.items():
+    for name in arguments:
         if name not in known:
             close = get_close_matches(name, known, n=1)
             meant = f" Did you mean {close[0]}?" if close else ""
             raise BadInput(
                 f"{type(pipe).__name__} refuses this call: no argument {name!r}.{meant} It takes: {', '.join(known)}"
             )
-        if name in SIZES and isinstance(value, int) and value < 1:
-            raise BadInput(f"{name} is {value}; it must be at least 1")
 
 
 def _call(pipe: Any, arguments: Mapping[str, Any]) -> Any:

@@ -88,6 +88,12 @@ class TestWhatTheUserSays:
         assert machine.gpu
         assert machine.gpu.total == machine.gpu.free == 48 * GIB
         assert machine.gpu.capability == (8, 9)
+        assert (machine.gpu.resized, machine.gpu.namesakes) == (True, ())
+
+    def test_a_name_of_several_cards(self) -> None:
+        gpu = probe_machine(gpu="RTX 3080").gpu
+        assert gpu
+        assert (gpu.resized, gpu.namesakes) == (False, ("NVIDIA GeForce RTX 3080 12 GB",))
 
     @pytest.mark.parametrize("sizes", [{"ram": 64}, {"vram": 64}, {"vram": 64, "ram": 64}])
     def test_unified_memory_is_the_host_memory(self, sizes: dict[str, float]) -> None:

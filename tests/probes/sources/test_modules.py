@@ -98,6 +98,13 @@ def test_tables_of_something_else(source: Any) -> None:
         open_pipeline(source)
 
 
+@pytest.mark.parametrize("given", [torch.zeros(4, 256), (torch.zeros(4, 256),), [torch.zeros(4, 256)]], ids=type)
+def test_arguments_without_names_are_told_how_to_be_given(given: Any) -> None:
+    kind = type(given).__name__
+    with pytest.raises(BadInput, match=rf'^net is a {kind}: give .* by name, as in net={{"input": …}}$'):
+        memplan.recommend({"net": backbone()}, target=TARGET, net=given)
+
+
 def hooked(module: nn.Module) -> bool:
     hooks = ("_diffusers_hook", "_hf_hook")
     return any(hasattr(part, hook) for part in module.modules() for hook in hooks)

@@ -1,7 +1,7 @@
 """Bytes and seconds as people read them: GiB and MiB, always with their unit."""
 
-from memplan.facts import GIB, MIB
-
+GIB = 1024**3
+MIB = 1024**2
 UNITS = f"1 GiB = 1024 MiB = {GIB:,} bytes"
 
 TERA = 10**12
