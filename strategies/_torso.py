@@ -74,7 +74,8 @@ def recast(part: Any, dtype: str, keep: bool) -> Undo:
             return
         for layer in torso(part):
             for weight in layer.parameters(recurse=False):
-                weight.data = weight.data.to(kind)
+                if type(weight.data) is torch.Tensor:  # what a quantizer stores has a dtype of its own
+                    weight.data = weight.data.to(kind)
             trim()
         fitted(part)
 

@@ -47,7 +47,7 @@ OTHERS = {
 def recommendation() -> str:
     """What `memplan recommend` prints; of the front only the first plans."""
     lines = printed(COMMAND).splitlines()
-    starts = [i for i, line in enumerate(lines) if re.match(r" +\d+\.\d\d +\d+\.\d\d +[\d,]+ ", line)]
+    starts = [i for i, line in enumerate(lines) if re.match(r" +[\d,]+\.\d +\d+\.\d\d +\d+\.\d\d +[\d,]+ ", line)]
     end = next(i for i in range(starts[-1], len(lines)) if not lines[i])
     kept = [*lines[: starts[SHOWN_ROWS]], "  …", *lines[end:]]
     typed = " ".join(f'"{word}"' if " " in word else word for word in COMMAND)

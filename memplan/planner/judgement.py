@@ -167,7 +167,8 @@ def _loss(plan: Plan) -> tuple[float, int]:
 
 
 def _comfortable(plan: Plan) -> bool:
-    return plan.bill.peak.memory.required <= COMFORT * plan.run.facts.machine.vram
+    machine = plan.run.facts.machine
+    return plan.bill.peak.memory.required <= COMFORT * machine.vram and plan.bill.host.peak <= COMFORT * machine.ram
 
 
 def _reason(preference: str, plan: Plan) -> str:
@@ -181,7 +182,7 @@ def _reason(preference: str, plan: Plan) -> str:
         "quality": f"The least loss that {fits} ({bill.loss.word}), and of those the fastest: {moved}.",
         "speed": f"The most precise of about the fastest that {fits}: {moved}, {bill.loss.word}.",
         "memory": f"The most precise with about the smallest peak of all: {used}; {moved}.",
-        "balanced": f"About the fastest within {COMFORT:.0%} of the device memory: {used}; {moved}."
+        "balanced": f"About the fastest within {COMFORT:.0%} of either memory: {used}; {moved}."
         if _comfortable(plan)
-        else f"No plan stays within {COMFORT:.0%} of the device memory; about the fastest: {used}; {moved}.",
+        else f"No plan stays within {COMFORT:.0%} of both memories; about the fastest: {used}; {moved}.",
     }[preference]

@@ -16,7 +16,7 @@ def seconds(component: Component | None, placement: Placement, stored: Stored, c
     None is the pipeline's own code.
     """
     if isinstance(placement, OnHost):
-        return call.flops / rates.host
+        return call.flops / rates.host + rates.launch * sum(map(_launches, call.segments))
     if component is not None and isinstance(placement, InGroups | FromDisk):
         return _in_groups(component, placement, stored, call, rates)
     clock = Clock(rates)

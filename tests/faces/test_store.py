@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memplan.faces import api, store
-from memplan.facts import Call, Model, Segment, Step, Trace
+from memplan.facts import Call, Model, Ops, Segment, Step, Trace
 from tests.faces import small
 
 FACTS = small.facts()
@@ -69,7 +69,8 @@ def test_a_file_of_before_is_replaced() -> None:
 
 whole = st.integers(0, 2**53)
 few = st.lists(st.integers(0, 9), max_size=3).map(tuple)
-segments = st.builds(Segment, few, few, whole, whole, whole, whole, whole, whole)
+ops = st.builds(Ops, st.text(max_size=5), st.text(max_size=5), whole, whole, whole)
+segments = st.builds(Segment, few, few, whole, whole, whole, st.lists(ops, max_size=2).map(tuple), whole)
 calls = st.builds(
     Call,
     component=st.text(max_size=5),

@@ -134,9 +134,9 @@ USUAL = tuple(cls for cls in STRATEGIES if cls is not OnCpu)
 
 
 def too_small(facts: Facts) -> Facts:
-    """On a card that is a byte too small for every plan without it."""
+    """On a card that is too small for every plan without it, by more than the grain in which memory is judged."""
     least = recommend(on_card(facts, 1), USUAL).nearest.bill.peak.memory.required
-    return on_card(facts, least - 1)
+    return on_card(facts, least - 2 * FINE)
 
 
 def test_it_is_searched_only_where_nothing_fits_without_it(facts: Facts) -> None:

@@ -66,7 +66,7 @@ def figures(plan: Plan) -> str:
 
 def phases(peaks: Sequence[Peak], *, places: bool = False) -> list[str]:
     """One row for each phase and component; with `places` also the module and op that make each peak."""
-    memory = ("weights", "copies", "activations", "allocated", "reserved", "required", "RAM")
+    memory = ("weights", "copies", "activations", "allocated", "reserved", "VRAM", "RAM")
     head = ("phase", "component", *memory, "time")
     shown = _worth_showing(peaks)
     notes = [paragraph(f"at {where(peak)}", 4, 6) if peak.op else [] for peak in shown] if places else []
