@@ -40,12 +40,13 @@ def columns(
 def _fitting(widths: Sequence[int], wraps: bool, spare: Sequence[int]) -> tuple[list[int], int]:
     """The columns that there is room for, by number, and the spaces between them."""
     least = [*widths[:-1], min(widths[-1], NARROWEST) if wraps else widths[-1]]
-    for gone in range(len(spare) + 1):
-        shown = [i for i in range(len(widths)) if i not in spare[:gone]]
-        for gap in GAPS:
-            if INDENT + sum(least[i] for i in shown) + gap * (len(shown) - 1) <= WIDTH.get():
-                return shown, gap
-    return shown, GAPS[-1]
+    choices = ([i for i in range(len(widths)) if i not in spare[:gone]] for gone in range(len(spare) + 1))
+    ways = [(shown, gap) for shown in choices for gap in GAPS]
+    return next((way for way in ways if INDENT + _total(least, *way) <= WIDTH.get()), ways[-1])
+
+
+def _total(widths: Sequence[int], shown: Sequence[int], gap: int) -> int:
+    return sum(widths[i] for i in shown) + gap * (len(shown) - 1)
 
 
 def paragraph(text: str, indent: int = 0, hanging: int | None = None) -> list[str]:
