@@ -6,6 +6,7 @@ A section lies between <!-- name --> and <!-- /name -->.
 import contextlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def printed(command: tuple[str, ...]) -> str:
     from memplan.faces.cli import main
 
     out = io.StringIO()
+    os.environ.pop("COLUMNS", None)  # lines of the usual width, however wide this terminal is
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
         main(command)
     return out.getvalue()

@@ -66,6 +66,12 @@ def is_bundled(name: str) -> bool:
     return _plain(name) in _by_any_name()
 
 
+def alias(name: str) -> str | None:
+    """The name of the bundled model that `name` is a shorter or another word for, or None where it is its own."""
+    found = _by_any_name().get(_plain(name))
+    return found.name if found and _plain(name) not in (_plain(found.name), _plain(found.hub)) else None
+
+
 def find(name: str) -> BundledModel:
     """The bundled model of that name, alias or Hub id. Raises BadInput that names the nearest ones."""
     if found := _by_any_name().get(_plain(name)):

@@ -75,7 +75,7 @@ def _trace() -> Trace:
         _call("vae", "decode", "decoding", 1),
     )
     tiled = replace(calls[2], variant=("tiled",), segments=tuple(replace(s, peak=256 * MIB) for s in calls[2].segments))
-    shown = (("prompt", f"{PROMPT!r}"[:40] + "…"), ("height", "1024"))
+    shown = (("prompt", f"{PROMPT!r}"[:40] + "…'"), ("height", "1024"))
     return Trace("cuda", calls, (Step(0, 1), Step(1, 20), Step(2, 1)), (tiled,), shown, ("one assumption",))
 
 

@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from memplan.__main__ import main
 from memplan.catalogue.models import names
 from memplan.faces import api
+from memplan.faces.cli import terminal
 from memplan.faces.cli.terminal import Progress
 from memplan.faces.nearest import Nearest
 from memplan.faces.report import table
@@ -151,11 +153,60 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     assert "A VAE encodes and decodes overlapping tiles" in capsys.readouterr().out
 
 
+def test_another_name_of_a_model_is_told(
+    given: Callable[[Facts], object],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given(small.facts())
+    for model, said in (
+        ("flux", "memplan: flux is taken for flux.1-dev\n"),
+        ("Flux,transformer=nowhere.gguf", "memplan: Flux is taken for flux.1-dev\n"),
+        ("FLUX.1_dev", ""),
+        ("black-forest-labs/FLUX.1-dev", ""),
+    ):
+        for verb in ("recommend", "price"):
+            assert main([verb, model, "--json"]) in (0, 3)
+            assert capsys.readouterr().err == said
+    (tmp_path / "flux").mkdir()
+    (tmp_path / "flux" / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    monkeypatch.chdir(tmp_path)
+    assert main(["recommend", "flux"]) == 0
+    assert capsys.readouterr().err == "", "a folder of that name"
+
+
+@pytest.mark.parametrize(
+    ("tty", "environment", "wide"),
+    [
+        (False, "", 100),
+        (False, "80", 80),
+        (True, "80", 80),
+        (True, "20", 60),
+        (True, "500", 120),
+    ],
+)
+def test_reports_are_as_wide_as_the_terminal(
+    tty: bool, environment: str, wide: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", environment)
+    monkeypatch.setattr("sys.stdout", Mock(isatty=lambda: tty))
+    assert terminal.width() == wide
+
+
+@pytest.mark.parametrize("columns", ["60", "100"])
+def test_help_breaks_no_name(columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["recommend", "--help"]) == 0
+    words = capsys.readouterr().out.replace(",", " ").split()
+    assert set(names()) <= set(words)
+
+
 @pytest.mark.parametrize("verb", ["", "probe", "recommend", "price", "explain"])
 def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*verb.split(), "--help"]) == 0
     out = capsys.readouterr().out
-    assert max(map(len, out.splitlines())) <= WIDTH
+    assert max(map(len, out.splitlines())) <= WIDTH.get()
     if verb in ("probe", "recommend", "price"):
         assert all(name in "".join(out.split()) for name in names())
 
@@ -175,7 +226,11 @@ def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("recommend flux.1-dev --vram 8 --call colour=red", "colour"),
         ("recommend wan2.1-t2v-14b --vram 8 --height 481", "divisible by 16"),
         ("explain vae_tilling", "Did you mean vae_tiling?"),
-        ("explain --colour", "--colour"),
+        ("explain --colour", "unrecognized arguments: --colour\n"),
+        ("recommend sdxl --heigth 512", "unrecognized arguments: --heigth 512. Did you mean --height?"),
+        ("price sdxl --wth=model_offload", "Did you mean --with?"),
+        ("recomend sdxl", "there is no verb 'recomend'; there are probe, recommend, price, explain. Did you mean rec"),
+        ("sing", "there is no verb 'sing'; there are probe, recommend, price, explain\n"),
         ("", "VERB"),
     ],
 )

@@ -87,7 +87,7 @@ ARGUMENTS: dict[str, tuple[str, dict[str, str], str, str]] = {
         "5 pictures of 32 x 24", {"image": "32x24x5"}, "[Image.new('RGB', (32, 24), 'white')] * 5", "PIL",
     ),
     "a tensor": ("tensor(1, 2)", {}, "...", ""),
-    "a text cut short": ("'much longer…", {}, "...", ""),
+    "a text cut short": ("'much longer…'", {}, "...", ""),
 }  # fmt: skip
 
 

@@ -1,8 +1,10 @@
 """The answer for other programs: the documented keys, in bytes."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
+from memplan.faces.api import named
 from memplan.faces.nearest import Nearest
 from memplan.faces.report import json as report
 from memplan.facts import GIB
@@ -48,6 +50,21 @@ def test_strategies_can_be_typed_again() -> None:
     facts = small.facts()
     for plan in answer(everything=True)["plans"]:
         assert [typed(parse(text, facts), facts) for text in plan["strategies"]] == plan["strategies"]
+
+
+def test_a_plan_is_written_the_same_however_it_was_asked_for() -> None:
+    for plan in answer(everything=True)["plans"]:
+        priced = json.loads(report.bill(named(small.facts(), plan["strategies"])))["plan"]
+        assert priced["strategies"] == plan["strategies"]
+        assert priced["label"] == plan["label"]
+        assert priced["peak"] == plan["peak"]
+
+
+def test_arguments_are_values() -> None:
+    shown = (("height", "512"), ("x", "0.5"), ("prompt", "'a cat …'"), ("sigmas", "(1, 0.5)"), ("t", "tensor(1, 7)"))
+    trace = replace(small.facts().trace, arguments=shown)
+    found = json.loads(report.bill(draw(replace(small.facts(), trace=trace), ())))["workload"]["arguments"]
+    assert found == {"height": 512, "x": 0.5, "prompt": "a cat …", "sigmas": [1, 0.5], "t": "tensor(1, 7)"}
 
 
 def test_every_plan_has_a_reason() -> None:

@@ -1,6 +1,7 @@
 """The text report: what is in it, in which order, and how wide it is."""
 
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -8,9 +9,10 @@ import pytest
 
 from memplan.faces.cli import options
 from memplan.faces.nearest import Nearest
-from memplan.faces.report import bill, hardware, table
+from memplan.faces.report import bill, hardware, help, table
+from memplan.faces.report.explain import explanation
 from memplan.faces.report.front import distinct, fitting, others, why
-from memplan.faces.report.layout import WIDTH, columns, paragraph
+from memplan.faces.report.layout import INDENT, NARROWEST, WIDTH, columns, paragraph
 from memplan.facts import GIB, MIB
 from memplan.facts.units import amount, gib, mib
 from memplan.planner import PREFERENCES, Plan, draw
@@ -28,12 +30,53 @@ def test_units_are_said() -> None:
     assert (amount(GIB), amount(GIB - MIB), amount(-2 * GIB)) == ("1.00 GiB", "1,023 MiB", "-2.00 GiB")
 
 
+@pytest.fixture
+def columns_are() -> Iterator[Callable[[int], None]]:
+    """Sets the width of the report for one test."""
+    before = WIDTH.get()
+    yield lambda width: WIDTH.set(width) and None
+    WIDTH.set(before)
+
+
 @pytest.mark.parametrize("everything", [False, True])
 @pytest.mark.parametrize("vram", [3, 8, 24])
 def test_lines_fit_the_terminal(vram: float, everything: bool) -> None:
     text = table.recommendation(small.found(vram), everything=everything)
-    assert max(map(len, text.splitlines())) <= WIDTH
+    assert max(map(len, text.splitlines())) <= WIDTH.get() == 100
     assert not any(line != line.rstrip() for line in text.splitlines())
+
+
+@pytest.mark.parametrize("width", [60, 72, 80, 90, 120])
+def test_every_report_fits_other_terminals(width: int, columns_are: Callable[[int], None]) -> None:
+    columns_are(width)
+    found = small.found()
+    texts = (
+        table.recommendation(found),
+        bill.bill(found.front[0]),
+        hardware.model(found.facts.model),
+        explanation(found),
+        help.listing(strategies()),
+        *map(help.page, strategies()),
+    )
+    for text in texts:
+        assert max(map(len, text.splitlines())) <= width
+    assert "\n  memory    " in texts[0]
+    assert "required" in texts[1]
+    assert max(map(len, texts[0].splitlines())) > width - 10, "and the room is used"
+
+
+def test_a_narrow_terminal_does_without_columns(columns_are: Callable[[int], None]) -> None:
+    rows = [("name", "first", "second", "note"), ("x", "1", "2", "as long as it needs to be " * 3)]
+    whole = columns("lrrl", rows, spare=(1, 2))
+    assert whole[0] == "  name  first  second  note"
+    columns_are(NARROWEST + INDENT + len("name first second "))
+    assert columns("lrrl", rows, spare=(1, 2))[0] == "  name first second note"
+    columns_are(NARROWEST + INDENT + len("name  second  "))
+    assert columns("lrrl", rows, spare=(1, 2))[0] == "  name  second  note"
+    columns_are(NARROWEST + INDENT + len("name  "))
+    narrow = columns("lrrl", rows, spare=(1, 2))
+    assert narrow[0] == "  name  note"
+    assert len(narrow) > len(whole)
 
 
 def test_the_preferred_pick_comes_first() -> None:

@@ -3,7 +3,6 @@
 Exit codes: 0 something fits, 2 the input is bad, 3 nothing fits, 1 anything else.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -13,8 +12,10 @@ from inspect import cleandoc
 from memplan.errors import BadInput, MemplanError, NoGpu, NothingFits
 from memplan.faces.cli import explain, price, probe, recommend
 from memplan.faces.cli.options import NAME_A_GPU
-from memplan.faces.cli.terminal import only_ours
+from memplan.faces.cli.parser import Help, Parser
+from memplan.faces.cli.terminal import only_ours, width
 from memplan.faces.quiet import LOUD
+from memplan.faces.report.layout import WIDTH
 
 VERBS = (probe, recommend, price, explain)
 """A verb is a module: its name is typed, its docstring is the help; add_options(parser) and run(args) -> exit code."""
@@ -24,11 +25,14 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the value is the exit code."""
     try:
-        args = _parser().parse_args(argv)
+        args, unknown = _parser().parse_known_args(argv)
+        if unknown:
+            args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     except SystemExit as end:
         return int(end.code or 0)
     try:
         LOUD.set(args.debug)
+        WIDTH.set(width())
         with only_ours(everything=args.debug):
             code: int = args.run(args)
             sys.stdout.flush()
@@ -52,11 +56,12 @@ def _code(error: MemplanError) -> int:
     return 3 if isinstance(error, NothingFits) else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="memplan",
         description="Says whether a diffusion pipeline fits a GPU, with which techniques, and what to type.",
         epilog="Sizes are GiB and MiB: 1 GiB = 1024 MiB. Exit codes: 0 something fits, 2 bad input, 3 nothing fits.",
+        formatter_class=Help,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"memplan {version('memplan')}")
@@ -68,10 +73,11 @@ def _parser() -> argparse.ArgumentParser:
             help=first,
             description=first,
             epilog=rest.strip() or None,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=Help,
             allow_abbrev=False,
         )
         module.add_options(verb)
         verb.add_argument("--debug", action="store_true", help="show tracebacks, and what the libraries say")
-        verb.set_defaults(run=module.run)
+        verb.set_defaults(run=module.run, parser=verb)
+    parser.verbs = tuple(verbs.choices)
     return parser

@@ -4,7 +4,7 @@ import argparse
 
 from memplan.faces import api
 from memplan.faces.cli import options
-from memplan.faces.cli.terminal import Progress
+from memplan.faces.cli.terminal import Progress, say_which
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,9 @@ def run(args: argparse.Namespace) -> int:
     """Price and print."""
     from memplan.faces.report import bill, json
 
+    call = options.call(args)
+    say_which(args.model)
     with Progress() as progress:
-        plan = api.price(args.model, args.strategies, progress=progress, **options.reading(args), **options.call(args))
+        plan = api.price(args.model, args.strategies, progress=progress, **options.reading(args), **call)
     print(json.bill(plan) if args.json else bill.bill(plan))
     return 0 if plan.fits else 3

@@ -4,7 +4,7 @@ import argparse
 
 from memplan.faces import api
 from memplan.faces.cli.options import add_dtype, add_json, add_machine, add_model, target
-from memplan.faces.cli.terminal import Progress
+from memplan.faces.cli.terminal import Progress, say_which
 from memplan.probes.sources import look
 
 
@@ -22,6 +22,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.model is not None:
         look(args.model)
+        say_which(args.model)
     here = api.machine(target(args))
     model = None
     if args.model is not None:

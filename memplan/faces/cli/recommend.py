@@ -5,7 +5,7 @@ from typing import Any
 
 from memplan.faces import api
 from memplan.faces.cli import options
-from memplan.faces.cli.terminal import Progress
+from memplan.faces.cli.terminal import Progress, say_which
 from memplan.faces.nearest import Nearest, nearest_call
 from memplan.planner import PREFERENCES, Recommendation
 
@@ -27,6 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plan and print."""
     call, nearest = options.call(args), Nearest()
+    say_which(args.model)
     with Progress() as progress:
         found = api.recommend(args.model, progress=progress, **options.reading(args), **call)
         if not found.picks:

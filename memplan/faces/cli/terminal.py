@@ -1,6 +1,8 @@
 """What goes to stderr beside the answer: progress, and our own warnings without those of the libraries."""
 
 import logging
+import os
+import shutil
 import sys
 import warnings
 from collections.abc import Generator
@@ -11,11 +13,22 @@ from types import TracebackType
 from typing import Any, Self
 
 import memplan
+from memplan.catalogue import models
+from memplan.probes.sources import look
 
 PATIENCE = 1.0
 """Seconds of work before progress is shown."""
 OURS = str(Path(memplan.__file__).parent)
+NARROWEST, USUAL, WIDEST = 60, 100, 120
+"""Characters of a line at least, where no terminal says, and at most."""
 ERASE = "\r\x1b[K"
+
+
+def width() -> int:
+    """Characters of a line of the report: those of the terminal, or of $COLUMNS, within bounds."""
+    if not (sys.stdout.isatty() or os.environ.get("COLUMNS")):
+        return USUAL
+    return min(max(shutil.get_terminal_size((USUAL, 24)).columns, NARROWEST), WIDEST)
 
 
 class Progress:
@@ -55,6 +68,14 @@ class Progress:
     def _write(self) -> None:
         start, end = (ERASE, "") if sys.stderr.isatty() else ("", "\n")
         print(f"{start}memplan: {self._message} …", end=end, file=sys.stderr, flush=True)
+
+
+def say_which(source: str) -> None:
+    """Tells which bundled model is taken where another name of it was typed."""
+    base, _, _ = source.partition(",")
+    name = models.alias(base)
+    if name and isinstance(look(base), str):
+        print(f"memplan: {base} is taken for {name}", file=sys.stderr)
 
 
 @contextmanager

@@ -17,6 +17,9 @@ LEGEND = (
     f"Time is that of one call of a warm pipeline. Traffic: bytes that cross the link between them per call. {UNITS}."
 )
 
+SPARE = ("reserved", "copies", "activations", "weights", "allocated")
+"""Columns of phases that a narrow terminal does without, the first of them first."""
+
 
 def bill(plan: Plan) -> str:
     """The workload, the plan and what it costs."""
@@ -70,7 +73,8 @@ def phases(peaks: Sequence[Peak], *, places: bool = False) -> list[str]:
     head = ("phase", "component", *memory, "time")
     shown = _worth_showing(peaks)
     notes = [paragraph(f"at {where(peak)}", 4, 6) if peak.op else [] for peak in shown] if places else []
-    return columns("llrrrrrrrr", [head, ("", "", *["GiB"] * 7, "s"), *(_row(p) for p in shown)], notes)
+    rows = [head, ("", "", *["GiB"] * 7, "s"), *(_row(p) for p in shown)]
+    return columns("llrrrrrrrr", rows, notes, [head.index(name) for name in SPARE])
 
 
 def where(peak: Peak) -> str:

@@ -56,7 +56,7 @@ def _value(name: str, shown: str, call: Mapping[str, Any]) -> tuple[str, str]:
         number, width, height = picture.groups()
         made = f'Image.new("{"L" if "mask" in name else "RGB"}", ({width}, {height}), "white")'
         return "from PIL import Image", f"[{made}] * {number}," if number else f"{made},"
-    text = _literal(given) if name in call else shown
+    text = _literal(given) if name in call else "" if "…" in shown[-2:] else shown
     return "", f"{text}," if _is_literal(text) else f"...,  # to be filled in: {shown}"
 
 

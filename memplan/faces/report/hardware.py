@@ -4,6 +4,9 @@ from memplan.faces.report.layout import columns, paragraph, titled
 from memplan.facts import Component, Gpu, Machine, Model
 from memplan.facts.units import UNITS, amount, gib, mib
 
+SPARE = (5, 6, 3, 4, 1)
+"""Columns of components that a narrow terminal does without: unmatched, leaf, cast, blocks, then the class."""
+
 
 def machine(here: Machine) -> list[str]:
     """The card, the host and what is kept free."""
@@ -58,7 +61,7 @@ def model(measured: Model) -> str:
     lines = [
         *titled("Model", [f"{measured.name}, {measured.class_name}, {amount(measured.size)} of weights"]),
         "",
-        *columns("llrrrrrl", rows),
+        *columns("llrrrrrl", rows, spare=SPARE),
         "",
         *paragraph(
             "weights: as stored (S_total of each; the largest is S_max). cast: after layerwise casting to 8 bits. "

@@ -23,9 +23,10 @@ def page(cls: type[Strategy]) -> str:
     typed = [f"{f.name}=…" for f in settings if f.name not in ("component", "components")]
     component = ":component" if "component" in hints else ""
     parts = [
-        [cls.name, "", *cleandoc(cls.__doc__ or "").splitlines()],
+        [cls.name],
+        *(paragraph(" ".join(text.split())) for text in cleandoc(cls.__doc__ or "").split("\n\n")),
         ["Settings", *columns("lll", rows)] if rows else [],
-        [f"As typed: --with {cls.name}{component}{',' if component and typed else ''}{','.join(typed)}"],
+        paragraph(f"As typed: --with {cls.name}{component}{',' if component and typed else ''}{','.join(typed)}"),
         paragraph(f"Needs {cls.needed()}.") if cls.needed() else [],
         paragraph(f"Can't be undone: {cls.irreversible}." if cls.irreversible else "It can be undone."),
     ]

@@ -2,10 +2,11 @@
 
 `recommend` writes an object with
 
-    schema       1; it rises when a key changes its meaning or goes
+    schema       2; it rises when a key changes its meaning or goes
     machine      gpu (null without one): name, kind, total, free, unified, source; host: total, available, limit,
                  source, swap, pinnable (null: no limit of its own), system; reserve; vram and ram: what plans may use
-    workload     model, class, source, size, arguments (name -> as text), assumptions (sentences)
+    workload     model, class, source, size, arguments (name -> value, long texts cut
+                 short; what JSON cannot hold in words), assumptions (sentences)
     plans        the picks and the plans beside them that the table shows; the whole front with --all
     left_out     how many plans of the front are not in `plans`
     picks        quality, speed, memory, balanced -> a plan; empty when nothing fits
@@ -17,7 +18,7 @@
 
 and `price` one with schema, machine, workload and plan. A plan holds
 
-    strategies   as `memplan price --with` takes them
+    strategies   as `memplan price --with` takes them; what they do not name stays on the GPU
     label        the same in short and as one text, which `--with` takes too
     fits         whether device and host memory suffice
     peak         phase, component, allocated, reserved, required: the highest phase
@@ -36,6 +37,7 @@ and `price` one with schema, machine, workload and plan. A plan holds
 (name, class, library, dtype, size, cast_size, bytes_by_dtype, blocks, unmatched, leaf, lacks) and versions.
 """
 
+import ast
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -46,11 +48,11 @@ from memplan.faces.report.front import others, why
 from memplan.faces.report.table import ROWS
 from memplan.facts import Component, Facts, Machine, Model
 from memplan.planner import Plan, Recommendation
-from memplan.planner.label import label
+from memplan.planner.label import label, techniques
 from memplan.registry import typed
 from memplan.simulator import Peak
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def recommendation(
@@ -98,10 +100,20 @@ def _workload(facts: Facts) -> dict[str, Any]:
         "class": model.class_name,
         "source": model.source,
         "size": model.size,
-        "arguments": dict(trace.arguments),
+        "arguments": {name: _value(shown) for name, shown in trace.arguments},
         "assumptions": list(facts.assumptions),
     }
     return {"schema": SCHEMA, "machine": _machine(facts.machine), "workload": workload}
+
+
+def _value(shown: str) -> Any:
+    """An argument as a value, or in the words that describe it."""
+    try:
+        value = ast.literal_eval(shown)
+        json.dumps(value)
+    except (ValueError, SyntaxError, TypeError):
+        return shown
+    return value
 
 
 def _machine(here: Machine) -> dict[str, Any]:
@@ -116,7 +128,7 @@ def _plan(plan: Plan, reason: str) -> dict[str, Any]:
     cost = plan.bill
     host, traffic = cost.host, cost.traffic
     return {
-        "strategies": [typed(s, plan.run.facts) for s in plan.strategies],
+        "strategies": [typed(s, plan.run.facts) for s in techniques(plan.strategies)],
         "label": label(plan.strategies, plan.run.facts),
         "fits": plan.fits,
         "peak": _memory(cost.peak),

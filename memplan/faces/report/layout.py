@@ -1,43 +1,64 @@
-"""Columns and paragraphs no wider than a terminal."""
+"""Columns and paragraphs no wider than the terminal."""
 
 import re
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from textwrap import wrap
 
-WIDTH, INDENT = 100, 2
+WIDTH: ContextVar[int] = ContextVar("memplan_width", default=100)
+"""Characters of a line."""
+INDENT = 2
+GAPS = (2, 1)
+"""Spaces between columns, and where there is no room for them."""
 NARROWEST = 20
-"""The least columns of a paragraph."""
+"""The least characters of a line of a paragraph."""
 TITLE = 11
 """Columns that a title takes."""
 
 
-def columns(align: str, rows: Sequence[Sequence[str]], below: Sequence[Sequence[str]] = ()) -> list[str]:
+def columns(
+    align: str, rows: Sequence[Sequence[str]], below: Sequence[Sequence[str]] = (), spare: Sequence[int] = ()
+) -> list[str]:
     """Rows under one another, the last column wrapped; `align` has "l" or "r" for each column.
 
-    `below` are lines to put under each of the last rows.
+    `below` are lines to put under each of the last rows. Where there is no room columns move together, and then those
+    that `spare` numbers go, the first of them first.
     """
     widths = [max(len(row[i]) for row in rows) for i in range(len(align))]
-    start = INDENT + sum(widths[:-1]) + 2 * len(widths[:-1])
+    shown, gap = _fitting(widths, align[-1] == "l", spare)
+    start = INDENT + sum(widths[i] + gap for i in shown[:-1])
     notes = [*[()] * (len(rows) - len(below)), *below]
     lines: list[str] = []
     for row, note in zip(rows, notes, strict=True):
-        cells = [cell.ljust(w) if a == "l" else cell.rjust(w) for cell, w, a in zip(row, widths, align, strict=True)]
-        last = _wrapped(row[-1], WIDTH - start) if align[-1] == "l" else [cells[-1]]
-        lines.append(" " * INDENT + "  ".join([*cells[:-1], last[0]]).rstrip())
+        cells = [row[i].ljust(widths[i]) if align[i] == "l" else row[i].rjust(widths[i]) for i in shown]
+        last = _wrapped(row[-1], WIDTH.get() - start) if align[-1] == "l" else [cells[-1]]
+        lines.append(" " * INDENT + (" " * gap).join([*cells[:-1], last[0]]).rstrip())
         lines += [*(" " * start + more for more in last[1:]), *note]
     return lines
+
+
+def _fitting(widths: Sequence[int], wraps: bool, spare: Sequence[int]) -> tuple[list[int], int]:
+    """The columns that there is room for, by number, and the spaces between them."""
+    least = [*widths[:-1], min(widths[-1], NARROWEST) if wraps else widths[-1]]
+    choices = ([i for i in range(len(widths)) if i not in spare[:gone]] for gone in range(len(spare) + 1))
+    ways = [(shown, gap) for shown in choices for gap in GAPS]
+    return next((way for way in ways if INDENT + _total(least, *way) <= WIDTH.get()), ways[-1])
+
+
+def _total(widths: Sequence[int], shown: Sequence[int], gap: int) -> int:
+    return sum(widths[i] for i in shown) + gap * (len(shown) - 1)
 
 
 def paragraph(text: str, indent: int = 0, hanging: int | None = None) -> list[str]:
     """`text` in lines; those after the first are indented by `hanging`."""
     more = indent if hanging is None else hanging
-    lines = _wrapped(text, WIDTH - max(indent, more))
+    lines = _wrapped(text, WIDTH.get() - max(indent, more))
     return [" " * (indent if i == 0 else more) + line for i, line in enumerate(lines)]
 
 
 def titled(title: str, lines: Sequence[str]) -> list[str]:
     """Paragraphs beside a title."""
-    body = [line for text in lines for line in _wrapped(text, WIDTH - TITLE)]
+    body = [line for text in lines for line in _wrapped(text, WIDTH.get() - TITLE)]
     return [f"{title if i == 0 else '':<{TITLE}}{line}".rstrip() for i, line in enumerate(body)]
 
 

@@ -12,6 +12,8 @@ from memplan.facts.units import amount, gib, mib
 from memplan.planner import Dropped, Plan, Recommendation, draw
 from memplan.planner.label import label
 
+SPARE = (4, 3)
+"""Columns of the front that a narrow terminal does without: traffic, then margin."""
 ROWS = 12
 """How many plans beside the picks are shown, unless all are asked for."""
 TYPED = 'A plan can be typed as it is written here: memplan price MODEL --with "PLAN" shows its bill, phase by phase.'
@@ -35,7 +37,7 @@ def _do_less(facts: Facts) -> list[str]:
     plan = draw(facts, ())
     verdict = "fits" if plan.fits else "does not fit"
     title = f"Everything on the GPU needs {amount(plan.bill.peak.memory.required)} and {verdict}: {margin(plan)}"
-    return [title, *phases(plan.bill.phases)]
+    return [*paragraph(title), *phases(plan.bill.phases)]
 
 
 def _picks(found: Recommendation, prefer: str) -> list[str]:
@@ -59,7 +61,7 @@ def _front(found: Recommendation, prefer: str, limit: int | None) -> list[str]:
     head, unit = ("time", "VRAM", "RAM", "margin", "traffic", "loss", ""), ("s", "GiB", "GiB", "MiB", "GiB", "", "")
     rows = [head, unit, *(_row(plan, found.pick(prefer), prefer) for plan in shown)]
     below = [paragraph(label(plan.strategies, plan.run.facts), 4, 6) for plan in shown]
-    return [*_title(found, len(shown), whole=limit is None), *columns("rrrrrll", rows, below)]
+    return [*_title(found, len(shown), whole=limit is None), *columns("rrrrrll", rows, below, SPARE)]
 
 
 def _title(found: Recommendation, shown: int, *, whole: bool) -> list[str]:

@@ -39,6 +39,8 @@ OTHERS = {"safety_checker": "safety check", "connectors": "text encoding", "voco
 """Phases of components that are known by their names: connectors refine a text's embeddings, vocoders make sound."""
 SHOWN = 60
 """Characters of an argument that are shown."""
+CLOSING = {"'": "'", '"': '"', "[": "]", "(": ")", "{": "}"}
+"""What a text or a table ends with, by what it begins with."""
 
 
 def dry_run(
@@ -158,7 +160,10 @@ def show(value: Any) -> str:
         if isinstance(value, str | int | float | bool | list | tuple | dict | None)
         else type(value).__name__
     )
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+    if len(text) <= SHOWN:
+        return text
+    closing = CLOSING.get(text[0], "")
+    return f"{text[: SHOWN - 1 - len(closing)]}…{closing}"
 
 
 def check(pipe: Any, arguments: Mapping[str, Any]) -> None:

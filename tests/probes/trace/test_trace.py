@@ -10,7 +10,7 @@ from memplan.errors import BadInput
 from memplan.facts import Call, Trace
 from memplan.probes.fakes.twin import Twin
 from memplan.probes.sources import open_pipeline
-from memplan.probes.trace import dry_run, phase, show
+from memplan.probes.trace import SHOWN, dry_run, phase, show
 from tests.pipelines import FAMILIES, build, inputs
 from tests.some import some
 
@@ -246,5 +246,7 @@ def test_a_call_has_the_phase_that_people_expect(component: str, method: str, ex
 def test_arguments_are_shown_short() -> None:
     assert show(torch.zeros(2, 3)) == "tensor(2, 3)"
     assert show(1024) == "1024"
-    assert show("a" * 100) == "'" + "a" * 58 + "…"
+    assert show("a" * 100) == "'" + "a" * 57 + "…'"
+    assert show([0.5] * 100).endswith("…]")
+    assert max(len(show(value)) for value in ("a" * 100, [1] * 100, {"a": "b" * 100})) == SHOWN
     assert show(torch.Generator()) == "Generator"

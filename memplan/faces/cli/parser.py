@@ -1,0 +1,42 @@
+"""The parser of the command line: its help breaks no name, and what is mistyped is told what it is like."""
+
+import argparse
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from textwrap import wrap
+from typing import NoReturn
+
+_NO_CHOICE = re.compile(r"argument VERB: invalid choice: '([^']*)'")
+_UNKNOWN = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Wraps the help of options between words, never inside a name with hyphens."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return wrap(" ".join(text.split()), width, break_on_hyphens=False, break_long_words=False)
+
+
+class Parser(argparse.ArgumentParser):
+    """Knows the words that could have been meant: the verbs, and after one of them its options."""
+
+    verbs: tuple[str, ...] = ()
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with the message, and what could have been meant."""
+        verb, unknown = _NO_CHOICE.match(message), _UNKNOWN.match(message)
+        meant = ""
+        if verb and self.verbs:
+            message = f"there is no verb {verb[1]!r}; there are {', '.join(self.verbs)}"
+            meant = did_you_mean(verb[1], self.verbs)
+        elif unknown:
+            word = unknown[1].split()[0].partition("=")[0]
+            meant = did_you_mean(word, self._option_string_actions)
+        super().error(message + meant)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The question that ends a sentence about `word`; "" where nothing that is known is like it."""
+    close = get_close_matches(word, list(known), n=1)
+    return f". Did you mean {close[0]}?" if close else ""
