@@ -11,6 +11,7 @@ from memplan.errors import LoadFailed
 from memplan.faces.options import Options
 from memplan.faces.parts import GGUF, dtypes, encoders, together
 from memplan.facts import GIB, Component, Model
+from memplan.probes.sources.hub_words import out_of_reach
 
 LIBRARIES = ("diffusers", "transformers")
 NO_OPTIONS = Options()
@@ -104,9 +105,9 @@ def _named_in_errors(model: Model, name: str, done: Mapping[str, Any]) -> Genera
         what = f"{name} of {model.name} ({_size(model, [name])})" if name else f"the rest of {model.name}"
         before = [part for part in done if any(part == other.name for other in model.components)]
         there = f" after {', '.join(before)} ({_size(model, before)})" if before else ""
+        cause = out_of_reach(error) or str(error) or type(error).__name__
         raise LoadFailed(
-            f"{what} could not be loaded{there}: {str(error) or type(error).__name__}. Nothing of it is kept in "
-            f"memory. {_cure(model, name, error)}"
+            f"{what} could not be loaded{there}: {cause}. Nothing of it is kept in memory. {_cure(model, name, error)}"
         ) from error
 
 

@@ -42,7 +42,7 @@ def _dtypes(gpu: Gpu, model: Model) -> Iterator[str]:
 def _files(model: Model) -> Iterator[str]:
     """What is known of a bundled model's files are their sizes in the dtype of its example."""
     if model.source.startswith("bundled"):
-        yield "its files hold the dtypes that it is loaded in; loading copies what they hold in another one"
+        yield "published files hold the dtypes that are loaded; what they hold in another one is copied on the way"
 
 
 def _driver(host: Host) -> Iterator[str]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from math import log
 
-from memplan.facts import GIB, MIB, Facts
+from memplan.facts import MIB, Facts
+from memplan.facts.units import amount
 from memplan.planner.plan import PREFERENCES, Dropped, Plan, Recommendation
 from memplan.run import Resident, Run
 from memplan.strategy import Strategy
@@ -174,9 +175,9 @@ def _comfortable(plan: Plan) -> bool:
 def _reason(preference: str, plan: Plan) -> str:
     """Why this plan is the pick."""
     bill = plan.bill
-    moved = f"{bill.traffic.link / GIB:.1f} GiB cross the link per call" if bill.traffic.link else "nothing is copied"
+    moved = f"{amount(bill.traffic.link)} cross the link per call" if bill.traffic.link else "nothing is copied"
     moved += f" and {bill.host_flops / 1e12:.1f} TFLOP are computed by the CPU" if bill.host_flops else ""
-    used = f"{100 * bill.peak.memory.required / max(plan.run.facts.machine.vram, 1):.0f} % of the device memory"
+    used = f"{bill.peak.memory.required / max(plan.run.facts.machine.vram, 1):.0%} of the device memory"
     fits = "fits" if _rank(plan) else f"fits with {SAFETY:.0%} to spare"
     return {
         "quality": f"The least loss that {fits} ({bill.loss.word}), and of those the fastest: {moved}.",

@@ -46,9 +46,9 @@ def simulate(run: Run) -> Bill:
         ahead += own.ahead * step.repeat
         cast += own.cast * step.repeat
         host_flops += own.host_flops * step.repeat
-    gone = chain.finish()
-    if peaks:
-        taken[place] += moving(run, (), gone)
+    gone = moving(run, (), chain.finish())
+    if taken:
+        taken[[*taken][-1]] += gone
     to_device += sum(size(run, name) for name in chain.arrivals)
     to_host += sum(size(run, name) for name in chain.departures)
     phases = tuple(replace(peak, host=left[place], seconds=taken[place]) for place, peak in peaks.items())
