@@ -30,9 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     except SystemExit as end:
         return int(end.code or 0)
+    before = LOUD.set(args.debug), WIDTH.set(width())
     try:
-        LOUD.set(args.debug)
-        WIDTH.set(width())
         with only_ours(everything=args.debug):
             code: int = args.run(args)
             sys.stdout.flush()
@@ -48,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
+    finally:
+        LOUD.reset(before[0])
+        WIDTH.reset(before[1])
 
 
 def _code(error: MemplanError) -> int:
