@@ -35,8 +35,7 @@ class Quantization(Strategy):
 
     needs: ClassVar[Needs]
     lookup: ClassVar[str]
-    sides: ClassVar[tuple[int, int]] = (1, 1)
-    """The library converts a matrix whose columns and rows are multiples of these."""
+    multiples: ClassVar[tuple[int, int]] = (1, 1)
     breaks: ClassVar[tuple[tuple[str, str], ...]] = ()
     irreversible: ClassVar[str | None] = (
         "quantizing gives up the original weights: keep them with keep_original=true, or reload the component with "
@@ -47,6 +46,16 @@ class Quantization(Strategy):
     @abstractmethod
     def format(self) -> str:
         """How the simulator names the format."""
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """The library converts a matrix whose columns and rows are multiples of these."""
+        return self.multiples
+
+    @property
+    def excluded(self) -> tuple[tuple[str, str], ...]:
+        """(technique, sentence) for what the format breaks."""
+        return self.breaks
 
     @property
     def final(self) -> str | None:
@@ -102,7 +111,7 @@ class Quantization(Strategy):
     def redraw(self, run: Run) -> Run:
         """The matrices of linear layers are stored in this format."""
         kind = run.facts.model.component(self.component).class_name
-        broken = tuple((technique, sentence.format(kind=kind)) for technique, sentence in self.breaks)
+        broken = tuple((technique, sentence.format(kind=kind)) for technique, sentence in self.excluded)
         return run.store(self.component, Stored(self.format, self.spare, self.keep_original, broken, self.sides))
 
     # ---- at loading -------------------------------------------------------------------------------------------------
@@ -185,9 +194,11 @@ def _kept(part: Any, path: str, layer: Any) -> Callable[[], None]:
     return partial(restore, part.get_submodule(parent), name)
 
 
-def selection(component: str, spare: tuple[str, ...]) -> tuple[str, ...]:
+def selection(component: str, spare: tuple[str, ...], sides: tuple[int, int] = (1, 1)) -> tuple[str, ...]:
     """The lines that open a loop over the layers to convert, as `path` and `layer`."""
     condition = "isinstance(layer, torch.nn.Linear)"
+    for side, multiple in zip(("in_features", "out_features"), sides, strict=True):
+        condition += f" and layer.{side} % {multiple} == 0" if multiple > 1 else ""
     if spare:
         names = "".join(f'".{name}.", ' for name in spare).rstrip()
         condition += f' and not any(name in f".{{path}}." for name in ({names}))'

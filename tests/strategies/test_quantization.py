@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,6 +135,34 @@ def test_int4_comes_in_groups_but_not_in_streams(facts: Facts) -> None:
     for way in ways:
         assert "cannot be pinned" in str(GroupOffload("transformer", **way).refuses(run))
         assert GroupOffload("transformer", **way).refuses(Run(facts)) is None
+
+
+def test_quanto_in_4_bits_is_bfloat16_and_stays_where_it_is_packed(facts: Facts) -> None:
+    four_bit = Quanto("text_encoder", weights="int4")
+    half = facts_of(build("flux", size="medium", dtype=torch.bfloat16))
+    assert "weights is int8, float8 or int4" in str(Quanto("transformer", weights="int2").refuses(Run(facts)))
+    assert "text_encoder is in float32" in str(four_bit.refuses(Run(facts)))
+    assert "needs compute capability 8.0" in str(four_bit.refuses(on(half, capability=(7, 5))))
+    run = Run(half)
+    assert four_bit.refuses(run) is None
+    stored = four_bit.redraw(run)
+    for technique in ("model_offload", "set_aside"):
+        assert "packed for the device" in str(stored.lack("text_encoder", technique))
+        assert Quanto("text_encoder").redraw(run).lack("text_encoder", technique) is None
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["applied", "typed"])
+def test_quanto_in_4_bits_leaves_layers_that_its_kernel_does_not_take(by_hand: bool) -> None:
+    sizes = {"groups": (256, 32), "one group": (128, 16), "no group": (64, 16), "odd rows": (128, 8)}
+    part = torch.nn.ModuleDict({n: torch.nn.Linear(*size, dtype=torch.bfloat16) for n, size in sizes.items()})
+    pipe, strategy = SimpleNamespace(part=part), Quanto("part", weights="int4")
+    if by_hand:
+        exec("\n".join(strategy.code("cpu")), {"pipe": pipe})
+    else:
+        strategy.apply(pipe, "cpu")
+    kinds = {name: type(layer.weight).__name__ for name, layer in part.items()}
+    packed = "TinyGemmWeightQBitsTensor"
+    assert kinds == {"groups": packed, "one group": packed, "no group": "Parameter", "odd rows": "Parameter"}
 
 
 # ---- originals -------------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ FORMATS: Mapping[Rounding, tuple[str, ...]] = MappingProxyType({
     _FP4: ("fp4", "fp4 nested"),
     _by_row: ("bnb int8", "int8", "int8 dynamic", "quanto int8"),
     _float8_by_row: ("float8", "float8 dynamic", "quanto float8"),
-    _by_group: ("int4",),
+    _by_group: ("int4", "quanto int4"),
     partial(_cast, torch.float8_e4m3fn): ("float8_e4m3fn",),
     partial(_cast, torch.float8_e5m2): ("float8_e5m2",),
 })  # fmt: skip
