@@ -137,7 +137,7 @@ class Quantization(Strategy):
         part = getattr(pipe, self.component)
         self._check(part)
         with ExitStack() as originals:
-            for path, layer in layers(part, self.spare, self.sides):
+            for path, layer in _drained(layers(part, self.spare, self.sides)):
                 if self.keep_original:
                     originals.callback(_kept(part, path, layer))
                     layer._parameters["weight"] = _alias(layer._parameters["weight"])
@@ -171,6 +171,13 @@ def layers(part: Any, spare: tuple[str, ...], sides: tuple[int, int] = (1, 1)) -
     own = ((path, layer) for path, layer in linear if holders[id(layer.weight)] == 1)
     found = ((path, layer) for path, layer in own if not (layer.in_features % columns or layer.out_features % rows))
     return [(path, layer) for path, layer in found if not any(name in f".{path}." for name in names)]
+
+
+def _drained(found: list[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """One after the other, and none is kept: a layer that is replaced takes its original weight with it."""
+    found.reverse()
+    while found:
+        yield found.pop()
 
 
 def _alias(weight: Any) -> Any:

@@ -13,8 +13,8 @@ from memplan.simulator.weights import blocks, changed, originals, sizes
 
 PHASE = "loading"
 STAYS = ("bnb int8", "quanto int4")
-"""The formats whose layers stay on the device: bitsandbytes' 8-bit weights do not follow a layer that is moved away, and
-quanto's 4-bit ones are unpacked and packed anew."""
+"""The formats whose layers stay on the device: bitsandbytes' 8-bit weights do not follow a layer that is moved away;
+quanto's 4-bit ones would be unpacked and packed anew."""
 
 
 def loading(run: Run) -> Peak:

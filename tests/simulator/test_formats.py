@@ -13,7 +13,7 @@ from memplan.probes.fakes.quantized import inner_tensors
 from memplan.probes.sources import open_pipeline
 from memplan.probes.trace import dry_run
 from memplan.simulator.formats import FORMATS, Leaf
-from memplan.strategies import Bnb4bit, Bnb8bit, Fp8WeightOnly, Int8Dynamic, Int8WeightOnly, Quanto
+from memplan.strategies import Bnb4bit, Bnb8bit, Fp8WeightOnly, Int8Dynamic, Int8WeightOnly, ModelOpt, Quanto
 from tests.accuracy.measured import peak_of
 
 STRATEGIES: dict[str, Callable[[], Any]] = {
@@ -28,6 +28,9 @@ STRATEGIES: dict[str, Callable[[], Any]] = {
     "quanto int8": lambda: Quanto("net"),
     "quanto float8": lambda: Quanto("net", weights="float8"),
     "quanto int4": lambda: Quanto("net", weights="int4"),
+    "modelopt int8": lambda: ModelOpt("net"),
+    "modelopt int4": lambda: ModelOpt("net", weights="int4"),
+    "modelopt nvfp4": lambda: ModelOpt("net", weights="nvfp4"),
 }
 """What makes each format on a CPU."""
 BFLOAT16_ALONE = ("quanto int4",)
@@ -54,7 +57,9 @@ def quantized(form: str, columns: int, features: int, *, bias: bool = True, dtyp
 def takes(form: str, columns: int, features: int, dtype: torch.dtype = torch.bfloat16) -> bool:
     """Whether a layer of these sides is converted."""
     columns_of, rows_of = STRATEGIES[form]().sides
-    return not columns % columns_of and not features % rows_of and (form not in BFLOAT16_ALONE or dtype == torch.bfloat16)
+    return (
+        not columns % columns_of and not features % rows_of and (form not in BFLOAT16_ALONE or dtype == torch.bfloat16)
+    )
 
 
 @pytest.mark.parametrize("form", STRATEGIES)
@@ -75,8 +80,12 @@ def call_of(module: torch.nn.Module, rows: int, columns: int, dtype: torch.dtype
     return next(call for call in trace.calls if call.component)
 
 
+UNTRACED = tuple(form for form in STRATEGIES if form.startswith("modelopt"))
+"""Formats that no dry run follows."""
+
+
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize("form", STRATEGIES)
+@pytest.mark.parametrize("form", [form for form in STRATEGIES if form not in UNTRACED])
 def test_what_a_layer_holds(form: str, bias: bool) -> None:
     for rows, columns, features in (size for size in SIZES if takes(form, *size[1:])):
         call = call_of(quantized(form, columns, features, bias=bias), rows, columns)
@@ -120,6 +129,20 @@ def test_what_a_layer_of_quanto_in_4_bits_really_holds() -> None:
         with torch.no_grad():
             _, peak = peak_of(partial(layer, torch.zeros(rows, columns, dtype=torch.bfloat16)))
         assert FORMATS["quanto int4"].held(Leaf(rows, columns, features, "bfloat16", bias)) == peak
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("form", UNTRACED)
+def test_what_a_layer_of_modelopt_really_holds(form: str, dtype: torch.dtype) -> None:
+    """On the CPU, where it runs the code that it runs on CUDA: few rows, whose weight is the most, and many."""
+    for bias, (rows, columns, features) in product((True, False), ((64, 1024, 256), (3072, 256, 1024))):
+        layer = quantized(form, columns, features, bias=bias, dtype=dtype)
+        given = torch.zeros(rows, columns, dtype=dtype)
+        with torch.no_grad():
+            layer(given)
+            _, peak = peak_of(partial(layer, given))
+        leaf = Leaf(rows, columns, features, str(dtype).removeprefix("torch."), bias)
+        assert FORMATS[form].held(leaf) == pytest.approx(peak, rel=0.002)
 
 
 @pytest.mark.parametrize("form", STRATEGIES)

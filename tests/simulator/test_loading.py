@@ -170,6 +170,7 @@ def strategy(name: str) -> Any:
         {"quant_type": "fp4", "double_quant": False},
         {"weights": "float8"},
         {"weights": "int4"},
+        {"weights": "nvfp4"},
     ]
     every = (kind("part", **given) for kind in kinds for given in settings if set(given) <= set(vars(kind)))
     return next(one for one in every if one.format == name)

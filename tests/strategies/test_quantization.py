@@ -1,5 +1,6 @@
 """What all quantizers have in common: what they refuse, what they spare, and that one layer is done at a time."""
 
+import gc
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,7 @@ from memplan.run import Run
 from memplan.simulator import simulate
 from memplan.simulator.formats import FORMATS
 from memplan.simulator.weights import originals, total
-from memplan.strategies import Bnb4bit, Fp8Dynamic, GroupOffload, Int4WeightOnly, Int8WeightOnly, Quanto
+from memplan.strategies import Bnb4bit, Fp8Dynamic, GroupOffload, Int4WeightOnly, Int8WeightOnly, ModelOpt, Quanto
 from tests.faces import small
 from tests.measured_facts import facts_of
 from tests.pipelines import build
@@ -176,19 +177,21 @@ def test_originals_are_kept_on_request(facts: Facts) -> None:
     assert "keep_original" in str(Int8WeightOnly("transformer").final)
 
 
-def test_one_layer_at_a_time_has_its_weight_twice() -> None:
+@pytest.mark.parametrize("kind", [Int8WeightOnly, Bnb4bit, Quanto, ModelOpt])
+def test_one_layer_at_a_time_has_its_weight_twice(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """No original outlives the conversion of its layer."""
-    pipe, alive = build("flux"), list[bool]()
+    part = torch.nn.Sequential(*(torch.nn.Linear(128, 128) for _ in range(3)))
+    pipe, originals, convert = SimpleNamespace(transformer=part), list[weakref.ref[Any]](), kind.convert
 
-    class Watched(Int8WeightOnly):
-        def convert(self, part: Any, path: str, layer: Any, device: str) -> None:
-            original = weakref.ref(layer.weight)
-            super().convert(part, path, layer, device)
-            alive.append(original() is not None)
+    def watched(self: Any, part: Any, path: str, layer: Any, device: str) -> None:
+        gc.collect()
+        assert all(original() is None for original in originals), path
+        originals.append(weakref.ref(layer.weight))
+        convert(self, part, path, layer, device)
 
-    Watched("transformer").apply(pipe, "cpu")
-    assert alive
-    assert not any(alive)
+    monkeypatch.setattr(kind, "convert", watched)
+    kind("transformer").apply(pipe, "cpu")
+    assert len(originals) == 3
 
 
 def test_named_modules_stay_as_they_are() -> None:

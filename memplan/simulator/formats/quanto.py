@@ -1,8 +1,8 @@
 """The formats of optimum-quanto, as version 0.2.7 stores them and computes with them on CUDA.
 
 Its float8 layers take Marlin's kernels where quanto's CUDA extension has been compiled, and make no weight then: what
-is held without them counts. Its 4 bits take PyTorch's own kernel for them (TinyGemm), which needs bfloat16 and groups of
-128; what AWQ's kernel does in float16, which has to be compiled, is not reckoned.
+is held without them counts. Its 4 bits take PyTorch's own kernel for them (TinyGemm), which needs bfloat16 and groups
+of 128; AWQ's kernel for float16, which has to be compiled, is not reckoned.
 """
 
 from collections.abc import Mapping
