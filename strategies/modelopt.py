@@ -92,8 +92,10 @@ class ModelOpt(Quantization):
         import torch
 
         weight, bias = layer._parameters["weight"], layer._parameters["bias"]
-        twin = torch.nn.Linear(layer.in_features, layer.out_features, bias=bias is not None, device="meta")
-        twin.weight, twin.bias = torch.nn.Parameter(weight.data.to(device), requires_grad=False), bias
+        sizes = (layer.in_features, layer.out_features, bias is not None)
+        twin = torch.nn.Linear(*sizes, device="meta")
+        twin.weight = torch.nn.Parameter(weight.data.to(device), requires_grad=False)
+        twin.bias = bias
         parent = torch.nn.Sequential(twin)
         with redirect_stdout(StringIO()):
             mtq.quantize(parent, self._config)  # type: ignore[no-untyped-call]
@@ -114,9 +116,13 @@ class ModelOpt(Quantization):
             '    "algorithm": "max",',
             "}",
             *selection(self.component, self.spare, self.sides),
-            "        home = layer.weight.device",
-            f'        parent = torch.nn.Sequential(layer.to("{device}")).train(layer.training)',
+            "        sizes = (layer.in_features, layer.out_features, layer.bias is not None)",
+            '        twin = torch.nn.Linear(*sizes, device="meta")',
+            f'        twin.weight = torch.nn.Parameter(layer.weight.data.to("{device}"), requires_grad=False)',
+            "        twin.bias = layer.bias",
+            "        parent = torch.nn.Sequential(twin)",
             "        mtq.quantize(parent, config)",
             "        mtq.compress(parent)",
-            "        layer.to(home)",
+            "        made = parent[0].to(layer.weight.device).train(layer.training)",
+            f"        pipe.{self.component}.set_submodule(path, made)",
         )

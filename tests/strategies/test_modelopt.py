@@ -11,7 +11,7 @@ from memplan.facts import Facts
 from memplan.registry import parse_plan
 from memplan.run import Run
 from memplan.strategies import ModelOpt
-from tests.conformance.device import Device
+from tests.conformance.device import Device, streams
 from tests.measured_facts import facts_of
 from tests.pipelines import build, inputs
 
@@ -103,17 +103,22 @@ def test_the_original_comes_back_where_it_was_kept() -> None:
 
 
 # ---- where it goes ---------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("settings", ["", ",stream=true", ",stream=true,low_cpu_mem=true"])
-def test_it_is_offloaded_in_groups(facts: Facts, settings: str) -> None:
-    plan = parse_plan(f"modelopt:transformer + group_offload:transformer{settings}", facts)
+@pytest.mark.parametrize(
+    "settings", ["", ",stream=true", ",stream=true,low_cpu_mem=true", ",level=block_level,blocks=1"]
+)
+@pytest.mark.parametrize("weights", ["int8", "nvfp4"])
+def test_it_is_offloaded_in_groups(facts: Facts, weights: str, settings: str) -> None:
+    """On a pretend device that counts; what is left there at the end is nothing, scales included."""
+    stored, placed = parse_plan(f"modelopt:transformer,weights={weights} + group_offload:transformer{settings}", facts)
     pipe = build("flux")
-    plan[0].apply(pipe, "cpu")
+    stored.apply(pipe, "cpu")
     expected = pipe(**inputs("flux"))[0]
-    with Device(pipe) as device:
-        plan[1].apply(pipe, "cuda")
+    with streams(), Device(pipe) as device:
+        placed.apply(pipe, "cuda")
         for name in ("text_encoder", "text_encoder_2", "vae"):
             getattr(pipe, name).to("cuda")
-        assert torch.equal(pipe(**inputs("flux"))[0], expected)
+        made = pipe(**inputs("flux"))[0].to("cpu")
+        assert torch.equal(made, expected)
         assert device.held["transformer"] == 0
 
 
