@@ -11,8 +11,9 @@ from memplan.facts import BY_MODULE, Component
 from memplan.run import Run
 from memplan.strategy import Config
 
+from ._layers import selection
 from ._needs import Needs
-from ._quantization import Quantization, selection
+from ._quantization import Quantization
 
 QUANTIZERS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
     "int8": {"num_bits": 8, "axis": 0},
@@ -39,9 +40,9 @@ class ModelOpt(Quantization):
     It costs the time to make each weight on every forward by ordinary operations: 2 times the weight in full for a
     moment with int8, 6 times with int4, 7 times with nvfp4.
 
-    Traps: load LoRAs afterwards. ModelOpt saves nothing until mtq.compress is called. With version 0.47 diffusers 0.42
-    cannot make its own config for ModelOpt, and leaves weights as they are where it is given one. Its products in
-    float8 and nvfp4 need calibrated inputs and are not offered.
+    Traps: load LoRAs afterwards; offloaded in groups it cannot be streamed. ModelOpt saves nothing until mtq.compress is
+    called. With version 0.47 diffusers 0.42 cannot make its own config for ModelOpt, and leaves weights as they are
+    where it is given one. Products in float8 and nvfp4 need calibrated inputs and are not offered.
     """
 
     weights: str = "int8"
@@ -52,6 +53,7 @@ class ModelOpt(Quantization):
     lookup: ClassVar[str] = BY_MODULE
     breaks: ClassVar[tuple[tuple[str, str], ...]] = (
         ("sequential", "{kind}: accelerate cannot replace ModelOpt's weights"),
+        ("stream", "{kind}: diffusers' streams leave ModelOpt's scales, which are buffers, on the device"),
     )
 
     @property
@@ -88,7 +90,7 @@ class ModelOpt(Quantization):
 
         ModelOpt compresses only what has a parent. It is silenced because it counts its quantizers on the console.
         """
-        import modelopt.torch.quantization as mtq
+        import modelopt.torch.quantization as mtq  # type: ignore[import-untyped]
         import torch
 
         weight, bias = layer._parameters["weight"], layer._parameters["bias"]
@@ -98,7 +100,7 @@ class ModelOpt(Quantization):
         twin.bias = bias
         parent = torch.nn.Sequential(twin)
         with redirect_stdout(StringIO()):
-            mtq.quantize(parent, self._config)  # type: ignore[no-untyped-call]
+            mtq.quantize(parent, self._config)
         mtq.compress(parent)
         part.set_submodule(path, parent[0].to(weight.device).train(layer.training))
 

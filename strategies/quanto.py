@@ -7,8 +7,9 @@ from memplan.facts import BY_MODULE, Component
 from memplan.run import Run
 from memplan.strategy import Config
 
+from ._layers import selection
 from ._needs import Needs
-from ._quantization import Quantization, selection
+from ._quantization import Quantization
 
 FOUR_BIT = "int4"
 TYPES = ("int8", "float8", FOUR_BIT)

@@ -19,10 +19,8 @@ from memplan.probes.fakes.fake import fake_of
 
 FOUR_BIT, EIGHT_BIT = "Params4bit", "Int8Params"
 """bitsandbytes' classes of weights. Its layers read them through attributes that nn.Module does not know."""
-GGUF = "GGUFParameter"
-"""diffusers' class of weights from a GGUF file."""
-TINYGEMM = "TinyGemmWeightQBitsTensor"
-"""quanto's class of 4-bit weights that are packed for PyTorch's kernel."""
+GGUF, TINYGEMM = "GGUFParameter", "TinyGemmWeightQBitsTensor"
+"""diffusers' class of weights from a GGUF file, and quanto's of 4-bit weights that are packed for PyTorch's kernel."""
 _STATE = ("absmax", "code", "offset")
 """The tensors of bitsandbytes' QuantState; `state2` is one for the scales, where those are quantized too."""
 
