@@ -14,6 +14,7 @@ from .int8_dynamic import Int8Dynamic as Int8Dynamic
 from .int8_weight_only import Int8WeightOnly as Int8WeightOnly
 from .layerwise_casting import LayerwiseCasting as LayerwiseCasting
 from .model_offload import ModelOffload as ModelOffload
+from .modelopt import ModelOpt as ModelOpt
 from .on_cpu import OnCpu as OnCpu
 from .on_gpu import OnGpu as OnGpu
 from .quanto import Quanto as Quanto
@@ -36,6 +37,7 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     Fp8WeightOnly,
     Fp8Dynamic,
     Quanto,
+    ModelOpt,
     Bnb8bit,
     Bnb4bit,
     Int4WeightOnly,

@@ -1,11 +1,9 @@
 """What all quantizers share: which layers they convert, what they refuse, and how one layer after the other is done."""
 
 from abc import abstractmethod
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar, Self
 
 from memplan.errors import BadInput
@@ -13,6 +11,7 @@ from memplan.facts import Component, Facts
 from memplan.run import Run, Stored
 from memplan.strategy import Config, Decision, Seat, Strategy, Undo
 
+from ._layers import alias, drained, kept, layers
 from ._needs import Needs
 from ._skipping import skipped
 from ._sparing import most_worth
@@ -35,8 +34,7 @@ class Quantization(Strategy):
 
     needs: ClassVar[Needs]
     lookup: ClassVar[str]
-    sides: ClassVar[tuple[int, int]] = (1, 1)
-    """The library converts a matrix whose columns and rows are multiples of these."""
+    multiples: ClassVar[tuple[int, int]] = (1, 1)
     breaks: ClassVar[tuple[tuple[str, str], ...]] = ()
     irreversible: ClassVar[str | None] = (
         "quantizing gives up the original weights: keep them with keep_original=true, or reload the component with "
@@ -47,6 +45,16 @@ class Quantization(Strategy):
     @abstractmethod
     def format(self) -> str:
         """How the simulator names the format."""
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """The library converts a matrix whose columns and rows are multiples of these."""
+        return self.multiples
+
+    @property
+    def excluded(self) -> tuple[tuple[str, str], ...]:
+        """(technique, sentence) for what the format breaks."""
+        return self.breaks
 
     @property
     def final(self) -> str | None:
@@ -107,7 +115,7 @@ class Quantization(Strategy):
     def redraw(self, run: Run) -> Run:
         """The matrices of linear layers are stored in this format."""
         kind = run.facts.model.component(self.component).class_name
-        broken = tuple((technique, sentence.format(kind=kind)) for technique, sentence in self.breaks)
+        broken = tuple((technique, sentence.format(kind=kind)) for technique, sentence in self.excluded)
         return run.store(self.component, Stored(self.format, self.spare, self.keep_original, broken, self.sides))
 
     # ---- at loading -------------------------------------------------------------------------------------------------
@@ -133,10 +141,10 @@ class Quantization(Strategy):
         part = getattr(pipe, self.component)
         self._check(part)
         with ExitStack() as originals:
-            for path, layer in layers(part, self.spare, self.sides):
+            for path, layer in drained(layers(part, self.spare, self.sides)):
                 if self.keep_original:
-                    originals.callback(_kept(part, path, layer))
-                    layer._parameters["weight"] = _alias(layer._parameters["weight"])
+                    originals.callback(kept(part, path, layer))
+                    layer._parameters["weight"] = alias(layer._parameters["weight"])
                 self.convert(part, path, layer, device)
                 trim()
             return originals.pop_all().close
@@ -152,51 +160,3 @@ class Quantization(Strategy):
             raise BadInput(f"{self.component} holds weights of type {kind.__name__} already: load it unquantized")
         if any(hasattr(layer, "lora_A") for layer in part.modules()):
             raise BadInput(f"{self.component} has a LoRA: fuse or unload it, quantize, and load it again")
-
-
-def layers(part: Any, spare: tuple[str, ...], sides: tuple[int, int] = (1, 1)) -> list[tuple[str, Any]]:
-    """Path and layer of each linear layer of `part` that is converted.
-
-    It is in no module named in `spare`, shares its weight with none, and its columns and rows are multiples of `sides`.
-    """
-    import torch
-
-    names, (columns, rows) = [f".{name}." for name in spare], sides
-    holders = Counter(id(weight) for module in part.modules() for weight in module._parameters.values())
-    linear = ((path, layer) for path, layer in part.named_modules() if isinstance(layer, torch.nn.Linear))
-    own = ((path, layer) for path, layer in linear if holders[id(layer.weight)] == 1)
-    found = ((path, layer) for path, layer in own if not (layer.in_features % columns or layer.out_features % rows))
-    return [(path, layer) for path, layer in found if not any(name in f".{path}." for name in names)]
-
-
-def _alias(weight: Any) -> Any:
-    """The same weight as another parameter, which may be moved while the original stays in host memory."""
-    import torch
-
-    return torch.nn.Parameter(weight.data, requires_grad=False)
-
-
-def _kept(part: Any, path: str, layer: Any) -> Callable[[], None]:
-    """Puts back `layer` at `path` of `part`, with all that it has now."""
-    attributes, weight = dict(vars(layer)), layer._parameters["weight"]
-
-    def restore(parent: Any, name: str) -> None:
-        vars(layer).clear()
-        vars(layer).update(attributes)
-        layer._parameters["weight"] = weight
-        parent._modules[name] = layer
-
-    parent, _, name = path.rpartition(".")
-    return partial(restore, part.get_submodule(parent), name)
-
-
-def selection(component: str, spare: tuple[str, ...]) -> tuple[str, ...]:
-    """The lines that open a loop over the layers to convert, as `path` and `layer`."""
-    condition = "isinstance(layer, torch.nn.Linear)"
-    if spare:
-        names = "".join(f'".{name}.", ' for name in spare).rstrip()
-        condition += f' and not any(name in f".{{path}}." for name in ({names}))'
-    return (
-        f"for path, layer in list(pipe.{component}.named_modules()):",
-        f"    if {condition}:",
-    )

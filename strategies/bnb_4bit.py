@@ -8,8 +8,9 @@ from memplan.run import Run
 from memplan.strategy import Config
 
 from ._bnb import bnb_config
+from ._layers import selection
 from ._needs import Needs
-from ._quantization import Quantization, selection
+from ._quantization import Quantization
 
 TYPES = ("nf4", "fp4")
 

@@ -7,8 +7,9 @@ from memplan.facts import BY_MODULE, Component
 from memplan.strategy import Config
 
 from ._bnb import bnb_config
+from ._layers import selection
 from ._needs import Needs
-from ._quantization import Quantization, selection
+from ._quantization import Quantization
 
 THRESHOLD = 6.0
 """Columns of the input with a larger value are computed in half precision: the library's default for models."""

@@ -25,7 +25,7 @@ class Fp8Dynamic(Torchao):
 
     name: ClassVar[str] = "fp8_dynamic"
     needs: ClassVar[Needs] = Needs("torchao", VERSION, ("cuda", "rocm", "xpu"), (8, 9), MI300)
-    sides: ClassVar[tuple[int, int]] = (16, 16)
+    multiples: ClassVar[tuple[int, int]] = (16, 16)
     config_class: ClassVar[str] = "Float8DynamicActivationFloat8WeightConfig"
 
     @property

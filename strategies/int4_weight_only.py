@@ -31,7 +31,7 @@ class Int4WeightOnly(Torchao):
         *Torchao.breaks,
         ("stream", "{kind}: torchao's Int4TilePackedTo4dTensor cannot be pinned"),
     )
-    sides: ClassVar[tuple[int, int]] = (128, 1)
+    multiples: ClassVar[tuple[int, int]] = (128, 1)
     config_class: ClassVar[str] = "Int4WeightOnlyConfig"
     arguments: ClassVar[Mapping[str, Any]] = MappingProxyType({"int4_packing_format": "tile_packed_to_4d"})
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any test imports huggingface_hub
+os.environ.pop("COLUMNS", None)  # reports are as wide as where nobody says, however wide this terminal is
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any test imports torch: a process per core has one each
 
 settings.register_profile("memplan", deadline=None, derandomize=True)  # two cores of an unknown machine

@@ -12,8 +12,9 @@ from memplan.simulator.host import LIBRARIES, pins_at_once, placed
 from memplan.simulator.weights import blocks, changed, originals, sizes
 
 PHASE = "loading"
-STAYS = ("bnb int8",)
-"""The formats whose layers stay on the device: bitsandbytes' 8-bit weights do not follow a layer that is moved away."""
+STAYS = ("bnb int8", "quanto int4")
+"""The formats whose layers stay on the device: bitsandbytes' 8-bit weights do not follow a layer that is moved away;
+quanto's 4-bit ones would be unpacked and packed anew."""
 
 
 def loading(run: Run) -> Peak:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from memplan.probes.fakes.quantized import inner_tensors
 from memplan.probes.sources import open_pipeline
 from memplan.probes.trace import dry_run
 from memplan.simulator.formats import FORMATS, Leaf
-from memplan.strategies import Bnb4bit, Bnb8bit, Fp8WeightOnly, Int8Dynamic, Int8WeightOnly, Quanto
+from memplan.strategies import Bnb4bit, Bnb8bit, Fp8WeightOnly, Int8Dynamic, Int8WeightOnly, ModelOpt, Quanto
 from tests.accuracy.measured import peak_of
 
 STRATEGIES: dict[str, Callable[[], Any]] = {
@@ -26,8 +27,14 @@ STRATEGIES: dict[str, Callable[[], Any]] = {
     "float8": lambda: Fp8WeightOnly("net"),
     "quanto int8": lambda: Quanto("net"),
     "quanto float8": lambda: Quanto("net", weights="float8"),
+    "quanto int4": lambda: Quanto("net", weights="int4"),
+    "modelopt int8": lambda: ModelOpt("net"),
+    "modelopt int4": lambda: ModelOpt("net", weights="int4"),
+    "modelopt nvfp4": lambda: ModelOpt("net", weights="nvfp4"),
 }
 """What makes each format on a CPU."""
+BFLOAT16_ALONE = ("quanto int4",)
+"""What is packed for a kernel in bfloat16."""
 SIZES = ((64, 256, 128), (4096, 1024, 256), (4096, 256, 1024), (16, 1024, 2048), (3, 512, 512), (64, 1030, 1024))
 """Rows of the input, columns and rows of the weight: many rows and few, wide and tall, sides that kernels refuse."""
 
@@ -47,10 +54,20 @@ def quantized(form: str, columns: int, features: int, *, bias: bool = True, dtyp
     return holder.net
 
 
+def takes(form: str, columns: int, features: int, dtype: torch.dtype = torch.bfloat16) -> bool:
+    """Whether a layer of these sides is converted."""
+    columns_of, rows_of = STRATEGIES[form]().sides
+    return (
+        not columns % columns_of and not features % rows_of and (form not in BFLOAT16_ALONE or dtype == torch.bfloat16)
+    )
+
+
 @pytest.mark.parametrize("form", STRATEGIES)
-@pytest.mark.parametrize(("columns", "features"), [(256, 128), (1000, 3), (320, 65), (64, 1)])
+@pytest.mark.parametrize(("columns", "features"), [(256, 128), (128, 16), (1000, 3), (320, 65), (64, 1)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 def test_bytes(form: str, columns: int, features: int, dtype: torch.dtype) -> None:
+    if not takes(form, columns, features, dtype):
+        return  # the strategy refuses such a layer, or leaves it
     layer = quantized(form, columns, features, dtype=dtype)[0]
     held = [*inner_tensors(layer.weight), *layer.buffers()]
     expected = [t.numel() * t.element_size() for t in held]
@@ -63,10 +80,14 @@ def call_of(module: torch.nn.Module, rows: int, columns: int, dtype: torch.dtype
     return next(call for call in trace.calls if call.component)
 
 
+UNTRACED = tuple(form for form in STRATEGIES if form.startswith("modelopt"))
+"""Formats that no dry run follows."""
+
+
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize("form", STRATEGIES)
+@pytest.mark.parametrize("form", [form for form in STRATEGIES if form not in UNTRACED])
 def test_what_a_layer_holds(form: str, bias: bool) -> None:
-    for rows, columns, features in SIZES:
+    for rows, columns, features in (size for size in SIZES if takes(form, *size[1:])):
         call = call_of(quantized(form, columns, features, bias=bias), rows, columns)
         leaf = Leaf(rows, columns, features, "bfloat16", bias)
         # A CUDA device rounds each of a handful of small tensors up to 512 bytes.
@@ -101,16 +122,40 @@ def test_what_a_layer_of_quanto_really_holds(form: str, bias: bool) -> None:
         assert peak == pytest.approx(max(FORMATS[form].held(leaf), 2 * 4 * leaf.weight), rel=0.002)
 
 
+def test_what_a_layer_of_quanto_in_4_bits_really_holds() -> None:
+    """On the CPU, which has PyTorch's kernel too."""
+    for bias, (rows, columns, features) in product((True, False), ((64, 1024, 256), (1024, 256, 1024))):
+        layer = quantized("quanto int4", columns, features, bias=bias)
+        with torch.no_grad():
+            _, peak = peak_of(partial(layer, torch.zeros(rows, columns, dtype=torch.bfloat16)))
+        assert FORMATS["quanto int4"].held(Leaf(rows, columns, features, "bfloat16", bias)) == peak
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("form", UNTRACED)
+def test_what_a_layer_of_modelopt_really_holds(form: str, dtype: torch.dtype) -> None:
+    """On the CPU, where it runs the code that it runs on CUDA: few rows, whose weight is the most, and many."""
+    for bias, (rows, columns, features) in product((True, False), ((64, 1024, 256), (3072, 256, 1024))):
+        layer = quantized(form, columns, features, bias=bias, dtype=dtype)
+        given = torch.zeros(rows, columns, dtype=dtype)
+        with torch.no_grad():
+            layer(given)
+            _, peak = peak_of(partial(layer, given))
+        leaf = Leaf(rows, columns, features, str(dtype).removeprefix("torch."), bias)
+        assert FORMATS[form].held(leaf) == pytest.approx(peak, rel=0.002)
+
+
 @pytest.mark.parametrize("form", STRATEGIES)
 def test_error_of_a_layer(form: str) -> None:
     """Of the product of normally distributed inputs and weights."""
     torch.manual_seed(0)
-    holder, given = Holder(3072, 256, False, torch.float32), torch.randn(64, 3072)
+    dtype = torch.bfloat16 if form in BFLOAT16_ALONE else torch.float32
+    holder, given = Holder(3072, 256, False, dtype), torch.randn(64, 3072, dtype=dtype)
     with torch.no_grad():
         holder.net[0].weight.normal_()
-        expected = holder.net(given)
+        expected = holder.net(given).float()
         STRATEGIES[form]().apply(holder, "cpu")
-        made = holder.net(given)
+        made = holder.net(given).float()
     error = ((made - expected).square().mean() / expected.square().mean()).sqrt()
     assert float(error) == pytest.approx(FORMATS[form].error, rel=0.08)
 

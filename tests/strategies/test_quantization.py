@@ -1,9 +1,11 @@
 """What all quantizers have in common: what they refuse, what they spare, and that one layer is done at a time."""
 
+import gc
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from memplan.run import Run
 from memplan.simulator import simulate
 from memplan.simulator.formats import FORMATS
 from memplan.simulator.weights import originals, total
-from memplan.strategies import Bnb4bit, Fp8Dynamic, GroupOffload, Int4WeightOnly, Int8WeightOnly, Quanto
+from memplan.strategies import Bnb4bit, Fp8Dynamic, GroupOffload, Int4WeightOnly, Int8WeightOnly, ModelOpt, Quanto
 from tests.faces import small
 from tests.measured_facts import facts_of
 from tests.pipelines import build
@@ -136,6 +138,34 @@ def test_int4_comes_in_groups_but_not_in_streams(facts: Facts) -> None:
         assert GroupOffload("transformer", **way).refuses(Run(facts)) is None
 
 
+def test_quanto_in_4_bits_is_bfloat16_and_stays_where_it_is_packed(facts: Facts) -> None:
+    four_bit = Quanto("text_encoder", weights="int4")
+    half = facts_of(build("flux", size="medium", dtype=torch.bfloat16))
+    assert "weights is int8, float8 or int4" in str(Quanto("transformer", weights="int2").refuses(Run(facts)))
+    assert "text_encoder is in float32" in str(four_bit.refuses(Run(facts)))
+    assert "needs compute capability 8.0" in str(four_bit.refuses(on(half, capability=(7, 5))))
+    run = Run(half)
+    assert four_bit.refuses(run) is None
+    stored = four_bit.redraw(run)
+    for technique in ("model_offload", "set_aside"):
+        assert "packed for the device" in str(stored.lack("text_encoder", technique))
+        assert Quanto("text_encoder").redraw(run).lack("text_encoder", technique) is None
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["applied", "typed"])
+def test_quanto_in_4_bits_leaves_layers_that_its_kernel_does_not_take(by_hand: bool) -> None:
+    sizes = {"groups": (256, 32), "one group": (128, 16), "no group": (64, 16), "odd rows": (128, 8)}
+    part = torch.nn.ModuleDict({n: torch.nn.Linear(*size, dtype=torch.bfloat16) for n, size in sizes.items()})
+    pipe, strategy = SimpleNamespace(part=part), Quanto("part", weights="int4")
+    if by_hand:
+        exec("\n".join(strategy.code("cpu")), {"pipe": pipe})
+    else:
+        strategy.apply(pipe, "cpu")
+    kinds = {name: type(layer.weight).__name__ for name, layer in part.items()}
+    packed = "TinyGemmWeightQBitsTensor"
+    assert kinds == {"groups": packed, "one group": packed, "no group": "Parameter", "odd rows": "Parameter"}
+
+
 # ---- originals -------------------------------------------------------------------------------------------------------
 def test_originals_are_kept_on_request(facts: Facts) -> None:
     plain, kept = (draw(facts, [Int8WeightOnly("transformer", keep_original=keep)]) for keep in (False, True))
@@ -147,19 +177,21 @@ def test_originals_are_kept_on_request(facts: Facts) -> None:
     assert "keep_original" in str(Int8WeightOnly("transformer").final)
 
 
-def test_one_layer_at_a_time_has_its_weight_twice() -> None:
+@pytest.mark.parametrize("kind", [Int8WeightOnly, Bnb4bit, Quanto, ModelOpt])
+def test_one_layer_at_a_time_has_its_weight_twice(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """No original outlives the conversion of its layer."""
-    pipe, alive = build("flux"), list[bool]()
+    part = torch.nn.Sequential(*(torch.nn.Linear(128, 128) for _ in range(3)))
+    pipe, originals, convert = SimpleNamespace(transformer=part), list[weakref.ref[Any]](), kind.convert
 
-    class Watched(Int8WeightOnly):
-        def convert(self, part: Any, path: str, layer: Any, device: str) -> None:
-            original = weakref.ref(layer.weight)
-            super().convert(part, path, layer, device)
-            alive.append(original() is not None)
+    def watched(self: Any, part: Any, path: str, layer: Any, device: str) -> None:
+        gc.collect()
+        assert all(original() is None for original in originals), path
+        originals.append(weakref.ref(layer.weight))
+        convert(self, part, path, layer, device)
 
-    Watched("transformer").apply(pipe, "cpu")
-    assert alive
-    assert not any(alive)
+    monkeypatch.setattr(kind, "convert", watched)
+    kind("transformer").apply(pipe, "cpu")
+    assert len(originals) == 3
 
 
 def test_named_modules_stay_as_they_are() -> None:

@@ -19,8 +19,8 @@ from memplan.probes.fakes.fake import fake_of
 
 FOUR_BIT, EIGHT_BIT = "Params4bit", "Int8Params"
 """bitsandbytes' classes of weights. Its layers read them through attributes that nn.Module does not know."""
-GGUF = "GGUFParameter"
-"""diffusers' class of weights from a GGUF file."""
+GGUF, TINYGEMM = "GGUFParameter", "TinyGemmWeightQBitsTensor"
+"""diffusers' class of weights from a GGUF file, and quanto's of 4-bit weights that are packed for PyTorch's kernel."""
 _STATE = ("absmax", "code", "offset")
 """The tensors of bitsandbytes' QuantState; `state2` is one for the scales, where those are quantized too."""
 
@@ -189,6 +189,8 @@ def _lacks_of_subclass(kind: str, weight: torch.Tensor) -> Iterator[tuple[str, s
     if not group_offloading._is_torchao_tensor(weight):
         yield "sequential", f"{kind}: accelerate makes a {name} anew without its scales"
         yield "group_offload", f"{kind}: diffusers moves a {name} in groups without its scales"
+        if name == TINYGEMM:
+            yield "model_offload", f"{kind}: a {name} is unpacked and packed anew for each device that it comes to"
         return
     yield "disk", f"{kind}: diffusers writes no weights of torchao into files"
     ops = getattr(type(weight), "_ATEN_OP_TABLE", {}).get(type(weight), {})

@@ -21,8 +21,8 @@ ROWS, COLUMNS = 8, 1024
 hold larger values than the others, the errors of formats with a scale for each row come out some 15 % off."""
 CHUNK = 2**22
 """Elements that are rounded at once, 16 MiB of them."""
-BLOCK, GROUP = 64, 128
-"""Weights that share a scale in bitsandbytes' 4 bits, and in torchao's."""
+BLOCK, GROUP, NVFP4_BLOCK = 64, 128, 16
+"""Weights that share a scale in bitsandbytes' 4 bits, in those of others, and in NVIDIA's."""
 TINY = 1e-30
 """Stands for a scale or a norm of zero."""
 NF4 = (
@@ -33,6 +33,10 @@ NF4 = (
 _FP4_ABOVE = (0.00520833, 0.16666667, 0.25, 0.33333333, 0.5, 0.66666667, 1.0)
 FP4 = (*(-value for value in reversed(_FP4_ABOVE)), 0.0, *_FP4_ABOVE)
 """The values of bitsandbytes' fp4 (`get_4bit_type` in its functional.py)."""
+
+_E2M1_ABOVE = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+E2M1 = (*(-value for value in reversed(_E2M1_ABOVE)), 0.0, *_E2M1_ABOVE)
+"""The values of two bits of exponent and one of mantissa (OCP Microscaling Formats 1.0, section 5.3.3)."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,23 @@ def _by_group(of: Sample) -> torch.Tensor:
     return ((groups - least) / step).round_().mul_(step).add_(least).flatten(1)[:, : of.pieces.shape[1]]
 
 
+def _by_symmetric_group(of: Sample) -> torch.Tensor:
+    """The largest magnitude of each group in 7 steps, and one more below."""
+    groups = _in_groups(of.pieces, GROUP)
+    scale = (groups.abs().amax(-1, keepdim=True) / 7).clamp(min=TINY)
+    return (groups / scale).round_().clamp_(-8, 7).mul_(scale).flatten(1)[:, : of.pieces.shape[1]]
+
+
+def _nvfp4(of: Sample) -> torch.Tensor:
+    """A scale in float8 for each block, relative to the largest value there is, and the nearest of 16 values."""
+    code, blocks = torch.tensor(E2M1), _in_groups(of.pieces, NVFP4_BLOCK)
+    least = (of.largest / E2M1[-1] / torch.finfo(torch.float8_e4m3fn).max).clamp(min=TINY).unsqueeze(-1)
+    scale = blocks.abs().amax(-1, keepdim=True) / E2M1[-1] / least
+    scale = scale.clamp(min=2**-9).to(torch.float8_e4m3fn).float().mul_(least)
+    nearest = code[torch.bucketize(blocks / scale, (code[1:] + code[:-1]) / 2)]
+    return (nearest * scale).flatten(1)[:, : of.pieces.shape[1]]
+
+
 def _in_groups(pieces: torch.Tensor, size: int) -> torch.Tensor:
     return F.pad(pieces, (0, -pieces.shape[1] % size)).unflatten(1, (-1, size))
 
@@ -85,9 +106,11 @@ _NF4, _FP4 = partial(_by_code, NF4), partial(_by_code, FP4)
 FORMATS: Mapping[Rounding, tuple[str, ...]] = MappingProxyType({
     _NF4: ("nf4", "nf4 nested"),
     _FP4: ("fp4", "fp4 nested"),
-    _by_row: ("bnb int8", "int8", "int8 dynamic", "quanto int8"),
+    _by_row: ("bnb int8", "int8", "int8 dynamic", "quanto int8", "modelopt int8"),
     _float8_by_row: ("float8", "float8 dynamic", "quanto float8"),
-    _by_group: ("int4",),
+    _by_group: ("int4", "quanto int4"),
+    _by_symmetric_group: ("modelopt int4",),
+    _nvfp4: ("modelopt nvfp4",),
     partial(_cast, torch.float8_e4m3fn): ("float8_e4m3fn",),
     partial(_cast, torch.float8_e5m2): ("float8_e5m2",),
 })  # fmt: skip

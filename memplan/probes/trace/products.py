@@ -20,6 +20,8 @@ TORCHAO = "torchao.quantization.quantize_.workflows.int8.int8_tensor"
 """The module of torchao's int8 weights, which imports what it multiplies with by name."""
 QUANTO = "optimum.quanto.library.qbytes_mm"
 """The module of quanto's op that multiplies inputs, which are not quantized themselves, by weights in 8 bits."""
+TINYGEMM = "optimum.quanto.tensor.weights.tinygemm.qbits"
+"""The module of quanto's 4-bit weights, which takes a fake input for one of quanto's own and makes it float32."""
 MULTIPLE = 8
 """Of what both sides of a weight must be a multiple for cuBLAS; torchao multiplies by others in host memory."""
 FEW_ROWS = 16
@@ -46,15 +48,28 @@ def _found(ledger: Ledger) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
         yield sys.modules[TORCHAO], "int_scaled_matmul", partial(_scaled, ledger)
     if QUANTO in sys.modules:
         yield torch.ops.quanto, "qbytes_mm", sys.modules[QUANTO].qbytes_mm
+    if TINYGEMM in sys.modules:
+        yield sys.modules[TINYGEMM].TinyGemmQBitsLinearFunction, "apply", partial(_packed, ledger)
 
 
-def _product(there: Callable[..., Any], here: Callable[..., Any], a: torch.Tensor, *others: torch.Tensor) -> Any:
+def _product(there: Callable[..., Any], here: Callable[..., Any], a: torch.Tensor, *others: Any) -> Any:
     return there(a, *others) if isinstance(a, FakeTensor) else here(a, *others)
 
 
 def _scaled(ledger: Ledger, a: torch.Tensor, b: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """`int_scaled_matmul` of torchao/kernel/intmm.py."""
     return integer_product(ledger, a, b) * scales.expand((a.shape[0], b.shape[1]))
+
+
+def _packed(ledger: Ledger, given: torch.Tensor, weight: Any, bias: torch.Tensor | None) -> torch.Tensor:
+    """`TinyGemmQBitsLinearFunction`: the kernel reads the packed weight, and a bias is added to a copy."""
+    features, columns = weight.shape
+    product = given.new_empty((*given.shape[:-1], features))
+    packed = columns * features // 2 + weight._scale_shift.nbytes
+    traffic = packed + (given.numel() + product.numel()) * given.itemsize
+    operations = 2 * product.numel() * columns
+    ledger.note("int4_mm", Ops(MATMUL, str(given.dtype).removeprefix("torch."), 1, operations, traffic))
+    return product if bias is None else product + bias
 
 
 def integer_product(ledger: Ledger, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Live weights that are quantized already: their real bytes, what their layers hold, and that nothing touches them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -227,9 +228,9 @@ def int4() -> torch.nn.Module:
     return torch.nn.Sequential(layer).eval()
 
 
-def of_quanto() -> torch.nn.Module:
+def of_quanto(kind: str = "qint8") -> torch.nn.Module:
     quanto = pytest.importorskip("optimum.quanto")
-    made = quanto.QLinear.from_module(plain()[0], weights=quanto.qint8)
+    made = quanto.QLinear.from_module(torch.nn.Linear(256, OUT, dtype=DTYPE), weights=getattr(quanto, kind))
     made.freeze()
     return torch.nn.Sequential(made).eval()
 
@@ -238,6 +239,7 @@ LACKS = {
     "int8": {"layerwise_casting", "disk"},
     "int4": {"layerwise_casting", "disk", "stream"},
     "quanto": {"layerwise_casting", "sequential", "group_offload"},
+    "quanto in 4 bits": {"layerwise_casting", "sequential", "group_offload", "model_offload"},
     "4 bits": {"layerwise_casting", "sequential", "group_offload"},
     "GGUF": {"layerwise_casting", "sequential"},
     "8 bits": {"layerwise_casting", "sequential", "group_offload", "model_offload"},
@@ -246,7 +248,8 @@ LACKS = {
 
 @pytest.mark.parametrize("case", LACKS)
 def test_what_the_libraries_refuse(case: str) -> None:
-    make = {"int4": int4, "quanto": of_quanto}.get(case) or CASES[case][0]
+    own: dict[str, Callable[[], torch.nn.Module]] = {"int4": int4, "quanto": of_quanto}
+    make = own.get(case) or (partial(of_quanto, "qint4") if "quanto" in case else CASES[case][0])
     (component,) = measure(open_pipeline(make()).pipe).components
     always = {"block_level", "tiling", "attention_slicing", "quantization"}
     assert {technique for technique, _ in component.lacks} - always == LACKS[case]

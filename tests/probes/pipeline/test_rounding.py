@@ -13,7 +13,7 @@ from memplan.probes.pipeline import rounding
 from memplan.probes.pipeline.rounding import errors
 from memplan.simulator.formats import CASTS
 from memplan.simulator.formats import FORMATS as PRICED
-from memplan.strategies import Bnb4bit, Bnb8bit, Fp8WeightOnly, Int8WeightOnly, Quanto
+from memplan.strategies import Bnb4bit, Bnb8bit, Fp8WeightOnly, Int8WeightOnly, ModelOpt, Quanto
 
 FEATURES, COLUMNS = 256, 512
 DRAWN: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
@@ -47,7 +47,8 @@ def off(stored: torch.Tensor, weight: torch.Tensor) -> float:
 @pytest.mark.parametrize(
     "strategy",
     [Int8WeightOnly("part"), Fp8WeightOnly("part"), Bnb8bit("part"), Quanto("part"), Bnb4bit("part"),
-     Bnb4bit("part", quant_type="fp4"), Bnb4bit("part", double_quant=False)],
+     Bnb4bit("part", quant_type="fp4"), Bnb4bit("part", double_quant=False),
+     ModelOpt("part"), ModelOpt("part", weights="int4"), ModelOpt("part", weights="nvfp4")],
     ids=lambda s: s.format,
 )  # fmt: skip
 def test_an_imitation_errs_as_the_library_does(strategy: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
