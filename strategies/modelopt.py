@@ -40,8 +40,8 @@ class ModelOpt(Quantization):
     It costs the time to make each weight on every forward by ordinary operations: 2 times the weight in full for a
     moment with int8, 6 times with int4, 7 times with nvfp4.
 
-    Traps: load LoRAs afterwards; offloaded in groups it cannot be streamed. ModelOpt saves nothing until mtq.compress is
-    called. With version 0.47 diffusers 0.42 cannot make its own config for ModelOpt, and leaves weights as they are
+    Traps: load LoRAs afterwards; offloaded in groups it cannot be streamed. ModelOpt saves nothing until mtq.compress
+    is called. With version 0.47 diffusers 0.42 cannot make its own config for ModelOpt, and leaves weights as they are
     where it is given one. Products in float8 and nvfp4 need calibrated inputs and are not offered.
     """
 
