@@ -55,6 +55,7 @@ def recast(part: Any, dtype: str, keep: bool) -> Undo:
     Where it fails, what was kept is put back at once.
     """
     import torch
+    from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
     kind = getattr(torch, dtype)
     weights = [*part.parameters(), *part.buffers()] if keep else []
@@ -74,7 +75,7 @@ def recast(part: Any, dtype: str, keep: bool) -> Undo:
             return
         for layer in torso(part):
             for weight in layer.parameters(recurse=False):
-                if type(weight.data) is torch.Tensor:  # what a quantizer stores has a dtype of its own
+                if weight.is_floating_point() and not is_traceable_wrapper_subclass(weight.data):  # else quantized
                     weight.data = weight.data.to(kind)
             trim()
         fitted(part)
