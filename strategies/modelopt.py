@@ -1,15 +1,17 @@
 """NVIDIA ModelOpt: weights in 8 or in 4 bits."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from importlib import import_module
 from io import StringIO
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 from memplan.facts import BY_MODULE, Component
 from memplan.run import Run
-from memplan.strategy import Config
+from memplan.strategy import Config, Undo
 
 from ._layers import selection
 from ._needs import Needs
@@ -84,6 +86,15 @@ class ModelOpt(Quantization):
         off = {"quantizer_name": "*", "enable": False}
         on = {"quantizer_name": "*weight_quantizer", "cfg": dict(QUANTIZERS[self.weights])}
         return {"quant_cfg": [off, on], "algorithm": "max"}
+
+    def apply(self, pipe: Any, device: str) -> Undo:
+        """As every quantizer's, with the library imported first, from a thread.
+
+        It keeps errors of its own optional imports, and with them whatever the functions that imported it still hold.
+        """
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(import_module, "modelopt.torch.quantization").result()
+        return super().apply(pipe, device)
 
     def convert(self, part: Any, path: str, layer: Any, device: str) -> None:
         """Puts a layer of ModelOpt's in the layer's place, which is left as it was.
