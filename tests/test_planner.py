@@ -210,8 +210,6 @@ def test_copies_that_are_waited_for_are_slower_than_copies_ahead(flux: Facts) ->
     stream = "group_offload:transformer,stream=true"
     streamed = planner.seated(flux, [parse(stream, flux), parse("group_offload:text_encoder_2", flux)])
     assert sequential.bill.traffic.link == pytest.approx(streamed.bill.traffic.link, rel=0.05)
-    assert sequential.bill.traffic.ahead == 0
-    assert 0.9 < streamed.bill.traffic.ahead / streamed.bill.traffic.link < 1
     assert sequential.effort > 1.5 * streamed.effort
 
 

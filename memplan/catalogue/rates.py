@@ -1,11 +1,13 @@
 """What a card sustains, from its maker's figures.
 
 Diffusion pipelines reach a share of a datasheet's rate that depends on the family of ops and on the generation of the
-card. The shares, and the seconds that a kernel takes beside its work, are those that fit published latencies best:
-35 calls without any technique, of FLUX.1, SDXL, CogVideoX, LTX-Video and VAEs alone, on six cards of four generations
-(`tests/accuracy/latencies.csv`). They are ten numbers for all of them; none belongs to a row. They agree with what is
-known of single kernels: cuBLAS reaches 0.9 of an L20's rate in large products, flash attention with heads of 64 half of
-an A100's. Generations without a published figure have the share of "others".
+card. The shares in `sustained.json` and the seconds that a kernel takes beside its work (`Rates.kernel`) were fitted,
+together and then rounded, to 35 published calls that move no weights: FLUX.1, SDXL, CogVideoX, LTX-Video and VAEs, a
+few of them tiled or sliced, on seven cards of four generations (`tests/accuracy/latencies.csv`; SDXL's VAE alone was
+left out). They are nine numbers for all of them, drawn towards plausible ones, and none belongs to a row. Of single
+kernels one is known to us: cuBLAS reaches 0.9 of an L20's rate in large products (the README of CUDA-Learn-Notes'
+hgemm), more than the 0.8 of its generation here. Generations without a published figure have the share "others": a
+guess.
 """
 
 import json
@@ -18,9 +20,9 @@ from typing import Any
 from memplan.facts import ATTENTION, CONVOLUTION, MATMUL, USUAL, Gpu, Rates
 
 LINK = 0.8
-"""The share of a PCIe link's rate that copies from pinned memory get: the rest are packet headers."""
+"""The share of a PCIe link's rate that copies from pinned memory are taken to get: the rest are packet headers."""
 TENSOR_CORES = ("float16", "bfloat16", "float8_e4m3fn", "int8", "tf32")
-"""Dtypes whose rate is that of tensor cores, which no program keeps busy all the time; float32 units it does."""
+"""Dtypes whose rate is that of tensor cores, to which the shares apply; float32 units are taken to be kept busy."""
 
 
 def rates_of(gpu: Gpu | None) -> Rates:

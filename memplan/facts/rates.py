@@ -15,6 +15,13 @@ class Rates:
     The link carries `pinned` bytes/s from pinned memory; `to_device` from memory that is not, `to_host` into new
     memory. `pinning` are the bytes/s at which the host copies weights into pinned memory, `disk` those of files, `host`
     the FLOP/s of the CPU.
+
+    Where the defaults come from: `kernel` is fitted as the shares in catalogue/rates.py are. `to_device` and `to_host`
+    were read off published calls under model and sequential offload, to the nearest round figure. `hook` and `dispatch`
+    are what diffusers' group offload and accelerate's hooks took per tensor on one busy machine (53 and 264 us in a
+    small FLUX transformer). `host` is the order of magnitude of 8 cores: one core of an EPYC with AVX2 does 11e9 in
+    bfloat16 and 60e9 in float32, measured in linear layers of T5-XXL. `launch`, `pinned`, `pinning`, `disk`, and
+    `bandwidth` and `fallback` of an unknown card are assumed.
     """
 
     compute: tuple[tuple[str, str, float], ...] = ()

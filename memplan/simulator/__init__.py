@@ -31,7 +31,7 @@ def simulate(run: Run) -> Bill:
     peaks: dict[tuple[str, str], Peak] = {}
     left: dict[tuple[str, str], int] = {}
     taken: dict[tuple[str, str], float] = {}
-    to_device = to_host = ahead = cast = host_flops = 0
+    to_device = to_host = cast = host_flops = 0
     for visit in visits(run, chain):
         step, call = visit.step, visit.call
         own, place = _height(run, call), (call.phase, call.component)
@@ -43,7 +43,6 @@ def simulate(run: Run) -> Bill:
             peaks[place] = peak
         to_device += own.to_device * step.repeat
         to_host += own.to_host * step.repeat
-        ahead += own.ahead * step.repeat
         cast += own.cast * step.repeat
         host_flops += own.host_flops * step.repeat
     gone = moving(run, (), chain.finish())
@@ -55,7 +54,7 @@ def simulate(run: Run) -> Bill:
     before = loading(run)
     ahead_of_it = 0 if run.facts.machine.unified else before.host  # in one pool it is the device's own memory, earlier
     host = replace(host, peak=max([host.peak, ahead_of_it, *left.values()]))
-    traffic = Traffic(to_device, to_host, cast, ahead)
+    traffic = Traffic(to_device, to_host, cast)
     return Bill(phases, host, traffic, loss(run), host_flops=host_flops, loading=before)
 
 

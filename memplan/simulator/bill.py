@@ -57,25 +57,16 @@ class HostMemory:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes that one pipeline call moves: over the host link in each direction, and through weight casts.
-
-    `ahead` of those to the device are copied while it computes; for all others it waits.
-    """
+    """Bytes that one pipeline call moves: over the host link in each direction, and through weight casts."""
 
     to_device: int
     to_host: int
     cast: int
-    ahead: int = 0
 
     @property
     def link(self) -> int:
         """Bytes over the link in both directions."""
         return self.to_device + self.to_host
-
-    @property
-    def waited(self) -> int:
-        """Bytes over the link that the device waits for."""
-        return self.link - self.ahead
 
 
 @dataclass(frozen=True)

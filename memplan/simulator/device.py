@@ -1,6 +1,6 @@
 """What the libraries and the driver take of a device, beside tensors: constants with their sources."""
 
-from memplan.facts import MIB, Gpu
+from memplan.facts import ASSUMED_CAPABILITY, MIB, Gpu
 
 _CONTEXTS = {(7, 0): 256 * MIB, (7, 5): 256 * MIB, (8, 0): 426 * MIB, (8, 6): 256 * MIB, (8, 9): 426 * MIB}
 _NEW_CONTEXT = 612 * MIB
@@ -15,9 +15,6 @@ none is published."""
 
 KERNELS = 164 * MIB
 """Kernels loaded beyond the bare context once a model has run: 0.16 GiB on an H100 (vllm-project/vllm pull 12126)."""
-
-ASSUMED = (8, 9)
-"""The compute capability of a card of which only the memory is known."""
 
 _LARGE = 32 * MIB
 _SMALL = 8 * MIB + 8 * 16 * 1024
@@ -38,7 +35,7 @@ def blas_workspace(gpu: Gpu | None) -> int:
     if gpu.kind == "rocm":
         own = 4 * _LARGE if gpu.arch.startswith(("gfx94", "gfx95")) else _LARGE
         return own + _LT * (gpu.arch in _HIPBLASLT)
-    major, _ = gpu.capability or ASSUMED
+    major, _ = gpu.capability or ASSUMED_CAPABILITY
     return _LARGE if major in (9, 10, 12) else _SMALL
 
 
@@ -51,4 +48,4 @@ def context(gpu: Gpu | None) -> int:
         return 0
     if gpu.kind != "cuda":
         return _HIP_CONTEXT + KERNELS
-    return KERNELS + _CONTEXTS.get(gpu.capability or ASSUMED, _NEW_CONTEXT)
+    return KERNELS + _CONTEXTS.get(gpu.capability or ASSUMED_CAPABILITY, _NEW_CONTEXT)

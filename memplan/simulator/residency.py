@@ -14,9 +14,9 @@ from memplan.simulator.weights import casts, works
 class Height:
     """The highest moment of a call, in bytes, and where it is; `base` of the call is not included.
 
-    `to_device` and `to_host` are bytes that cross the link in one such call, `ahead` those of them that come while the
-    device computes, `cast` those read and written by casts. `host` is what it holds in host memory beside stored
-    weights, `host_flops` the floating-point operations that the CPU does in it.
+    `to_device` and `to_host` are bytes that cross the link in one such call, `cast` those read and written by casts.
+    `host` is what it holds in host memory beside stored weights, `host_flops` the floating-point operations that the
+    CPU does in it.
     """
 
     weights: int
@@ -25,7 +25,6 @@ class Height:
     segment: int
     to_device: int = 0
     to_host: int = 0
-    ahead: int = 0
     cast: int = 0
     host: int = 0
     host_flops: int = 0
@@ -50,7 +49,7 @@ def height(component: Component, placement: Placement, stored: Stored, call: Cal
         for copied, activations in copies.moments(segment, end):
             if resident + copied + activations > best[0]:
                 best, where = (resident + copied + activations, resident, copied, activations), index
-    return Height(*best[1:], where, mover.to_device, mover.to_host, mover.ahead, copies.traffic)
+    return Height(*best[1:], where, mover.to_device, mover.to_host, copies.traffic)
 
 
 def residents(mover: Mover, copies: "Copies", call: Call) -> Iterator[int]:

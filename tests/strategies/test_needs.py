@@ -8,7 +8,6 @@ from memplan.catalogue.gpu_names import find_card
 from memplan.catalogue.gpus import cards
 from memplan.faces.report import help
 from memplan.facts import ASSUMED_CAPABILITY, Gpu
-from memplan.simulator import device
 from memplan.strategies import Bnb4bit, Fp8Dynamic, Int8WeightOnly, ModelOffload
 from tests.faces import small
 
@@ -37,7 +36,6 @@ def test_a_card_of_cuda_must_be_new_enough() -> None:
 
 
 def test_a_card_of_unknown_capability_is_taken_for_one_of_today() -> None:
-    assert ASSUMED_CAPABILITY == device.ASSUMED, "its context is counted so too"
     unknown = Gpu("8 GiB card", 8, 8)
     assert lacking(unknown) is None
     newer = replace(NEEDS, capability=(ASSUMED_CAPABILITY[0] + 1, 0))
