@@ -78,7 +78,7 @@ def test_everything_on_a_unified_device_takes_its_memory_once() -> None:
     assert all(plan.bill.host.peak == LIBRARIES for plan in found.front)
     (short,) = draw(apple(24, (both - MIB) / GIB), ()).shortages
     assert (short.memory, short.missing) == ("host", MIB)
-    assert [short.memory for short in draw(apple(24, (need - MIB) / GIB), ()).shortages] == ["device", "host"]
+    assert [short.of for short in draw(apple(24, (need - MIB) / GIB), ()).shortages] == ["device", "host"]
 
 
 # ---- what may be pinned ----------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from memplan import planner
 from memplan.errors import BadInput
 from memplan.faces import api
-from memplan.facts import GIB, MIB, Component, Facts, Machine
+from memplan.facts import GIB, MIB, Component, Facts, Limits, Machine
 from memplan.planner import PREFERENCES, Plan, Recommendation, refine, search
 from memplan.planner.label import label
 from memplan.registry import parse, strategies
@@ -137,6 +137,56 @@ def test_so_is_a_pick_that_may_pin_only_so_much(
     pick = picked(planner.recommend(replace(small.facts(), machine=machine), strategies()), preference)
     assert safe(pick)
     assert goal(preference, pick) == pytest.approx(min(goal(preference, p) for p in plans if safe(p)), abs=1.01)
+
+
+LIMITS = [
+    Limits(vram=3 * GIB), Limits(ram=4 * GIB), Limits(loss="exact"), Limits(loss="near-lossless", vram=3 * GIB),
+    Limits(seconds=0.6), Limits(seconds=1, loss="slight", ram=8 * GIB), Limits(seconds=0.001),
+]  # fmt: skip
+
+
+@over_preferences
+@pytest.mark.parametrize("limits", LIMITS)
+def test_so_is_a_pick_within_limits(everything: list[Plan], limits: Limits, preference: str) -> None:
+    machine = replace(small.machine(8, 32), limits=limits)
+    allowed = [p for p in everything if within(p, limits)]
+    assert len(allowed) < len(everything)
+    fitting = [on(machine, p) for p in allowed if on(machine, p).spare >= 0]
+    found = planner.recommend(replace(small.facts(), machine=machine), strategies())
+    assert bool(found.picks) == bool(fitting)
+    if found.picks:
+        pick = picked(found, preference)
+        assert within(pick, limits)
+        best = min(goal(preference, p) for p in [p for p in fitting if safe(p)] or fitting)
+        assert goal(preference, pick) == pytest.approx(best, abs=1.01)
+
+
+def within(plan: Plan, limits: Limits) -> bool:
+    """Whether a plan takes no more than is allowed."""
+    required, ram, effort, _ = weighed(plan)
+    words = ["exact", "near-lossless", "slight", "visible"]
+    return all((
+        limits.vram is None or required <= limits.vram,
+        limits.ram is None or ram <= limits.ram,
+        limits.seconds is None or effort <= limits.seconds,
+        limits.loss is None or words.index(plan.bill.loss.word) <= words.index(limits.loss),
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        (Limits(seconds=0.001), r"^0\.\d\d s, 0\.\d\d s more than the 0\.00 s allowed$"),
+        (Limits(vram=GIB), r"MiB more than the 1\.00 GiB allowed$"),
+        (Limits(loss="exact", vram=3 * GIB, ram=6 * GIB), r"and exact is allowed$|GiB allowed$"),
+    ],
+)
+def test_what_exceeds_a_limit_is_said(limits: Limits, said: str) -> None:
+    machine = replace(small.machine(8, 32), limits=limits)
+    found = planner.recommend(replace(small.facts(), machine=machine), strategies())
+    assert not found.picks
+    assert found.front[0] == found.nearest
+    assert re.search(said, str(found.nearest.shortages[-1]))
 
 
 def test_what_fits_by_less_than_the_coarse_grain_is_found() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from memplan import planner
 from memplan.errors import BadInput, NoGpu
 from memplan.faces import store
+from memplan.faces.limits import read_limits
 from memplan.faces.quiet import libraries_quiet
 from memplan.facts import Facts, Machine, Model, Trace
 from memplan.planner import Plan, Recommendation
@@ -39,12 +40,16 @@ NO_PARTS: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Target:
-    """The machine to plan for. `gpu` is a name from the catalogue, the sizes are GiB; what is None is measured here."""
+    """The machine to plan for. `gpu` is a name from the catalogue, the sizes are GiB; what is None is measured here.
+
+    `limit` says what of it a plan may take, and how long and how lossy it may be: read_limits() has the words.
+    """
 
     gpu: str | None = None
     vram: float | None = None
     ram: float | None = None
     reserve: float = 0.0
+    limit: str = ""
 
 
 HERE = Target()
@@ -53,13 +58,15 @@ HERE = Target()
 def machine(target: Target = HERE) -> Machine:
     """The machine that `target` names, the rest measured.
 
-    Raises NoGpu for an unknown card, and BadInput for a size below zero and for what is no Target.
+    Raises NoGpu for an unknown card, and BadInput for a size below zero, an unknown limit and for what is no Target.
     """
     given: Any = target  # callers without type checkers hand over names
     if not isinstance(given, Target):
         name = given if isinstance(given, str) else "RTX 4070"
         raise BadInput(f'target is {given!r}: write target=memplan.Target(gpu="{name}")')
-    return probe_machine(gpu=target.gpu, vram=target.vram, ram=target.ram, reserve=target.reserve)
+    limits = read_limits(target.limit)
+    here = probe_machine(gpu=target.gpu, vram=target.vram, ram=target.ram, reserve=target.reserve)
+    return replace(here, limits=limits)
 
 
 def probe(source: Any, *, dtype: str | None = None) -> Model:

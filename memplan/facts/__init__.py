@@ -7,6 +7,9 @@ The large facts compare by identity, so that prices computed from them can be re
 from dataclasses import dataclass
 
 from memplan.facts.caveats import caveats
+from memplan.facts.limits import LOSSES as LOSSES
+from memplan.facts.limits import NO_LIMITS as NO_LIMITS
+from memplan.facts.limits import Limits as Limits
 from memplan.facts.machine import ASSUMED_CAPABILITY as ASSUMED_CAPABILITY
 from memplan.facts.machine import Gpu as Gpu
 from memplan.facts.machine import Host as Host

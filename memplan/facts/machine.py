@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from memplan.facts.limits import NO_LIMITS, Limits
 from memplan.facts.rates import USUAL, Rates
 
 ASSUMED_CAPABILITY = (8, 9)
@@ -66,7 +67,8 @@ class Host:
 class Machine:
     """The machine a plan is made for. `reserve` is device memory the user wants kept free for others.
 
-    `packages` are the installed ones, of those that techniques need, with their versions. `rates` say how fast it is.
+    `packages` are the installed ones, of those that techniques need, with their versions. `rates` say how fast it is,
+    `limits` what of it the user allows.
     """
 
     gpu: Gpu | None
@@ -74,6 +76,7 @@ class Machine:
     reserve: int = 0
     packages: tuple[tuple[str, str], ...] = ()
     rates: Rates = USUAL
+    limits: Limits = NO_LIMITS
 
     @property
     def unified(self) -> bool:
@@ -86,14 +89,18 @@ class Machine:
         if self.gpu is None:
             return 0
         free = min(self.gpu.free, self.host.available) if self.unified else self.gpu.free
-        return max(free - self.reserve, 0)
+        return _least(max(free - self.reserve, 0), self.limits.vram)
 
     @property
     def ram(self) -> int:
         """Host memory a plan may use."""
-        return self.host.available
+        return _least(self.host.available, self.limits.ram)
 
     @property
     def pinnable(self) -> int:
         """Host memory a plan may pin."""
         return self.ram if self.host.pinnable is None else min(self.ram, self.host.pinnable)
+
+
+def _least(there: int, allowed: int | None) -> int:
+    return there if allowed is None else min(there, allowed)

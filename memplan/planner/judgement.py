@@ -32,7 +32,7 @@ def judge(facts: Facts, plans: Sequence[Plan], dropped: Sequence[Dropped] = (), 
     best = min(map(_rank, front), default=MISFIT)
     picks = tuple((name, _pick(name, [p for p in front if _rank(p) == best])) for name in PREFERENCES)
     if best == MISFIT:
-        front.sort(key=lambda p: -p.spare)
+        front.sort(key=lambda p: p.nearness, reverse=True)
     return Recommendation(facts, tuple(front), picks if best < MISFIT else (), tuple(dropped))
 
 

@@ -1,37 +1,17 @@
 """A plan, a recommendation, and what was dropped on the way."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from memplan.errors import BadInput
 from memplan.facts import Facts
-from memplan.facts.units import amount, mib
 from memplan.planner.label import label
+from memplan.planner.shortage import Shortage, shortages
 from memplan.run import OnHost, Run
 from memplan.simulator import Bill
 from memplan.strategy import Strategy
 
 PREFERENCES = ("quality", "speed", "memory", "balanced")
-
-
-@dataclass(frozen=True)
-class Shortage:
-    """A memory of which a plan needs more than there is: "device", "host" or "pinned"; sizes in bytes."""
-
-    memory: str
-    what: str
-    needed: int
-    there: int
-
-    @property
-    def missing(self) -> int:
-        """Bytes by which it does not fit."""
-        return self.needed - self.there
-
-    def __str__(self) -> str:
-        """How much of what, and how much more than there is."""
-        more = f"{mib(self.missing)} MiB more than the {amount(self.there)} there are"
-        return f"{amount(self.needed)} of {self.what}, {more}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,25 +47,19 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether device and host memory suffice."""
-        return self.spare >= 0
+        """Whether device and host memory suffice, and nothing exceeds what the user allows."""
+        return not self.shortages
+
+    @cached_property
+    def shortages(self) -> tuple[Shortage, ...]:
+        """What it needs more of than there is or than is allowed; () when it fits."""
+        return shortages(self.run, self.bill)
 
     @property
-    def shortages(self) -> tuple[Shortage, ...]:
-        """What it needs more of than there is; () when it fits."""
-        return tuple(need for need in self._needs() if need.missing > 0)
-
-    def _needs(self) -> Iterator[Shortage]:
-        peak, host, machine = self.bill.peak, self.bill.host, self.run.facts.machine
-        place = f"{peak.phase} ({peak.component})" if peak.component else peak.phase
-        yield Shortage("device", f"device memory in {place}", peak.memory.required, machine.vram)
-        if not machine.unified:
-            yield Shortage("host", "host memory", host.peak, machine.ram)
-        else:
-            both = machine.ram - self.host_margin
-            yield Shortage("host", "memory for device and host together", both, machine.ram)
-        if machine.host.pinnable is not None:
-            yield Shortage("pinned", "pinned host memory", host.pinned, machine.pinnable)
+    def nearness(self) -> tuple[float, float]:
+        """What orders plans by how near they are to fitting: memory first, then how often it takes what is allowed."""
+        others = [short.needed / max(short.there, 1) for short in self.shortages if short.of in ("seconds", "loss")]
+        return min(self.spare, 0) if others else self.spare, -max(others, default=0.0)
 
     @property
     def effort(self) -> float:
@@ -141,8 +115,8 @@ class Recommendation:
 
     @property
     def nearest(self) -> Plan:
-        """The plan that misses the machine by the least."""
-        return max(self.front, key=lambda p: p.spare)
+        """The plan that misses the machine, or what is allowed, by the least."""
+        return max(self.front, key=lambda p: p.nearness)
 
 
 def check_preference(name: str) -> None:

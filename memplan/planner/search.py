@@ -44,9 +44,9 @@ def _finer(facts: Facts, catalogue: Sequence[type[Strategy]]) -> Recommendation:
 def _help(found: Recommendation, resorts: Sequence[Strategy]) -> bool:
     """Whether less is missing when `resorts`, as many as go together, take seats in the nearest plan of single ones."""
     single = [plan for plan in found.front if all(_components(s) == 1 for s in plan.strategies)]
-    plan = max(single, key=lambda p: p.spare, default=found.nearest)
+    plan = max(single, key=lambda p: p.nearness, default=found.nearest)
     swapped = _seat(found.facts, _filled(_filled([], resorts), plan.strategies))
-    return isinstance(swapped, Plan) and swapped.spare > found.nearest.spare
+    return isinstance(swapped, Plan) and swapped.nearness > found.nearest.nearness
 
 
 def _search(facts: Facts, catalogue: Sequence[type[Strategy]], grain: int) -> Recommendation:

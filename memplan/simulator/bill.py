@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from memplan.facts.limits import EXACT, NEAR_LOSSLESS, SLIGHT, VISIBLE
 from memplan.facts.units import amount, duration
 
 
@@ -84,9 +85,9 @@ class Loss:
     @property
     def word(self) -> str:
         """ "exact", "near-lossless", "slight" or "visible"."""
-        limits = (("near-lossless", 0.012), ("slight", 0.06))
+        limits = ((NEAR_LOSSLESS, 0.012), (SLIGHT, 0.06))
         exact = not self.error and not self.tiles
-        return "exact" if exact else next((word for word, limit in limits if self.error <= limit), "visible")
+        return EXACT if exact else next((word for word, limit in limits if self.error <= limit), VISIBLE)
 
 
 @dataclass(frozen=True, repr=False)

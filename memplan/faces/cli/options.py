@@ -7,6 +7,7 @@ from typing import Any
 from memplan.catalogue import models
 from memplan.errors import BadInput
 from memplan.faces.api import Target
+from memplan.faces.limits import EXAMPLE
 
 CALL = (
     (("--prompt",), str, "TEXT"),
@@ -42,6 +43,12 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--vram", type=float, metavar="GIB", help="device memory")
     group.add_argument("--ram", type=float, metavar="GIB", help="host memory")
     group.add_argument("--reserve", type=float, default=0.0, metavar="GIB", help="device memory to keep free")
+    group.add_argument(
+        "--limit",
+        default="",
+        metavar="LIMITS",
+        help=f'what plans may take, and how slow and lossy they may be: "{EXAMPLE}"',
+    )
 
 
 def add_call(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +81,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 # ---- meaning ---------------------------------------------------------------------------------------------------------
 def target(args: argparse.Namespace) -> Target:
     """The machine that the options name."""
-    return Target(args.gpu, args.vram, args.ram, args.reserve)
+    return Target(args.gpu, args.vram, args.ram, args.reserve, args.limit)
 
 
 def call(args: argparse.Namespace) -> dict[str, Any]:

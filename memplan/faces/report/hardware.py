@@ -1,8 +1,8 @@
 """What was probed, as text: the machine, and the model component by component."""
 
 from memplan.faces.report.layout import columns, paragraph, titled
-from memplan.facts import Component, Gpu, Machine, Model
-from memplan.facts.units import UNITS, amount, gib, mib
+from memplan.facts import Component, Gpu, Limits, Machine, Model
+from memplan.facts.units import UNITS, amount, duration, gib, mib
 
 SPARE = (5, 6, 3, 4, 1)
 """Columns of components that a narrow terminal does without: unmatched, leaf, cast, blocks, then the class."""
@@ -13,7 +13,18 @@ def machine(here: Machine) -> list[str]:
     lines = [_gpu(here.gpu) if here.gpu else "no GPU is visible here", _host(here)]
     if here.reserve:
         lines.append(f"{amount(here.reserve)} of device memory kept free: plans may use {amount(here.vram)}")
-    return titled("Machine", lines)
+    return [*titled("Machine", lines), *_limits(here.limits)]
+
+
+def _limits(limits: Limits) -> list[str]:
+    """What the user allows."""
+    allowed = [
+        *([f"{amount(limits.vram)} of device memory"] if limits.vram is not None else []),
+        *([f"{amount(limits.ram)} of host memory"] if limits.ram is not None else []),
+        *([f"{duration(limits.seconds)} per call"] if limits.seconds is not None else []),
+        *([f"a loss that is {limits.loss}"] if limits.loss is not None else []),
+    ]
+    return titled("Limit", [f"at most {', '.join(allowed)}"]) if allowed else []
 
 
 def _gpu(gpu: Gpu) -> str:

@@ -4,7 +4,8 @@
 
     schema       2; it rises when a key changes its meaning or goes
     machine      gpu (null without one): name, kind, total, free, unified, source; host: total, available, limit,
-                 source, swap, pinnable (null: no limit of its own), system; reserve; vram and ram: what plans may use
+                 source, swap, pinnable (null: no limit of its own), system; reserve; vram and ram: what plans may use;
+                 limits: vram, ram, seconds, loss that the user allows, each null without
     workload     model, class, source, size, arguments (name -> value, long texts cut
                  short; what JSON cannot hold in words), assumptions (sentences)
     plans        the picks and the plans beside them that the table shows; the whole front with --all
@@ -12,7 +13,8 @@
     picks        quality, speed, memory, balanced -> a plan; empty when nothing fits
     preferred    which pick was asked for
     dropped      what, reason: variants and plans that were weighed and left out
-    shortage     null, or when nothing fits: memory ("device", "host" or "pinned"), missing, phase, component,
+    shortage     null, or when nothing fits: memory ("device", "host", "pinned", or what the
+                 user limits: "seconds", "loss" in words), missing, phase, component,
                  module, op, and nearest_call: null, or the changed arguments of the nearest call that fits; tried:
                  those of each smaller call that was tried
 
@@ -121,7 +123,14 @@ def _machine(here: Machine) -> dict[str, Any]:
     gpu = {name: getattr(here.gpu, name) for name in names} if here.gpu else None
     same = ("total", "available", "limit", "source", "swap", "pinnable", "system")
     host = {name: getattr(here.host, name) for name in same}
-    return {"gpu": gpu, "host": host, "reserve": here.reserve, "vram": here.vram, "ram": here.ram}
+    return {
+        "gpu": gpu,
+        "host": host,
+        "reserve": here.reserve,
+        "vram": here.vram,
+        "ram": here.ram,
+        "limits": vars(here.limits),
+    }
 
 
 def _plan(plan: Plan, reason: str) -> dict[str, Any]:
@@ -159,7 +168,7 @@ def _peak(peak: Peak) -> dict[str, Any]:
 
 def _shortage(plan: Plan, nearest: Nearest) -> dict[str, Any]:
     peak, short = plan.bill.peak, plan.shortages[0]
-    missing = {"memory": short.memory, "missing": short.missing}
+    missing = {"memory": short.of, "missing": short.missing}
     place = {"phase": peak.phase, "component": peak.component, "module": peak.module, "op": peak.op}
     return {**missing, **place, "nearest_call": nearest.change, "tried": list(nearest.tried)}
 
