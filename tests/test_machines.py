@@ -77,7 +77,7 @@ def test_everything_on_a_unified_device_takes_its_memory_once() -> None:
     found = recommend(apple(24, (both - MIB) / GIB))
     assert all(plan.bill.host.peak == LIBRARIES for plan in found.front)
     (short,) = draw(apple(24, (both - MIB) / GIB), ()).shortages
-    assert (short.memory, short.missing) == ("host", MIB)
+    assert (short.of, short.missing) == ("host", MIB)
     assert [short.of for short in draw(apple(24, (need - MIB) / GIB), ()).shortages] == ["device", "host"]
 
 
