@@ -128,7 +128,8 @@ def check_device(device: str) -> None:
     """Raises BadInput for a CUDA device that is not here."""
     import torch
 
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    kind, _, number = device.partition(":")
+    if kind == "cuda" and torch.cuda.device_count() <= int(number or 0):
         raise BadInput(f'there is no {device} device here: apply the plan where there is one, or give device="cpu"')
 
 

@@ -42,7 +42,8 @@ NO_PARTS: Mapping[str, Any] = MappingProxyType({})
 class Target:
     """The machine to plan for. `gpu` is a name from the catalogue, the sizes are GiB; what is None is measured here.
 
-    `limit` says what of it a plan may take, and how long and how lossy it may be: read_limits() has the words.
+    `limit` says what of it a plan may take, and how long and how lossy it may be: read_limits() has the words. Of
+    several GPUs here `index` is the number by which torch calls the one to plan for, as in "cuda:1".
     """
 
     gpu: str | None = None
@@ -50,6 +51,7 @@ class Target:
     ram: float | None = None
     reserve: float = 0.0
     limit: str = ""
+    index: int = 0
 
 
 HERE = Target()
@@ -65,7 +67,7 @@ def machine(target: Target = HERE) -> Machine:
         name = given if isinstance(given, str) else "RTX 4070"
         raise BadInput(f'target is {given!r}: write target=memplan.Target(gpu="{name}")')
     limits = read_limits(target.limit)
-    here = probe_machine(gpu=target.gpu, vram=target.vram, ram=target.ram, reserve=target.reserve)
+    here = probe_machine(target.gpu, target.vram, target.ram, target.reserve, target.index)
     return replace(here, limits=limits)
 
 
@@ -266,3 +268,9 @@ def of_kind(device: str, measured: Facts) -> Facts:
     if gpu is None or kind in (gpu.kind, "cuda" if gpu.kind == "rocm" else ""):
         return measured
     return replace(measured, machine=replace(measured.machine, gpu=replace(gpu, kind=kind)))
+
+
+def numbered(target: Target, device: str) -> Target:
+    """The target, on the device of this machine that `device` numbers, as "cuda:1" does."""
+    number = device.partition(":")[2]
+    return replace(target, index=int(number)) if number.isdigit() else target

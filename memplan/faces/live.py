@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from memplan import planner
 from memplan.errors import NothingFits
-from memplan.faces.api import HERE, Progress, Target, facts, of_kind
+from memplan.faces.api import HERE, Progress, Target, facts, numbered, of_kind
 from memplan.registry import strategies
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def auto_optimize(
     planner.check_preference(prefer)
     if hasattr(as_pipeline(pipe), "components"):
         check_free(as_pipeline(pipe))
-    measured = facts(pipe, call, target=target, progress=progress)
+    measured = facts(pipe, call, target=numbered(target, device), progress=progress)
     found = planner.recommend(of_kind(device, measured), strategies())
     plan = found.pick(prefer)
     if plan is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from memplan import planner
 from memplan.errors import BadInput, NothingFits
-from memplan.faces.api import HERE, Progress, Target, facts, machine, named, of_kind
+from memplan.faces.api import HERE, Progress, Target, facts, machine, named, numbered, of_kind
 from memplan.faces.assembled import assembled
 from memplan.faces.options import Options, read_options
 from memplan.faces.quiet import libraries_quiet
@@ -55,7 +55,7 @@ def load(
     planner.check_preference(prefer)
     look(source)
     check_device(device)
-    wanted = read_options(options, dtype)
+    target, wanted = numbered(target, device), read_options(options, dtype)
     if isinstance(plan, Plan):
         _check_made_for(plan, source, wanted)
         chosen = named(_on(device, plan.run.facts, target), plan.strategies)
@@ -107,7 +107,7 @@ def _on(device: str, measured: Facts, target: Target) -> Facts:
 
 def _check_room(plan: Plan, device: str, target: Target) -> None:
     """Raises NothingFits where the plan needs more than the machine it is for has, or than this one has now."""
-    here = _on(device, plan.run.facts, Target(reserve=target.reserve))
+    here = _on(device, plan.run.facts, Target(reserve=target.reserve, index=target.index))
     missing = plan.shortages or named(here, plan.strategies).shortages
     if missing:
         raise NothingFits(f"the plan, {plan}, needs {', and '.join(map(str, missing))}. Nothing has been loaded.")

@@ -163,6 +163,7 @@ class FakeTorch(ModuleType):
 
         there = SimpleNamespace(
             is_available=lambda: True,
+            device_count=lambda: 1,
             is_initialized=lambda: True,
             get_device_properties=lambda _: SimpleNamespace(**usual | intel | NOWHERE | properties),
             mem_get_info=mem_get_info,

@@ -15,12 +15,17 @@ from memplan.probes.machine.torch_gpu import gpu_by_torch
 
 
 def probe_machine(
-    gpu: str | None = None, vram: float | None = None, ram: float | None = None, reserve: float = 0.0
+    gpu: str | None = None,
+    vram: float | None = None,
+    ram: float | None = None,
+    reserve: float = 0.0,
+    index: int = 0,
 ) -> Machine:
     """The machine at hand, changed by what the user says; all sizes in GiB.
 
     `gpu` names a card of the catalogue in place of the one that is here, `vram` gives its memory (or, alone, is all
     that is known of it), `ram` replaces the host's memory. `reserve` of the device memory is kept free for others.
+    Of several devices here it is the one that torch calls by the number `index`.
     A machine without a GPU has `gpu=None`. Raises BadInput for an unknown or ambiguous card, for a size that is no
     positive number, and for a reserve that leaves nothing.
     """
@@ -29,26 +34,29 @@ def probe_machine(
             raise BadInput(f"{option} is {size:g} GiB, which is no memory. Give GiB above 0, for example 12.")
     if not (math.isfinite(reserve) and reserve >= 0):
         raise BadInput(f"reserve is {reserve:g} GiB, which cannot be kept free. Give 0 or more, for example 1.5.")
-    device = _device(gpu, vram, ram)
+    device = _device(gpu, vram, ram, index)
     _check_reserve(reserve, device)
     return Machine(device, _host(ram, device), int(reserve * GIB), installed(), rates_of(device))
 
 
-def probe_gpu() -> Gpu | None:
-    """The GPU that a process started now would compute on: from NVML, else from torch; None where there is none."""
+def probe_gpu(index: int = 0) -> Gpu | None:
+    """The GPU that torch would call by that number: from NVML, else from torch; None where there is none.
+
+    Raises BadInput where there are others and not that one.
+    """
     try:
-        return nvml_gpu(os.environ)
+        return nvml_gpu(os.environ, index)
     except NvmlMissing:
-        return gpu_by_torch()
+        return gpu_by_torch(index)
 
 
 # ---- what the user says ----------------------------------------------------------------------------------------------
-def _device(name: str | None, vram: float | None, ram: float | None) -> Gpu | None:
+def _device(name: str | None, vram: float | None, ram: float | None, index: int) -> Gpu | None:
     """The card the user names or gives the memory of, else the one that is here."""
     if name is not None:
         return _card(name, vram, ram)
     if vram is None:
-        return probe_gpu()
+        return probe_gpu(index)
     return Gpu(f"{vram:g} GiB card", total=int(vram * GIB), free=int(vram * GIB))
 
 

@@ -1,10 +1,11 @@
-"""The NVIDIA GPU that CUDA would call device 0, as the driver describes it through NVML: no torch, no CUDA context."""
+"""The NVIDIA GPU that CUDA would call by a number, as the driver describes it: no torch, no CUDA context."""
 
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
+from itertools import takewhile
 from types import ModuleType
 from typing import Any
 
@@ -22,17 +23,21 @@ class NvmlMissing(Exception):
 
 @dataclass(frozen=True)
 class _Device:
-    """NVML handles of what CUDA computes on and of the board it sits on: the same, except for a MIG instance."""
+    """NVML handles of what CUDA computes on and of the board it sits on: the same, except for a MIG instance.
+
+    `index` is CUDA's number for it.
+    """
 
     handle: Any
     board: Any
+    index: int = 0
 
 
-def nvml_gpu(environment: Mapping[str, str]) -> Gpu | None:
-    """The first GPU that `CUDA_VISIBLE_DEVICES` and `CUDA_DEVICE_ORDER` in `environment` show; None if they hide all.
+def nvml_gpu(environment: Mapping[str, str], index: int = 0) -> Gpu | None:
+    """The GPU of that number, by CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER in `environment`; None if they hide all.
 
-    `free` counts what this process itself holds as free. Raises NvmlMissing, and BadInput where
-    `CUDA_VISIBLE_DEVICES` begins with a device that is not there.
+    `free` counts what this process itself holds as free. Raises NvmlMissing, and BadInput for a device that is not
+    there.
     """
     try:
         nvml = import_module("pynvml")
@@ -41,8 +46,8 @@ def nvml_gpu(environment: Mapping[str, str]) -> Gpu | None:
     try:
         nvml.nvmlInit()
         try:
-            device = _first_visible(nvml, environment)
-            return _gpu(nvml, device) if device else None
+            device = _visible(nvml, environment, index)
+            return _gpu(nvml, replace(device, index=index)) if device else None
         finally:
             nvml.nvmlShutdown()
     except nvml.NVMLError as error:
@@ -50,15 +55,19 @@ def nvml_gpu(environment: Mapping[str, str]) -> Gpu | None:
 
 
 # ---- which device ----------------------------------------------------------------------------------------------------
-def _first_visible(nvml: ModuleType, environment: Mapping[str, str]) -> _Device | None:
+def _visible(nvml: ModuleType, environment: Mapping[str, str], index: int) -> _Device | None:
     boards = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
     if not boards:
         raise NvmlMissing("NVML finds no NVIDIA GPU")
     if environment.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":  # CUDA's own order puts the fastest first
         boards.sort(key=lambda board: -_speed(nvml, board))
-    wanted = environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    if not wanted or wanted.startswith("-"):
+    listed = environment.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(len(boards))))).split(",")
+    shown = list(takewhile(lambda name: name and not name.startswith("-"), map(str.strip, listed)))
+    if not shown:
         return None
+    if index >= len(shown):
+        raise BadInput(f"there is no device cuda:{index}: {len(shown)} visible here, numbered from 0")
+    wanted = shown[index]
     if wanted.startswith("MIG-"):
         return _numbered(nvml, boards, wanted) if "/" in wanted else _instance(nvml, wanted)
     return _whole(nvml, _board(nvml, boards, wanted))
@@ -108,7 +117,7 @@ def _instances(nvml: ModuleType, board: Any) -> Iterator[Any]:
 
 def _no_such(wanted: str, there: str) -> BadInput:
     return BadInput(
-        f"CUDA_VISIBLE_DEVICES begins with {wanted}, but this machine has {there}. Correct it or unset it; "
+        f"CUDA_VISIBLE_DEVICES names {wanted}, but this machine has {there}. Correct it or unset it; "
         'to plan for a card that is not here, name it: --gpu "RTX 4090".'
     )
 
@@ -133,7 +142,7 @@ def _gpu(nvml: ModuleType, device: _Device) -> Gpu:
     return Gpu(
         name=name,
         total=memory.total,
-        free=min(memory.free + _own(nvml, device.handle), memory.total),
+        free=min(memory.free + _own(nvml, device), memory.total),
         capability=(major, minor),
         bandwidth=bandwidth * memory.total / whole if bandwidth else None,
         rates=tuple((dtype, rate * compute) for dtype, rate in card.rates) if card else (),
@@ -170,12 +179,12 @@ def _link(nvml: ModuleType, board: Any) -> tuple[float | None, str]:
     return pcie_rate(generation, lanes), pcie_name(generation, lanes)
 
 
-def _own(nvml: ModuleType, handle: Any) -> int:
+def _own(nvml: ModuleType, device: _Device) -> int:
     """Bytes that this process holds; where the driver does not tell (a container, Windows), torch's share of them."""
-    processes = _ask(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
+    processes = _ask(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, device.handle) or []
     told = sum(p.usedGpuMemory or 0 for p in processes if p.pid == os.getpid())
     torch: Any = sys.modules.get("torch")
-    return told or (torch.cuda.memory_reserved(0) if torch and torch.cuda.is_initialized() else 0)
+    return told or (torch.cuda.memory_reserved(device.index) if torch and torch.cuda.is_initialized() else 0)
 
 
 # ---- asking ----------------------------------------------------------------------------------------------------------

@@ -9,35 +9,44 @@ from typing import Any
 import psutil
 
 from memplan.catalogue.gpu_names import resembling
+from memplan.errors import BadInput
 from memplan.facts import Gpu
 from memplan.probes.machine.amdgpu import carved_out, link
 
 
-def gpu_by_torch() -> Gpu | None:
-    """Torch's device 0, which honours the vendor's visibility variables; None without torch or without a device.
+def gpu_by_torch(index: int = 0) -> Gpu | None:
+    """Torch's device of that number, by the vendor's visibility variables; None without torch or without a device.
 
     Imports torch and, except on Apple silicon, creates its context. `free` counts what torch itself holds as free.
+    Raises BadInput for a device that is not there.
     """
     try:
         torch: Any = import_module("torch")
     except ImportError:
         return None
     if torch.cuda.is_available():
-        return _amd(torch.cuda) if torch.version.hip else _discrete(torch.cuda, "cuda")
+        _check_there(torch.cuda, "cuda", index)
+        return _amd(torch.cuda, index) if torch.version.hip else _discrete(torch.cuda, "cuda", index)
     if torch.xpu.is_available():
-        return _intel(torch.xpu)
+        _check_there(torch.xpu, "xpu", index)
+        return _intel(torch.xpu, index)
     if torch.backends.mps.is_available():
         return _apple(torch)
     return None
 
 
-def _discrete(backend: Any, kind: str) -> Gpu:
-    properties = backend.get_device_properties(0)
-    free, total = _memory(backend, properties)
+def _check_there(backend: Any, kind: str, index: int) -> None:
+    if index >= backend.device_count():
+        raise BadInput(f"there is no device {kind}:{index}: {backend.device_count()} visible here, numbered from 0")
+
+
+def _discrete(backend: Any, kind: str, index: int) -> Gpu:
+    properties = backend.get_device_properties(index)
+    free, total = _memory(backend, properties, index)
     return replace(
         _described(properties.name, total),
         total=total,
-        free=min(free + backend.memory_reserved(0), total),
+        free=min(free + backend.memory_reserved(index), total),
         kind=kind,
         capability=(properties.major, properties.minor) if kind == "cuda" else None,
         unified=bool(getattr(properties, "is_integrated", False)),
@@ -45,29 +54,29 @@ def _discrete(backend: Any, kind: str) -> Gpu:
     )
 
 
-def _memory(backend: Any, properties: Any) -> tuple[int, int]:
+def _memory(backend: Any, properties: Any, index: int) -> tuple[int, int]:
     """Free and total bytes. Intel's driver may keep the first to itself (ZES_ENABLE_SYSMAN=1 opens it): then all."""
     try:
-        free, total = backend.mem_get_info(0)
+        free, total = backend.mem_get_info(index)
     except RuntimeError:
         return properties.total_memory, properties.total_memory
     return free, total
 
 
-def _amd(backend: Any) -> Gpu:
+def _amd(backend: Any, index: int) -> Gpu:
     """With the link and the pool as Linux knows them; without sysfs (Windows) as the catalogue does."""
-    properties, gpu = backend.get_device_properties(0), _discrete(backend, "rocm")
+    properties, gpu = backend.get_device_properties(index), _discrete(backend, "rocm", index)
     rate, name = link(properties)
     gpu = replace(gpu, link=rate, link_name=name) if rate else gpu
     arch = properties.gcnArchName.partition(":")[0]
     return replace(gpu, arch=arch, unified=gpu.unified and not carved_out(gpu.total))
 
 
-def _intel(backend: Any) -> Gpu:
-    properties = backend.get_device_properties(0)
+def _intel(backend: Any, index: int) -> Gpu:
+    properties = backend.get_device_properties(index)
     there = {"float64": properties.has_fp64, "float16": properties.has_fp16}
     return replace(
-        _discrete(backend, "xpu"),
+        _discrete(backend, "xpu", index),
         driver=properties.driver_version,
         unified=properties.is_integrated_gpu,
         lacks=tuple(dtype for dtype, computes in there.items() if not computes),

@@ -95,9 +95,9 @@ class TestWhatTheUserSays:
         assert gpu
         assert (gpu.resized, gpu.namesakes) == (False, ("NVIDIA GeForce RTX 3080 12 GB",))
 
-    @pytest.mark.parametrize("sizes", [{"ram": 64}, {"vram": 64}, {"vram": 64, "ram": 64}])
-    def test_unified_memory_is_the_host_memory(self, sizes: dict[str, float]) -> None:
-        machine = probe_machine(gpu="M2 Max", **sizes)
+    @pytest.mark.parametrize(("vram", "ram"), [(None, 64), (64, None), (64, 64)])
+    def test_unified_memory_is_the_host_memory(self, vram: float | None, ram: float | None) -> None:
+        machine = probe_machine("M2 Max", vram, ram)
         assert machine.gpu
         assert machine.gpu.unified
         assert machine.gpu.total == machine.host.total == 64 * GIB

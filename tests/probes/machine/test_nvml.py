@@ -118,8 +118,31 @@ def test_hidden_gpus_are_no_gpus(monkeypatch: pytest.MonkeyPatch, visible: str) 
 def test_a_device_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch, visible: str) -> None:
     with_boards(monkeypatch, SMALL, BIG)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    with pytest.raises(BadInput, match=f"begins with {visible.partition(',')[0]}.*unset it"):
+    with pytest.raises(BadInput, match=f"names {visible.partition(',')[0]}.*unset it"):
         probe_gpu()
+
+
+@pytest.mark.parametrize(
+    ("visible", "index", "board"), [(None, 0, BIG), (None, 1, SMALL), ("1,0", 1, BIG), ("GPU-bbbb,GPU-aaaa", 1, BIG)]
+)
+def test_a_device_may_be_named_by_its_number(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, index: int, board: Board
+) -> None:
+    with_boards(monkeypatch, SMALL, BIG)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    gpu = probe_gpu(index)
+    assert gpu is not None
+    assert gpu.name == board.name
+
+
+@pytest.mark.parametrize(("visible", "count"), [(None, 2), ("1", 1), ("0,-1,1", 1)])
+def test_a_number_beyond_them_is_an_error(monkeypatch: pytest.MonkeyPatch, visible: str | None, count: int) -> None:
+    with_boards(monkeypatch, SMALL, BIG)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(BadInput, match=f"no device cuda:2: {count} visible here"):
+        probe_gpu(2)
 
 
 # ---- MIG -------------------------------------------------------------------------------------------------------------
@@ -147,7 +170,7 @@ def test_a_mig_instance_has_its_share_of_memory_bandwidth_and_compute(
 def test_a_mig_instance_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch, visible: str) -> None:
     with_boards(monkeypatch, BIG, split_board())
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    with pytest.raises(BadInput, match=f"begins with {visible}, but this machine has no such MIG instance"):
+    with pytest.raises(BadInput, match=f"names {visible}, but this machine has no such MIG instance"):
         probe_gpu()
 
 

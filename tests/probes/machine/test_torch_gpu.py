@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from memplan.errors import BadInput
 from memplan.facts import GIB, MIB, Gpu
 from memplan.probes.machine import torch_gpu as probe
 from memplan.probes.machine.amdgpu import carved_out, link
@@ -24,6 +25,12 @@ def found(monkeypatch: pytest.MonkeyPatch, torch: FakeTorch) -> Gpu:
     gpu = gpu_by_torch()
     assert gpu is not None
     return gpu
+
+
+def test_a_number_beyond_the_devices_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", B580())
+    with pytest.raises(BadInput, match="no device xpu:1: 1 visible here"):
+        gpu_by_torch(1)
 
 
 # ---- AMD -------------------------------------------------------------------------------------------------------------
