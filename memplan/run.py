@@ -19,6 +19,11 @@ class OnCall:
 
 
 @dataclass(frozen=True)
+class OnDemand:
+    """At home in host memory or in its files; whole on the device too, from when it is called until another one is."""
+
+
+@dataclass(frozen=True)
 class InGroups:
     """In host memory; each offload group is on the device only around its own modules.
 
@@ -53,7 +58,7 @@ class OnHost:
     """In host memory, and computing there: of its calls, only what they return comes to the device."""
 
 
-Placement = Resident | OnCall | InGroups | FromDisk | Aside | OnHost
+Placement = Resident | OnCall | OnDemand | InGroups | FromDisk | Aside | OnHost
 
 
 @dataclass(frozen=True)

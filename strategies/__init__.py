@@ -16,6 +16,7 @@ from .layerwise_casting import LayerwiseCasting as LayerwiseCasting
 from .model_offload import ModelOffload as ModelOffload
 from .modelopt import ModelOpt as ModelOpt
 from .on_cpu import OnCpu as OnCpu
+from .on_demand import OnDemand as OnDemand
 from .on_gpu import OnGpu as OnGpu
 from .quanto import Quanto as Quanto
 from .sequential_offload import SequentialOffload as SequentialOffload
@@ -27,6 +28,7 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     OnGpu,
     OnCpu,
     ModelOffload,
+    OnDemand,
     SetAside,
     GroupOffload,
     SequentialOffload,

@@ -36,7 +36,7 @@ def simulate(run: Run) -> Bill:
         step, call = visit.step, visit.call
         own, place = _height(run, call), (call.phase, call.component)
         peak = _peak(run, call, own, visit.others, cache.after(step, call, visit.here))
-        beside = host.steady - sum(size(run, name) for name in visit.here) + own.host
+        beside = host.steady - sum(size(run, name) for name in visit.lent) + own.host
         left[place] = max(left.get(place, 0), beside)
         taken[place] = taken.get(place, 0.0) + _seconds(run, call) * step.repeat + visit.moving
         if place not in peaks or peaks[place].memory.required < peak.memory.required:

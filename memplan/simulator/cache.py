@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from memplan.facts import Call, Step
-from memplan.run import OnCall, OnHost, Resident, Run
+from memplan.run import OnCall, OnDemand, OnHost, Resident, Run
 from memplan.simulator.weights import blocks, total
 
 
@@ -25,7 +25,8 @@ class Cache:
     """Follows the allocator through a run, step by step.
 
     It gives nothing back by itself, so that each call adds what it could not find among the freed blocks of those
-    before it. Model offload empties the cache whenever a component leaves: there each call begins anew.
+    before it. What sends whole
+    components away empties the cache then: there each call begins anew.
     """
 
     def __init__(self, run: Run) -> None:
@@ -33,7 +34,7 @@ class Cache:
         self.run = run
         names = [c.name for c in run.facts.model.components]
         self.resident = [name for name in names if isinstance(run.placement(name), Resident)]
-        self.emptied = any(isinstance(run.placement(name), OnCall) for name in names)
+        self.emptied = any(isinstance(run.placement(name), OnCall | OnDemand) for name in names)
         self.held = self.known = 0
         self._slacks: dict[frozenset[str], tuple[int, int]] = {}
 

@@ -1,34 +1,62 @@
-"""Model CPU offload, call by call: which components are on the device while each is called."""
+"""Whole components that take turns on the device, call by call: which are there while each is called."""
 
-from memplan.run import OnCall, Run
+from memplan.facts import Trace
+from memplan.run import OnCall, OnDemand, Run
+
+DOORS = ("forward", "encode", "decode")
+"""Methods of components at which they are noticed when they are called."""
 
 
 class Chain:
-    """The eviction chain that `enable_model_cpu_offload` installs.
+    """Who comes and who leaves: by the chain that `enable_model_cpu_offload` installs, and on demand.
 
-    A called component sends back the one before it in the chain, and only that one, before it comes itself;
-    components outside the chain stay once they were called, and some never leave. Sources: `CpuOffload` in
-    accelerate/hooks.py, `enable_model_cpu_offload` in diffusers/pipelines/pipeline_utils.py.
+    In the chain a called component sends back the one before it, and only that one, before it comes itself; components
+    outside the chain stay once they were called, and some never leave. Sources: `CpuOffload` in accelerate/hooks.py,
+    `enable_model_cpu_offload` in diffusers/pipelines/pipeline_utils.py.
+
+    A component on demand is dropped when any other one is called, and nothing goes back. The last one is still there
+    when the next call of the pipeline begins.
     """
 
     def __init__(self, run: Run) -> None:
-        """Before the call everything is in host memory."""
+        """Before the call everything is in host memory, but for what an earlier one left there on demand."""
         model = run.facts.model
         managed = [c.name for c in model.components if isinstance(run.placement(c.name), OnCall)]
         order = [name for name in dict.fromkeys(model.offload_order) if name in managed]
         self.managed = frozenset(managed)
+        self.on_demand = {c.name for c in model.components if isinstance(run.placement(c.name), OnDemand)}
         self.before = dict(zip(order[1:], order, strict=False))
-        self.here: set[str] = set()
+        self.here = self._left(run.facts.trace) if self.on_demand else set[str]()
         self.arrivals: list[str] = []
         self.departures: list[str] = []
 
-    def call(self, name: str) -> tuple[list[str], list[str]]:
-        """`name` is called: its predecessor goes, then it comes. The value is who came and who left."""
-        came, left = len(self.arrivals), len(self.departures)
-        self._call(name)
+    def _left(self, trace: Trace) -> set[str]:
+        """What one call of the pipeline leaves on the device."""
+        here: set[str] = set()
+        for step in trace.timeline:
+            call = trace.calls[step.call]
+            here = self._noticed(call.component, call.method, here)
+        return here
+
+    def _noticed(self, name: str, method: str, here: set[str]) -> set[str]:
+        """What of `here` stays when component `name` is called, and itself if it comes on demand."""
+        stay = here & self.managed if name and method in DOORS else here
+        return stay | (self.on_demand & {name})
+
+    @property
+    def lent(self) -> frozenset[str]:
+        """The components here by the chain, which host memory does not hold meanwhile."""
+        return self.managed & self.here
+
+    def call(self, name: str, method: str = "forward") -> tuple[list[str], list[str]]:
+        """`name` is called: others go, then it comes. The value is who came and who went back."""
+        came, left, here = len(self.arrivals), len(self.departures), self.here
+        self.here = self._noticed(name, method, here)
+        self.arrivals += sorted(self.here - here)
+        self._chain(name)
         return self.arrivals[came:], self.departures[left:]
 
-    def _call(self, name: str) -> None:
+    def _chain(self, name: str) -> None:
         if name not in self.managed:
             return
         previous = self.before.get(name)
@@ -40,7 +68,8 @@ class Chain:
             self.arrivals.append(name)
 
     def finish(self) -> list[str]:
-        """The pipeline call is over: what came goes back. The value is who leaves."""
-        gone, self.here = sorted(self.here), set()
+        """The pipeline call is over: what came by the chain goes back. The value is who leaves."""
+        gone = sorted(self.lent)
+        self.here -= self.managed
         self.departures.extend(gone)
         return gone

@@ -3,9 +3,9 @@
 from functools import lru_cache
 
 from memplan.facts import MIB, Component
-from memplan.run import Aside, InGroups, OnCall, OnHost, Placement, Run, Stored
+from memplan.run import Aside, InGroups, OnCall, OnDemand, OnHost, Placement, Run, Stored
 from memplan.simulator.bill import HostMemory
-from memplan.simulator.weights import originals, pinned, sizes, tensors, total
+from memplan.simulator.weights import anonymous, originals, pinned, sizes, tensors, total
 
 LIBRARIES = 337 * MIB
 """Anonymous memory of a process that imported torch 2.13 without CUDA, diffusers 0.42 and transformers 5.23 and ran a
@@ -17,7 +17,7 @@ def host_memory(run: Run) -> HostMemory:
 
     Resident weights take none: safetensors are mapped from their files and not kept. Offloaded ones are ordinary
     memory after the first round trip, and what computes on the CPU reads all of its own. What lies in files by itself
-    takes none.
+    takes none, nor what comes from them on demand.
     """
     steady = peak = LIBRARIES
     held = 0
@@ -36,6 +36,9 @@ def placed(component: Component, placement: Placement, stored: Stored) -> HostMe
     size = total(component, stored)
     if isinstance(placement, OnCall | Aside | OnHost):
         return HostMemory(size, size, 0)
+    if isinstance(placement, OnDemand):
+        own = anonymous(component, stored)
+        return HostMemory(own, own, 0)
     if not isinstance(placement, InGroups):
         return HostMemory(0, 0, 0)
     if not placement.stream:

@@ -4,24 +4,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from memplan.facts import Call, Step
-from memplan.run import Run
+from memplan.run import OnDemand, Run
 from memplan.simulator.chain import Chain
+from memplan.simulator.host import host_memory
 from memplan.simulator.movers import outside
-from memplan.simulator.weights import total
+from memplan.simulator.weights import anonymous, total
 
 
 @dataclass(frozen=True)
 class Visit:
     """`step.repeat` runs of `call`. `others` are bytes of weights that other components hold on the device meanwhile.
 
-    `here` names the components that model offload has on the device, the called one included; `moving` are the seconds
-    in which it moves them before the call.
+    `here` names the components that take turns and are on the device, the called one included; `lent` are those of them
+    that host memory does not hold meanwhile. `moving` are the seconds in which they are moved before the call.
     """
 
     step: Step
     call: Call
     others: int
     here: frozenset[str]
+    lent: frozenset[str]
     moving: float
 
 
@@ -31,16 +33,36 @@ def visits(run: Run, chain: Chain) -> Iterator[Visit]:
     everything = sum(resident.values())
     for step in run.facts.trace.timeline:
         call = _varied(run, run.facts.trace.calls[step.call])
-        moved = moving(run, *chain.call(call.component))
+        moved = moving(run, *chain.call(call.component, call.method))
         others = everything - resident.get(call.component, 0)
         others += sum(size(run, name) for name in chain.here if name != call.component)
-        yield Visit(step, call, others, frozenset(chain.here), moved)
+        yield Visit(step, call, others, frozenset(chain.here), chain.lent, moved)
 
 
 def moving(run: Run, come: Sequence[str], gone: Sequence[str]) -> float:
-    """Seconds in which components come from memory that is not pinned, and others go back to it."""
+    """Seconds in which components come from memory that is not pinned, and others go back to it.
+
+    What lies in files comes from the system's cache of them where that has room, else from the disk each time.
+    """
     rates = run.facts.machine.rates
-    return sum(size(run, n) for n in come) / rates.to_device + sum(size(run, n) for n in gone) / rates.to_host
+    seconds = sum(size(run, n) for n in come) / rates.to_device + sum(size(run, n) for n in gone) / rates.to_host
+    read = sum(_mapped(run, name) for name in come)
+    if read and not _cached(run):
+        seconds += max(read / rates.disk - read / rates.to_device, 0.0)
+    return seconds
+
+
+def _cached(run: Run) -> bool:
+    """Whether what lies in files finds room in host memory beside what has to be there."""
+    machine = run.facts.machine
+    return sum(_mapped(run, part.name) for part in run.facts.model.components) <= machine.ram - host_memory(run).steady
+
+
+def _mapped(run: Run, name: str) -> int:
+    """Bytes of a component on demand that lie in its files."""
+    component, stored = run.facts.model.component(name), run.stored(name)
+    on_demand = isinstance(run.placement(name), OnDemand)
+    return total(component, stored) - anonymous(component, stored) if on_demand else 0
 
 
 def size(run: Run, name: str) -> int:

@@ -112,6 +112,13 @@ def originals(component: Component, stored: Stored) -> int:
     return sum(component.weights[i].nbytes for i in changed(component, stored)) if stored.original else 0
 
 
+@lru_cache(maxsize=256)
+def anonymous(component: Component, stored: Stored) -> int:
+    """Bytes of its weights that are in no file as they are: those made anew when they were loaded or converted."""
+    made = set(changed(component, stored)) if component.mapped else range(len(component.weights))
+    return sum(sizes(component, stored)[i] for i in made)
+
+
 def pinned(nbytes: int) -> int:
     """Host bytes that PyTorch takes to pin one tensor: the next power of two (ATen/core/CachingHostAllocator.h)."""
     return 1 << (nbytes - 1).bit_length() if nbytes else 0

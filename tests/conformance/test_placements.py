@@ -20,8 +20,17 @@ from memplan.probes.sources import open_pipeline
 from memplan.probes.trace import dry_run
 from memplan.registry import parse
 from memplan.run import Run
-from memplan.strategies import STRATEGIES, GroupOffload, ModelOffload, OnCpu, OnGpu, SequentialOffload, SetAside
-from memplan.strategy import Decision, Strategy
+from memplan.strategies import (
+    STRATEGIES,
+    GroupOffload,
+    ModelOffload,
+    OnCpu,
+    OnDemand,
+    OnGpu,
+    SequentialOffload,
+    SetAside,
+)
+from memplan.strategy import Decision, Strategy, in_order
 from tests.conformance.device import Device, files, streams
 from tests.conformance.watch import Held, Moments, drawn, watched
 from tests.measured_facts import facts_of
@@ -231,6 +240,21 @@ def test_what_computes_in_host_memory_is_never_on_the_device(family: str) -> Non
     groups = (s for s in streamed if known.facts.trace.phases(s.component) == frozenset({"denoising"}))
     assert own
     hold_together(known, beside(known.facts, *own, *groups))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", some(("flux", "sdxl", "wan22", "cogvideox", "modular_flux"), "sdxl"))
+def test_what_comes_on_demand_leaves_when_another_is_called(family: str) -> None:
+    """All of them, and each beside others that stay or come in groups."""
+    known = subject(family)
+    before = attributes(known.pipe)
+    own = list(OnDemand.variants(known.facts))
+    hold_together(known, beside(known.facts, *own))
+    groups = [s for s in map(GroupOffload, (s.component for s in own)) if not s.refuses(Run(known.facts))]
+    for number, strategy in enumerate(own):
+        others = [s for s in groups[number:] if s.component != strategy.component]
+        hold_together(known, beside(known.facts, *in_order([strategy, *others])))
+    assert attributes(known.pipe) == before
 
 
 @pytest.mark.slow

@@ -81,13 +81,14 @@ def watched(pipe: Any, device: Device) -> Generator[list[Moments]]:
     watch = Watch(pipe, device)
     handles = register_module_forward_pre_hook(watch.enter), register_module_forward_hook(watch.leave)
     doors = [(n, p, m) for n, p in watch.parts.items() for m in ("encode", "decode") if hasattr(p, m)]
+    before = [(part, method, vars(part).get(method)) for _, part, method in doors]
     for name, part, method in doors:
         setattr(part, method, watch.noting(name, method, getattr(part, method)))
     try:
         yield watch.seen
     finally:
-        for _, part, method in doors:
-            delattr(part, method)
+        for part, method, own in before:
+            delattr(part, method) if own is None else setattr(part, method, own)
         for handle in handles:
             handle.remove()
         device.on_op = lambda: None

@@ -11,7 +11,7 @@ from memplan.facts import ITEM_SIZE, Component
 from memplan.facts.units import amount, gib
 from memplan.planner import Plan, Recommendation, draw
 from memplan.planner.label import label
-from memplan.run import Aside, FromDisk, InGroups, OnCall, OnHost, Resident, Run
+from memplan.run import Aside, FromDisk, InGroups, OnCall, OnDemand, OnHost, Resident, Run
 from memplan.simulator.weights import total
 
 STREAMED = 2
@@ -19,7 +19,7 @@ STREAMED = 2
 PINNED = (2.5, 3.0)
 """Host memory of streamed components, as a multiple of their size, by the rule of thumb."""
 
-HELD = Aside | OnCall | InGroups | OnHost
+HELD = Aside | OnCall | OnDemand | InGroups | OnHost
 """Placements of weights in host memory."""
 
 
@@ -74,7 +74,7 @@ def ram(run: Run) -> list[Term]:
 def _visitors(run: Run) -> Iterator[list[Term]]:
     """What comes to the device for a while; only one of these is there at a time."""
     components = run.facts.model.components
-    on_call = [c for c in components if isinstance(run.placement(c.name), OnCall)]
+    on_call = [c for c in components if isinstance(run.placement(c.name), OnCall | OnDemand)]
     if on_call:
         largest = max(on_call, key=lambda c: _size(run, c))
         yield [Term("S_max" + _cast(run, largest), _size(run, largest), _size(run, largest))]
