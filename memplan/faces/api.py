@@ -71,19 +71,17 @@ def machine(target: Target = HERE) -> Machine:
     return replace(here, limits=limits)
 
 
-def probe(source: Any, *, dtype: str | None = None) -> Model:
+def probe(source: Any, *, dtype: str | None = None, variant: str = "") -> Model:
     """What a pipeline is made of.
 
-    `source` is a live pipeline, a module, modules by name, a folder, a checkpoint file, a Hub id or a bundled name.
+    `source` is a live pipeline, a module, modules by name, a folder, a checkpoint file, a Hub id or a bundled name;
+    `dtype` and the `variant` of its files, as "fp16", are what from_pretrained() takes.
 
     Raises BadInput for a source that does not exist.
     """
     look(source)
     with libraries_quiet():
-        from memplan.probes.pipeline import measure
-
-        twin = open_pipeline(source, dtype)
-        return measure(twin.pipe, twin.name, twin.source, twin.files, twin.cast)
+        return _model(open_pipeline(source, dtype, variant))
 
 
 def facts(
@@ -92,6 +90,7 @@ def facts(
     *,
     target: Target = HERE,
     dtype: str | None = None,
+    variant: str = "",
     cache: bool = True,
     progress: Progress | None = None,
     parts: Mapping[str, Any] = NO_PARTS,
@@ -109,23 +108,30 @@ def facts(
     here = machine(target)
     if here.gpu is None:
         raise NoGpu("No GPU is visible here to plan for.")
-    name = _key(source, call, dtype, _capability(here), sorted(switches)) if cache and not parts else None
+    kept = cache and not parts
+    name = _key(source, call, dtype, _capability(here), sorted(switches), variant=variant) if kept else None
     known = store.load(name) if name else None
     if known is None:
         with libraries_quiet():
             if progress:
                 progress("reading the pipeline")
-            twin = _opened(source, dtype, parts)
+            twin = _opened(source, dtype, variant, parts)
             known = _measured(source, twin, call, _capability(here), progress=progress, switches=switches)
         if name:
             store.save(name, *known)
     return Facts(here, *known)
 
 
-def _opened(source: Any, dtype: str | None, parts: Mapping[str, Any]) -> "Twin":
+def _model(twin: "Twin") -> Model:
+    from memplan.probes.pipeline import measure
+
+    return replace(measure(twin.pipe, twin.name, twin.source, twin.files, twin.cast), variant=twin.variant)
+
+
+def _opened(source: Any, dtype: str | None, variant: str, parts: Mapping[str, Any]) -> "Twin":
     from memplan.probes.sources.given import with_parts
 
-    twin = open_pipeline(source, dtype)
+    twin = open_pipeline(source, dtype, variant)
     return with_parts(twin, parts) if parts else twin
 
 
@@ -139,14 +145,13 @@ def _measured(
     switches: Mapping[str, Switch],
 ) -> tuple[Model, Trace]:
     from memplan.probes.fakes.twin import modules_of
-    from memplan.probes.pipeline import measure
     from memplan.probes.pipeline.rounding import measured
     from memplan.probes.sources.modules import as_pipeline
     from memplan.probes.trace import check, dry_run
 
     arguments = _arguments(twin, call)
     check(twin.pipe, arguments)
-    model = measure(twin.pipe, twin.name, twin.source, twin.files, twin.cast)
+    model = _model(twin)
     if not isinstance(source, str | Path):
         model = measured(model, modules_of(as_pipeline(source)))
     return model, dry_run(twin, arguments, KERNELS, progress, capability, switches=switches)
@@ -174,6 +179,8 @@ def _key(
     dtype: str | None,
     capability: tuple[int, int] = NEWER,
     ways: Sequence[str] = (),
+    *,
+    variant: str = "",
 ) -> str | None:
     """The cache's name for these facts, or None where they can't be kept."""
     if not isinstance(source, str | Path) or not all(_plain(value) for value in call.values()):
@@ -182,7 +189,9 @@ def _key(
     versions = {library: version(library) for library in LIBRARIES}
     place = {"source": str(source), "content": content, "files": _files(call)}
     kernels = {"kernels": KERNELS, "capability": capability, "ways": list(ways)}
-    return store.key({**place, "call": dict(call), "dtype": dtype, **kernels, "program": _program(), **versions})
+    return store.key(
+        {**place, "call": dict(call), "dtype": dtype, "variant": variant, **kernels, "program": _program(), **versions}
+    )
 
 
 def _program() -> list[tuple[str, int, int]]:
@@ -209,6 +218,7 @@ def recommend(
     *,
     target: Target = HERE,
     dtype: str | None = None,
+    variant: str = "",
     cache: bool = True,
     progress: Progress | None = None,
     **call: Any,
@@ -219,7 +229,7 @@ def recommend(
     of modules by name each that runs takes a table of its own, as in `net={"input": x}`. Raises BadInput for a source,
     an argument or a machine that does not exist.
     """
-    measured = facts(source, call, target=target, dtype=dtype, cache=cache, progress=progress)
+    measured = facts(source, call, target=target, dtype=dtype, variant=variant, cache=cache, progress=progress)
     if progress:
         progress("weighing plans")
     return planner.recommend(measured, strategies())
@@ -231,6 +241,7 @@ def price(
     *,
     target: Target = HERE,
     dtype: str | None = None,
+    variant: str = "",
     cache: bool = True,
     progress: Progress | None = None,
     **call: Any,
@@ -244,7 +255,9 @@ def price(
         if isinstance(text, str):
             check_names(text)
     asked = switches(parts)
-    measured = facts(source, call, target=target, dtype=dtype, cache=cache, progress=progress, switches=asked)
+    measured = facts(
+        source, call, target=target, dtype=dtype, variant=variant, cache=cache, progress=progress, switches=asked
+    )
     return named(measured, parts)
 
 

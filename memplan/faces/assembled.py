@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from memplan.catalogue.models import find
@@ -41,7 +42,8 @@ def assembled(model: Model, say: Callable[[str], None], options: Options = NO_OP
     import diffusers
 
     place, revision = _place(model)
-    options = replace(options, revision=revision or options.revision)
+    weights = {"variant": model.variant} if model.variant else {}
+    options = replace(options, revision=revision or options.revision, weights={**options.weights, **weights})
     own = [part for part in model.components if part.name not in options.parts]
     texts = encoders(own)
     parts: dict[str, Any] = dict(options.parts)
@@ -66,8 +68,12 @@ def _class(part: Component) -> Any:
 
 
 def _from_place(part: Component, place: str, options: Options) -> Any:
-    arguments = {"subfolder": part.name, "torch_dtype": _dtype(part.dtype)}
-    return _class(part).from_pretrained(place, **arguments, **options.pretrained())
+    """A component of either library; of one that has no files of the variant, those of none."""
+    arguments = {**options.pretrained(), "subfolder": part.name, "torch_dtype": _dtype(part.dtype)}
+    folder = Path(place) / part.name
+    if options.variant and folder.is_dir() and not [*folder.glob(f"*.{options.variant}*")]:
+        del arguments["variant"]
+    return _class(part).from_pretrained(place, **arguments)
 
 
 def _from_file(part: Component, place: str, options: Options) -> Any:

@@ -60,7 +60,8 @@ def load(
         _check_made_for(plan, source, wanted)
         chosen = named(_on(device, plan.run.facts, target), plan.strategies)
     else:
-        reading: dict[str, Any] = {"target": target, "dtype": wanted.dtype, "cache": cache, "progress": progress}
+        reading: dict[str, Any] = {"target": target, "dtype": wanted.dtype, "variant": wanted.variant}
+        reading |= {"cache": cache, "progress": progress}
         _check_names(plan)
         measured = of_kind(device, facts(wanted.source(source), call, parts=wanted.parts, **reading))
         chosen = _picked(prefer, measured) if plan is None else named(measured, _listed(plan))
@@ -94,6 +95,8 @@ def _check_made_for(plan: Plan, source: str | Path, wanted: Options) -> None:
         raise BadInput(f"the plan was made for {model.name}, not for {source}: {again}")
     if wanted.parts:
         raise BadInput(f"the plan was made without the {', '.join(wanted.parts)} in options: give the plan as text")
+    if wanted.weights and wanted.variant != model.variant:
+        raise BadInput(f"the plan was made for the files of variant {model.variant or 'none'}: {again}")
     others = {part.dtype for part in model.components} - {wanted.dtype}
     if wanted.dtype and others:
         raise BadInput(f"the plan was made for loading in {', '.join(sorted(others))}, not {wanted.dtype}: {again}")

@@ -35,6 +35,7 @@ def nearest_call(
     *,
     target: Target = HERE,
     dtype: str | None = None,
+    variant: str = "",
     cache: bool = True,
     progress: Progress | None = None,
     **call: Any,
@@ -47,13 +48,15 @@ def nearest_call(
     if not any(map(_may_shrink, found.front)):
         return Nearest(weights=True)
     tried, best = list[Change](), Nearest()
+    reading: dict[str, Any] = {"target": target, "dtype": dtype, "variant": variant, "cache": cache}
+    reading["progress"] = progress
     for kind in smaller_calls(found.facts.trace, call):
         for change in reversed(kind):
             if progress:
                 progress("trying a smaller call, " + ", ".join(f"{name}={value}" for name, value in change.items()))
             tried.append(change)
             try:
-                smaller = facts(source, call | change, target=target, dtype=dtype, cache=cache, progress=progress)
+                smaller = facts(source, call | change, **reading)
             except BadInput:  # a size that the pipeline refuses
                 continue
             plan = min(_fitting(found, smaller), key=lambda plan: plan.effort, default=None)

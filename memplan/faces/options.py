@@ -31,6 +31,11 @@ class Options:
     dtype: str | None = None
     parts: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def variant(self) -> str:
+        """The variant of the files of weights, "" for none."""
+        return self.weights.get("variant") or ""
+
     def source(self, source: str | Path) -> str | Path:
         """`source` at the revision that is asked for, where it is an id on the Hub that names none."""
         return f"{source}@{self.revision}" if self.revision and is_hub_id(source) and "@" not in str(source) else source

@@ -194,7 +194,8 @@ class Model:
 
     `offload_order` is the eviction chain of model CPU offload; `never_offloaded` names what it keeps on the device, and
     `never_sequential` what sequential offload keeps there, which does not go by the chain.
-    `source` is the live pipeline, folder or bundled name it was read from; `versions` the libraries that read it.
+    `source` is the live pipeline, folder or bundled name it was read from, `variant` which of its files of weights (""
+    for those without); `versions` are the libraries that read it.
     `lacks` holds (technique, sentence) for what the library does not offer for this kind of pipeline.
     """
 
@@ -207,6 +208,7 @@ class Model:
     source: str = ""
     versions: tuple[tuple[str, str], ...] = ()
     lacks: tuple[tuple[str, str], ...] = ()
+    variant: str = ""
 
     def __repr__(self) -> str:
         """Name, class, size, and those of the components."""

@@ -70,6 +70,24 @@ def test_a_plan_that_is_named_is_applied(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_files_of_a_variant_are_planned_and_loaded(tmp_path: Path) -> None:
+    """As they are stored, so that they stay mapped from their files; a component that has none is as it is stored."""
+    build("flux").save_pretrained(tmp_path)
+    build("flux", dtype=torch.float16).transformer.save_pretrained(tmp_path / "transformer", variant="fp16")
+    pipe = load(tmp_path, "model_offload", options={"variant": "fp16"}, **asked())
+    assert (pipe.transformer.dtype, pipe.vae.dtype) == (torch.float16, torch.float32)
+    plan = memplan.price(
+        tmp_path, "model_offload", variant="fp16", **{k: v for k, v in asked().items() if k != "device"}
+    )
+    model = plan.run.facts.model
+    assert {part.name: (part.dtype, part.mapped) for part in model.components}["transformer"] == ("float16", True)
+    assert model.variant == "fp16"
+    assert load(tmp_path, plan, **asked()).transformer.dtype == torch.float16
+    with pytest.raises(BadInput, match="the plan was made for the files of variant fp16"):
+        load(tmp_path, plan, options={"variant": "bf16"}, **asked())
+
+
+@pytest.mark.slow
 def test_without_a_plan_it_is_the_pick(folder: Path) -> None:
     pipe = load(folder, prefer="quality", **asked())
     before = build("flux", dtype=torch.bfloat16)

@@ -23,7 +23,7 @@ CALL = (
 """The arguments that most pipelines take."""
 NAME_A_GPU = '--gpu "RTX 4070" names a card, --vram 12 any other by its GiB.'
 """How the command line says which card to plan for."""
-OWN = ("source", "plan", "target", "dtype", "cache", "progress")
+OWN = ("source", "plan", "target", "dtype", "variant", "cache", "progress")
 """Names that mean something else to memplan than to a pipeline."""
 
 
@@ -69,8 +69,9 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:
-    """The dtype the pipeline is loaded in."""
+    """The dtype that the pipeline is loaded in, and which of its files."""
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="load the pipeline in this dtype")
+    parser.add_argument("--variant", default="", metavar="NAME", help='load this variant of its files, as "fp16"')
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +108,7 @@ def typed(change: dict[str, Any]) -> str:
 
 def reading(args: argparse.Namespace) -> dict[str, Any]:
     """How to read the pipeline, as the Python face takes it."""
-    return {"target": target(args), "dtype": args.dtype, "cache": not args.no_cache}
+    return {"target": target(args), "dtype": args.dtype, "variant": args.variant, "cache": not args.no_cache}
 
 
 def _common() -> list[str]:

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     if args.model is not None:
         with Progress() as progress:
             progress(f"reading {args.model}")
-            model = api.probe(args.model, dtype=args.dtype)
+            model = api.probe(args.model, dtype=args.dtype, variant=args.variant)
     if args.json:
         print(json.probe(here, model))
         return 0

@@ -64,6 +64,7 @@ def _from_place(model: Model, place: _Place, held: list[Component], configs: Con
     """A pipeline from its own place, but for components of diffusers that are `held` by checkpoints."""
     rest = [part for part in model.components if not part.file]
     arguments = {part.name: part.name for part in held} | {"torch_dtype": _dtypes(rest or held)}
+    arguments |= {"variant": json.dumps(model.variant)} if model.variant else {}
     arguments |= {QUANTIZATION: _mapping(configs)} if configs else {}
     pipe = _call(f"pipe = {model.class_name}.from_pretrained", place.arguments(), arguments)
     imports = [_import("diffusers", part.class_name) for part in held]

@@ -22,7 +22,8 @@ class Twin:
     `source` says where it came from: "bundled …", "folder …", "file …", "hub …" or "live …". `call` holds arguments of
     the published example that the pipeline does not choose by itself; `assumptions` say what the source left open.
     `files` are the checkpoints of one file from which components are loaded, by component; `cast` are the components
-    that are loaded in another dtype than they are stored in, or are copied or in memory for another reason.
+    that are loaded in another dtype than they are stored in, or are copied or in memory for another reason. `variant`
+    names the files of weights that were read, "" for those without a variant.
     """
 
     pipe: Any
@@ -33,6 +34,7 @@ class Twin:
     assumptions: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     cast: frozenset[str] = frozenset()
+    variant: str = ""
 
     def components(self) -> dict[str, torch.nn.Module]:
         """The modules of the pipeline by name, in the pipeline's order."""

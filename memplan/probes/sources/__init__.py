@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,22 +39,25 @@ def look(source: Any) -> Any:
     return place
 
 
-def open_pipeline(source: Any, dtype: str | None = None) -> "Twin":
+def open_pipeline(source: Any, dtype: str | None = None, variant: str = "") -> "Twin":
     """The twin of `source`: a pipeline of diffusers, a module, modules by name, a path, a bundled name, or a Hub id.
 
     The last three may be followed by ",COMPONENT=FILE.gguf", from which that component is loaded instead.
 
-    `dtype` ("bfloat16", "float16", "float32") says how a pipeline that is not in memory would be loaded. Raises
-    BadInput, with what to do, for anything that cannot be opened.
+    `dtype` ("bfloat16", "float16", "float32") and the `variant` of its files, as "fp16", say how a pipeline that is not
+    in memory would be loaded. Raises BadInput, with what to do, for anything that cannot be opened.
     """
     place, beside = look(source), _beside(source)
     if beside:
         from memplan.probes.sources.gguf import with_gguf
 
-        return with_gguf(open_pipeline(beside["base"], dtype), beside["component"], Path(beside["file"]).expanduser())
+        base = open_pipeline(beside["base"], dtype, variant)
+        return with_gguf(base, beside["component"], Path(beside["file"]).expanduser())
     if isinstance(place, Path):
-        return _saved(place, dtype)
-    return _named(place, dtype) if isinstance(place, str) else _live(place, dtype)
+        return replace(_saved(place, dtype, variant), variant=variant)
+    if isinstance(place, str):
+        return replace(_named(place, dtype, variant), variant=variant)
+    return _live(place, dtype or variant)
 
 
 def identity(source: str | Path) -> Any:
@@ -122,7 +126,7 @@ def _is_checkpoint(path: Path) -> bool:
     return path.is_file() and path.name != "model_index.json"
 
 
-def _saved(path: Path, dtype: str | None) -> "Twin":
+def _saved(path: Path, dtype: str | None, variant: str) -> "Twin":
     """What lies at a path: a checkpoint of one file, or a folder."""
     if _is_checkpoint(path):
         from memplan.probes.sources.single_file import file_twin
@@ -130,14 +134,14 @@ def _saved(path: Path, dtype: str | None) -> "Twin":
         return file_twin(path, dtype)
     from memplan.probes.sources.folder import folder_twin
 
-    return folder_twin(path, dtype)
+    return folder_twin(path, dtype, variant=variant)
 
 
-def _named(name: str, dtype: str | None) -> "Twin":
+def _named(name: str, dtype: str | None, variant: str) -> "Twin":
     if _is_hub_id(name):
         from memplan.probes.sources.hub import hub_twin
 
-        return hub_twin(name, dtype)
+        return hub_twin(name, dtype, variant)
     from memplan.probes.sources.bundled import bundled_twin
 
     return bundled_twin(name, dtype)
@@ -154,7 +158,7 @@ def _commit(hub_id: str) -> str:
     return snapshot(hub_id).commit
 
 
-def _live(source: Any, dtype: str | None) -> "Twin":
+def _live(source: Any, asked: str | None) -> "Twin":
     from diffusers import DiffusionPipeline, ModularPipeline
 
     from memplan.probes.fakes.twin import live_twin
@@ -164,10 +168,8 @@ def _live(source: Any, dtype: str | None) -> "Twin":
     if not isinstance(pipe, DiffusionPipeline | ModularPipeline | Modules):
         choices = "a pipeline of diffusers, modules, a folder, a file, a Hub id or a bundled name"
         raise BadInput(f"cannot open a {type(source).__name__}: give {choices}.")
-    if dtype is not None:
-        raise BadInput(
-            f"dtype={dtype!r} means nothing for a pipeline in memory, which is loaded already. Leave it out."
-        )
+    if asked:
+        raise BadInput(f"{asked!r} means nothing for a pipeline in memory, which is loaded already. Leave it out.")
     if isinstance(pipe, ModularPipeline):
         from memplan.probes.sources.modular import modular_twin
 

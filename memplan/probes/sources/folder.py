@@ -1,5 +1,6 @@
 """A folder of save_pretrained becomes a twin: its configs, and the headers of its weights if they are there."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,15 +22,15 @@ from memplan.probes.sources.skeleton import class_of, fake_module, is_module
 
 SCHEDULER = "scheduler_config.json"
 WEIGHTS = ".safetensors"
-Stored = Callable[[Path], Iterable[StoredTensor]]
-"""The tensors stored for the component in that folder; none where there are no weights."""
+Stored = Callable[[Path, str], Iterable[StoredTensor]]
+"""The tensors stored for the component in that folder, of a variant or ""; none where there are no weights."""
 
 
 @dataclass(frozen=True)
 class _Reading:
     """How components are read: in `dtype`, or in the one that `stored` tells; `untold` are those that it doesn't.
 
-    `cast` are those that are stored in another.
+    `cast` are those that are stored in another. `variant` names the files that count.
     """
 
     mode: FakeTensorMode
@@ -37,17 +38,19 @@ class _Reading:
     stored: Stored
     untold: list[str] = field(default_factory=list)
     cast: set[str] = field(default_factory=set)
+    variant: str = ""
 
 
-def folder_twin(folder: Path, dtype: str | None = None, stored: Stored | None = None) -> Twin:
+def folder_twin(folder: Path, dtype: str | None = None, stored: Stored | None = None, variant: str = "") -> Twin:
     """The twin of the pipeline saved in `folder`; the weights may be absent, or elsewhere, where `stored` finds them.
 
     Without `dtype` each component has the dtype that most of its weights are stored in; where that is not known, as
-    of weights in .bin files, bfloat16 is assumed. Raises BadInput that names the file and what is wrong with it.
+    of weights in .bin files, bfloat16 is assumed. Where a component has no files of the `variant`, those without count.
+    Raises BadInput that names the file and what is wrong with it.
     """
     index = read_index(folder)
     pipeline = _pipeline_class(folder, index)
-    how = _Reading(fresh_mode(), dtype_named(dtype) if dtype else None, stored or on_disk)
+    how = _Reading(fresh_mode(), dtype_named(dtype) if dtype else None, stored or on_disk, variant=variant)
     parts = {key: _part(folder, key, value, how) for key, value in index.items() if not key.startswith("_")}
     twin = assemble(pipeline, parts, how.mode, _name(folder), f"folder {folder}")
     untold = f"no safetensors file tells in which dtype {', '.join(how.untold)} is loaded: bfloat16 is assumed"
@@ -123,7 +126,7 @@ def _dtype(path: Path, how: _Reading) -> torch.dtype:
     elements: Counter[str] = Counter()
     if how.dtype and how.stored is not on_disk:  # the Hub is asked only for what is not known
         return how.dtype
-    for tensor in how.stored(path):
+    for tensor in how.stored(path, how.variant):
         elements[tensor.dtype] += tensor.numel
     loadable = Counter({name: count for name, count in elements.items() if name in DTYPES})
     stored = DTYPES[loadable.most_common(1)[0][0]] if loadable else None
@@ -134,14 +137,18 @@ def _dtype(path: Path, how: _Reading) -> torch.dtype:
     return how.dtype or stored or torch.bfloat16
 
 
-def on_disk(path: Path) -> Iterable[StoredTensor]:
+def on_disk(path: Path, variant: str = "") -> Iterable[StoredTensor]:
     """The tensors in the weight files of the component in folder `path`."""
     files = [file for file in sorted(path.glob(f"*{WEIGHTS}")) if not is_pointer(file)]
-    for file in without_variants(files):
+    for file in counted(files, variant):
         yield from stored_tensors(file).values()
 
 
-def without_variants(files: Iterable[Path]) -> list[Path]:
-    """The safetensors files that count: a variant (`model.fp16.safetensors`) only where there is nothing else."""
+def counted(files: Iterable[Path], variant: str = "") -> list[Path]:
+    """The safetensors files that are loaded: those of the variant, as `model.fp16.safetensors`, else those of none.
+
+    Where there are neither, all of them.
+    """
     everything = list(files)
-    return [file for file in everything if "." not in file.stem] or everything
+    own = [file for file in everything if variant and re.search(rf"\.{re.escape(variant)}(-\d+-of-\d+)?$", file.stem)]
+    return own or [file for file in everything if "." not in file.stem] or everything

@@ -16,8 +16,8 @@ from memplan.probes.sources.modules import as_pipeline
 def with_parts(twin: Twin, parts: Mapping[str, Any]) -> Twin:
     """`twin` with `parts` in place of its own: copies of them, modules without their weights; None takes one out.
 
-    The weights of such modules are in memory already, so they count as what is not mapped from files. Raises BadInput
-    for what is no component of the pipeline.
+    The weights of such modules are in memory already, as those of a live pipeline: what the host has available is without
+    them, so they count for nothing while the rest is loaded. Raises BadInput for what is no component of the pipeline.
     """
     cls: Any = type(twin.pipe)
     components, settings = map(set, cls._get_signature_keys(cls))
@@ -35,4 +35,4 @@ def with_parts(twin: Twin, parts: Mapping[str, Any]) -> Twin:
     kept = {name: twin.pipe.config[name] for name in settings if name in twin.pipe.config}
     made = assemble(cls, {**kept, **twin.pipe.components, **fakes, **others}, twin.mode, twin.name, twin.source)
     files = {name: file for name, file in twin.files.items() if name not in parts}
-    return replace(twin, pipe=made.pipe, files=files, cast=(twin.cast - set(parts)) | set(modules))
+    return replace(twin, pipe=made.pipe, files=files, cast=twin.cast - set(parts))

@@ -64,7 +64,7 @@ def _info(hub_id: str, revision: str) -> Any:
     return HfApi().model_info(hub_id, revision=revision, files_metadata=True, timeout=seconds)
 
 
-def hub_twin(source: str, dtype: str | None = None) -> "Twin":
+def hub_twin(source: str, dtype: str | None = None, variant: str = "") -> "Twin":
     """The twin of a pipeline on the Hub, as from_pretrained(torch_dtype=dtype) would load it.
 
     Without `dtype` each component has the dtype that most of its weights are stored in. Raises BadInput, with what to
@@ -74,7 +74,7 @@ def hub_twin(source: str, dtype: str | None = None) -> "Twin":
 
     found = snapshot(source)
     folder = _fetched(found)
-    twin = folder_twin(folder, dtype, lambda part: _stored(found, folder, part.name))
+    twin = folder_twin(folder, dtype, lambda part, own: _stored(found, folder, part.name, own), variant)
     return replace(twin, name=source, source=f"hub {source}")
 
 
@@ -107,14 +107,14 @@ def _each(work: Callable[[str], Any], names: list[str]) -> list[Any]:
 
 
 # ---- headers of weights ---------------------------------------------------------------------------------------------
-def _stored(found: Snapshot, folder: Path, key: str) -> Iterable[StoredTensor]:
+def _stored(found: Snapshot, folder: Path, key: str, variant: str) -> Iterable[StoredTensor]:
     """The tensors of a component: from the files in the cache, else from the headers on the Hub."""
-    from memplan.probes.sources.folder import WEIGHTS, on_disk, without_variants
+    from memplan.probes.sources.folder import WEIGHTS, counted, on_disk
 
     names = [name for name in found.sizes if name.endswith(WEIGHTS) and Path(name).parent == Path(key)]
-    wanted = [path.as_posix() for path in without_variants(Path(name) for name in names)]
+    wanted = [path.as_posix() for path in counted((Path(name) for name in names), variant)]
     if all((folder / name).exists() for name in wanted):
-        tensors = list(on_disk(folder / key))
+        tensors = list(on_disk(folder / key, variant))
         if not tensors and not found.sizes:
             raise BadInput(f"what dtype {key} is stored in is not known offline: give one, e.g. --dtype bfloat16.")
         return tensors

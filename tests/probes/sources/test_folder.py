@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from memplan.probes.fakes.twin import modules_of
+from memplan.probes.sources import open_pipeline
 from memplan.probes.sources.folder import folder_twin
 from memplan.probes.trace import dry_run
 from tests.pipelines import FAMILIES, build, inputs
@@ -77,6 +78,16 @@ def test_a_variant_counts_only_by_itself(flux: Path) -> None:
     assert folder_twin(flux).pipe.vae.dtype == torch.float32
     weights.unlink()
     assert folder_twin(flux).pipe.vae.dtype == torch.float16
+
+
+@pytest.mark.parametrize("shards", ["10GB", "100KB"])
+def test_a_variant_that_is_asked_for_counts_where_it_is(flux: Path, shards: str) -> None:
+    part = build("flux", dtype=torch.float16).transformer
+    part.save_pretrained(flux / "transformer", variant="fp16", max_shard_size=shards)
+    twin = open_pipeline(flux, variant="fp16")
+    assert (twin.pipe.transformer.dtype, twin.pipe.vae.dtype) == (torch.float16, torch.float32)
+    assert (twin.variant, twin.cast) == ("fp16", frozenset())
+    assert open_pipeline(flux).pipe.transformer.dtype == torch.float32
 
 
 def test_shards_are_all_read(flux: Path) -> None:

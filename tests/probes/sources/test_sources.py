@@ -83,7 +83,7 @@ def test_texts_that_are_neither(source: str) -> None:
 
 
 def test_a_dtype_for_a_pipeline_in_memory() -> None:
-    with pytest.raises(BadInput, match="dtype='float16' means nothing for a pipeline in memory"):
+    with pytest.raises(BadInput, match="'float16' means nothing for a pipeline in memory"):
         open_pipeline(build("sd15"), dtype="float16")
 
 
