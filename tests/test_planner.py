@@ -1,10 +1,11 @@
 """The planner keeps its promises, held against brute force: every combination priced, none left out."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import permutations, product
 from math import log
+from typing import Any, ClassVar, Self
 
 import pytest
 
@@ -15,9 +16,10 @@ from memplan.facts import GIB, MIB, Component, Facts, Limits, Machine
 from memplan.planner import PREFERENCES, Plan, Recommendation, refine, search
 from memplan.planner.label import label
 from memplan.registry import parse, strategies
-from memplan.run import OnDemand, Run
+from memplan.run import OnDemand, Run, Stored
 from memplan.simulator import simulate
-from memplan.strategy import Decision, Strategy
+from memplan.strategies import GroupOffload, ModelOffload, OnGpu, VaeTiling
+from memplan.strategy import Decision, Seat, Strategy, Undo
 from tests.faces import small
 
 GRAIN = 256 * MIB
@@ -347,6 +349,84 @@ def test_a_setting_is_as_fine_as_fits(flux: Facts, count: int) -> None:
     assert taken >= count
     assert all(not safe(planner.seated(room, [*rest, step])) for step in steps[taken + 1 : taken + 2])
     assert len(tried) <= 4 + 2  # of 8 steps for the one and 2 for the other
+
+
+# ---- what others beat ------------------------------------------------------------------------------------------------
+class Smaller(Strategy):
+    """A format of the transformer for tests.
+
+    It is in no catalogue.
+    """
+
+    component = "transformer"
+    stops: ClassVar[bool] = False
+    stored: ClassVar[Stored] = Stored("float8_e4m3fn")
+
+    @property
+    def seats(self) -> frozenset[Seat]:
+        """The format."""
+        return frozenset({Seat(Decision.FORMAT, "transformer")})
+
+    @classmethod
+    def variants(cls, facts: Facts) -> Iterator[Self]:
+        """One."""
+        yield cls()
+
+    def refuses(self, run: Run) -> str | None:
+        """As it is told."""
+        return "it is not for this machine" if self.stops else None
+
+    def redraw(self, run: Run) -> Run:
+        """In 8 bits."""
+        return run.store("transformer", self.stored)
+
+    def apply(self, pipe: Any, device: str) -> Undo:
+        """Never."""
+        raise NotImplementedError
+
+    def code(self, device: str = "cuda") -> tuple[str, ...]:
+        """None."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Better(Smaller):
+    """Beats the other."""
+
+    name: ClassVar[str] = "better"
+    stored = Stored("float8_e4m3fn", breaks=(("group_offload", "never"),))
+
+
+@dataclass(frozen=True)
+class Worse(Smaller):
+    """Is beaten."""
+
+    name: ClassVar[str] = "worse"
+    beaten_by: ClassVar[str] = "better"
+
+
+def in_fronts(found: Recommendation) -> set[str]:
+    return {strategy.name for plan in found.front for strategy in plan.strategies}
+
+
+def test_a_technique_is_left_out_only_for_one_that_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual: list[type[Strategy]] = [OnGpu, ModelOffload, Better, Worse]
+    facts = replace(small.facts(), machine=small.machine(6, 32))
+    found = planner.recommend(facts, usual)
+    assert in_fronts(found) >= {"better"}
+    assert "worse" not in in_fronts(found)
+    (reason,) = [d.reason for d in found.dropped if d.what == "worse"]
+    assert reason == "better is as small and as fast, and loses no more; to have it all the same, name worse"
+    monkeypatch.setattr(Better, "stops", True)
+    assert "worse" in in_fronts(planner.recommend(facts, usual))
+
+
+def test_where_nothing_fits_it_comes_in_too() -> None:
+    """What beats it cannot be offloaded in groups, and nothing else is small enough."""
+    facts = replace(small.facts(), machine=small.machine(2.0, 32))
+    others: list[type[Strategy]] = [OnGpu, GroupOffload, VaeTiling]
+    assert not planner.recommend(facts, [*others, Better]).picks
+    assert planner.recommend(facts, [*others, Better, Worse]).nearest.strategies[0] == Worse()
 
 
 # ---- nothing fits ----------------------------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ from memplan.planner import Plan, Recommendation
 from memplan.probes.fakes.sizes import check_sizes
 from memplan.probes.machine import probe_machine
 from memplan.probes.sources import identity, look, open_pipeline
-from memplan.registry import check_names, parse_plan, strategies, switches
-from memplan.strategy import Strategy, Switch
+from memplan.registry import check_names, parse, parse_plan, strategies, switches
+from memplan.strategy import Decision, Strategy, Switch
 
 if TYPE_CHECKING:
     from memplan.probes.fakes.twin import Twin
@@ -250,10 +250,7 @@ def price(
 
     Components without a placement stay on the device. Raises BadInput when a strategy refuses to join, in its words.
     """
-    parts = _listed(plan)
-    for text in parts:
-        if isinstance(text, str):
-            check_names(text)
+    parts = listed(plan)
     asked = switches(parts)
     measured = facts(
         source, call, target=target, dtype=dtype, variant=variant, cache=cache, progress=progress, switches=asked
@@ -261,11 +258,14 @@ def price(
     return named(measured, parts)
 
 
-def _listed(plan: Any) -> Sequence[str | Strategy]:
-    """A plan's parts. Raises BadInput for what is none."""
+def listed(plan: Any) -> Sequence[str | Strategy]:
+    """A plan's parts. Raises BadInput for what is none, and for a strategy that is not installed."""
     parts = plan.strategies if isinstance(plan, Plan) else [plan] if isinstance(plan, str | Strategy) else plan
     if not (isinstance(parts, Sequence) and all(isinstance(part, str | Strategy) for part in parts)):
         raise BadInput(f'the plan is a {type(plan).__name__}: give text, as "vae_tiling:vae + model_offload"')
+    for text in parts:
+        if isinstance(text, str):
+            check_names(text)
     return parts
 
 
@@ -273,6 +273,14 @@ def named(measured: Facts, plan: Sequence[str | Strategy]) -> Plan:
     """The plan that is named, for what is measured. Raises BadInput as `price` does."""
     chosen = (parse_plan(s, measured) if isinstance(s, str) else (s,) for s in plan)
     return planner.seated(measured, [strategy for part in chosen for strategy in part])
+
+
+def placed(plan: Plan) -> list[Strategy]:
+    """The plan's strategies, and on the device what it gives no place."""
+    measured = plan.run.facts
+    named = {seat.component for s in plan.strategies for seat in s.seats if seat.decision is Decision.PLACEMENT}
+    stay = [part.name for part in measured.model.components if part.name not in named]
+    return [*plan.strategies, *(parse(f"on_gpu:{name}", measured) for name in stay)]
 
 
 def of_kind(device: str, measured: Facts) -> Facts:

@@ -10,15 +10,15 @@ from typing import Any
 
 from memplan import planner
 from memplan.errors import BadInput, NothingFits
-from memplan.faces.api import HERE, Progress, Target, facts, machine, named, numbered, of_kind
+from memplan.faces.api import HERE, Progress, Target, facts, listed, machine, named, numbered, of_kind, placed
 from memplan.faces.assembled import assembled
 from memplan.faces.options import Options, read_options
 from memplan.faces.quiet import libraries_quiet
 from memplan.facts import Facts
 from memplan.planner import Plan
 from memplan.probes.sources import is_of, look
-from memplan.registry import check_names, parse, strategies
-from memplan.strategy import Decision, Strategy
+from memplan.registry import strategies, switches
+from memplan.strategy import Strategy
 
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
@@ -61,26 +61,15 @@ def load(
         chosen = named(_on(device, plan.run.facts, target), plan.strategies)
     else:
         reading: dict[str, Any] = {"target": target, "dtype": wanted.dtype, "variant": wanted.variant}
-        reading |= {"cache": cache, "progress": progress}
-        _check_names(plan)
+        parts = None if plan is None else listed(plan)
+        reading |= {"cache": cache, "progress": progress, "switches": switches(parts or ())}
         measured = of_kind(device, facts(wanted.source(source), call, parts=wanted.parts, **reading))
-        chosen = _picked(prefer, measured) if plan is None else named(measured, _listed(plan))
+        chosen = _picked(prefer, measured) if parts is None else named(measured, parts)
     _check_room(chosen, device, target)
     return _built(chosen, device, progress or _silent, wanted)
 
 
 # ---- the plan --------------------------------------------------------------------------------------------------------
-def _listed(plan: str | Sequence[str | Strategy] | None) -> list[str | Strategy]:
-    return [plan] if isinstance(plan, str) else list(plan or ())
-
-
-def _check_names(plan: str | Sequence[str | Strategy] | None) -> None:
-    """Raises BadInput for a strategy that is not installed, before anything is measured."""
-    for text in _listed(plan):
-        if isinstance(text, str):
-            check_names(text)
-
-
 def _picked(prefer: str, measured: Facts) -> Plan:
     """The pick, or where nothing fits the plan that misses the least."""
     found = planner.recommend(measured, strategies())
@@ -119,26 +108,20 @@ def _check_room(plan: Plan, device: str, target: Target) -> None:
 # ---- the deed --------------------------------------------------------------------------------------------------------
 def _built(plan: Plan, device: str, say: Progress, options: Options) -> Any:
     """The pipeline under the plan. Where that fails, what was built is let go of before the error is raised."""
-    from memplan.applier import apply
+    from memplan.applier import apply, one_way
 
     try:
         with libraries_quiet():
             pipe = assembled(plan.run.facts.model, say, options)
             say("applying the plan")
-            apply(_seated(plan), pipe, device)
+            for stays in one_way(plan.strategies):
+                say(f"{stays}.")
+            apply(placed(plan), pipe, device)
         return pipe
     except BaseException as error:
         pipe = None
         _let_go(error)
         raise
-
-
-def _seated(plan: Plan) -> list[Strategy]:
-    """The plan's strategies, and on the device what it gives no place."""
-    measured = plan.run.facts
-    placed = {seat.component for s in plan.strategies for seat in s.seats if seat.decision is Decision.PLACEMENT}
-    stay = [part.name for part in measured.model.components if part.name not in placed]
-    return [*plan.strategies, *(parse(f"on_gpu:{name}", measured) for name in stay)]
 
 
 def _let_go(error: BaseException | None) -> None:

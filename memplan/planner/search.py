@@ -28,17 +28,20 @@ from memplan.strategy import Decision, Strategy, in_order
 def recommend(facts: Facts, catalogue: Sequence[type[Strategy]]) -> Recommendation:
     """Weigh every combination of the catalogue's variants for these facts.
 
-    Where nothing fits, memory is looked at more closely, and then last resorts come in, if less is missing with them.
+    Where nothing fits, memory is looked at more closely, then techniques come in that others beat, for they may join
+    what those cannot, and then last resorts, if less is missing with them.
     """
-    found = _finer(facts, [kind for kind in catalogue if not kind.last_resort])
+    usual = [kind for kind in catalogue if not kind.last_resort]
     resorts = [variant for kind in catalogue if kind.last_resort for variant in kind.variants(facts)]
-    return _finer(facts, catalogue) if not found.picks and _help(found, resorts) else found
+    found = _finer(facts, usual)
+    found = found if found.picks else _finer(facts, usual, beaten=True)
+    return _finer(facts, catalogue, beaten=True) if not found.picks and _help(found, resorts) else found
 
 
-def _finer(facts: Facts, catalogue: Sequence[type[Strategy]]) -> Recommendation:
+def _finer(facts: Facts, catalogue: Sequence[type[Strategy]], *, beaten: bool = False) -> Recommendation:
     coarse = max(min(COARSE, facts.machine.vram // 64), FINE)
-    found = _search(facts, catalogue, coarse)
-    return found if found.picks or coarse == FINE else _search(facts, catalogue, FINE)
+    found = _search(facts, catalogue, coarse, beaten)
+    return found if found.picks or coarse == FINE else _search(facts, catalogue, FINE, beaten)
 
 
 def _help(found: Recommendation, resorts: Sequence[Strategy]) -> bool:
@@ -49,9 +52,9 @@ def _help(found: Recommendation, resorts: Sequence[Strategy]) -> bool:
     return isinstance(swapped, Plan) and swapped.nearness > found.nearest.nearness
 
 
-def _search(facts: Facts, catalogue: Sequence[type[Strategy]], grain: int) -> Recommendation:
+def _search(facts: Facts, catalogue: Sequence[type[Strategy]], grain: int, beaten: bool) -> Recommendation:
     dropped: list[Dropped] = []
-    variants = list(_willing(facts, catalogue, dropped))
+    variants = list(_willing(facts, catalogue, dropped, beaten))
     plans: list[Plan] = []
     for shared in ((), *((s,) for s in variants if _components(s) > 1)):
         plans += _combinations(facts, variants, shared, dropped, grain)
@@ -100,16 +103,19 @@ def _components(strategy: Strategy) -> int:
     return len({seat.component for seat in strategy.seats})
 
 
-def _willing(facts: Facts, catalogue: Sequence[type[Strategy]], dropped: list[Dropped]) -> Iterator[Strategy]:
-    """Every variant that does not refuse the run on its own."""
-    for kind in catalogue:
-        for variant in kind.variants(facts):
-            refusal = variant.refuses(Run(facts))
-            why = kind.opt_in or (f"{kind.beaten_by} needs no more of anything" if kind.beaten_by else "")
-            if refusal or why:
-                dropped.append(Dropped(str(variant), refusal or f"{why}; name {kind.name} to have it"))
-            else:
-                yield variant
+def _willing(
+    facts: Facts, catalogue: Sequence[type[Strategy]], dropped: list[Dropped], beaten: bool
+) -> Iterator[Strategy]:
+    """Every variant that does not refuse the run on its own; those that others beat only where those can't be had."""
+    weighed = [(variant, variant.refuses(Run(facts))) for kind in catalogue for variant in kind.variants(facts)]
+    there = {(variant.name, seat) for variant, refusal in weighed if not refusal for seat in variant.seats}
+    for variant, refusal in weighed:
+        loses = not beaten and any((variant.beaten_by, seat) in there for seat in variant.seats)
+        why = variant.opt_in or (f"{variant.beaten_by} is as small and as fast, and loses no more" if loses else "")
+        if refusal or why:
+            dropped.append(Dropped(str(variant), refusal or f"{why}; to have it all the same, name {variant.name}"))
+        else:
+            yield variant
 
 
 def _combinations(
@@ -179,7 +185,7 @@ def _options(
     return best
 
 
-BEATEN = "another way of running this component needs no more of anything"
+BEATEN = "another way of running this component, which is weighed, needs no more of anything"
 
 
 def _decides(strategy: Strategy, decision: Decision) -> bool:

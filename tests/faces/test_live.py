@@ -11,7 +11,7 @@ import torch
 
 import memplan
 from memplan.applier import HELD, apply
-from memplan.errors import BadInput
+from memplan.errors import BadInput, NothingFits
 from memplan.probes.fakes.twin import modules_of
 from memplan.strategies import GroupOffload, OnGpu
 from tests.pipelines import build, inputs
@@ -42,6 +42,26 @@ def test_it_is_found_where_nobody_kept_it() -> None:
     found.undo()
     assert attributes(pipe) == before
     assert torch.equal(picture(pipe, "flux"), expected)
+
+
+def test_a_plan_that_is_named_is_applied_and_says_first_what_stays(caplog: pytest.LogCaptureFixture) -> None:
+    pipe = build("flux", dtype=torch.bfloat16)
+    plan = "int8_weight_only:transformer + group_offload:text_encoder_2"
+    made = memplan.auto_optimize(pipe, plan, target=ROOM, device="cpu", **inputs("flux"))
+    assert made.plan.startswith("int8_weight_only:transformer")
+    assert "group_offload:text_encoder_2" in made.plan
+    assert type(pipe.transformer.x_embedder.weight).__name__ == "Int8Tensor"
+    (said,) = [record.message for record in caplog.records if record.name == "memplan"]
+    assert said.startswith("int8_weight_only can't be undone; quantizing gives up the original weights")
+
+
+def test_a_plan_that_is_named_must_fit_and_exist() -> None:
+    pipe = build("flux")
+    small = memplan.Target(vram=0.001, ram=64)
+    with pytest.raises(NothingFits, match=r"the plan, group_offload:vae, needs .* of device memory"):
+        memplan.auto_optimize(pipe, "group_offload:vae", target=small, device="cpu", **inputs("flux"))
+    with pytest.raises(BadInput, match=r"no strategy 'vae_tilling'\. Did you mean vae_tiling"):
+        memplan.auto_optimize(pipe, "vae_tilling:vae", target=ROOM, device="cpu", **inputs("flux"))
 
 
 def test_modules_without_a_pipeline_hold_it_themselves() -> None:

@@ -16,8 +16,8 @@ from memplan.probes.sources.modules import as_pipeline
 def with_parts(twin: Twin, parts: Mapping[str, Any]) -> Twin:
     """`twin` with `parts` in place of its own: copies of them, modules without their weights; None takes one out.
 
-    The weights of such modules are in memory already, as those of a live pipeline: what the host has available is without
-    them, so they count for nothing while the rest is loaded. Raises BadInput for what is no component of the pipeline.
+    The weights of such modules are in memory already, as those of a live pipeline: what the host has available is
+    without them, so they count for nothing while the rest is loaded. Raises BadInput for what is no component.
     """
     cls: Any = type(twin.pipe)
     components, settings = map(set, cls._get_signature_keys(cls))
