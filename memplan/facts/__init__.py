@@ -6,6 +6,15 @@ The large facts compare by identity, so that prices computed from them can be re
 
 from dataclasses import dataclass
 
+from memplan.facts.calibration import COMPUTE as COMPUTE
+from memplan.facts.calibration import CONTEXT as CONTEXT
+from memplan.facts.calibration import LIMITS as LIMITS
+from memplan.facts.calibration import ON_HOST as ON_HOST
+from memplan.facts.calibration import PINNED_BLOCK as PINNED_BLOCK
+from memplan.facts.calibration import WORKSPACE as WORKSPACE
+from memplan.facts.calibration import Calibration as Calibration
+from memplan.facts.calibration import Reading as Reading
+from memplan.facts.calibration import Setting as Setting
 from memplan.facts.caveats import caveats
 from memplan.facts.machine import ASSUMED_CAPABILITY as ASSUMED_CAPABILITY
 from memplan.facts.machine import Gpu as Gpu

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from memplan.catalogue.gpu_names import resembling
 from memplan.catalogue.gpus import pcie_name, pcie_rate
 from memplan.errors import BadInput
 from memplan.facts import Gpu
 
+T = TypeVar("T")
 _NO_INSTANCE = "no such MIG instance; nvidia-smi -L lists those there are"
 
 
@@ -34,6 +35,18 @@ def nvml_gpu(environment: Mapping[str, str]) -> Gpu | None:
     `free` counts what this process itself holds as free. Raises NvmlMissing, and BadInput where
     `CUDA_VISIBLE_DEVICES` begins with a device that is not there.
     """
+    return _ask_first(environment, _gpu)
+
+
+def nvml_used(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Bytes in use on that GPU: by all, and by this process, 0 where the driver does not tell. Raises as `nvml_gpu`."""
+    used = _ask_first(environment, lambda nvml, device: (_used(nvml, device), _told(nvml, device.handle)))
+    if used is None:
+        raise NvmlMissing("CUDA_VISIBLE_DEVICES hides every GPU")
+    return used
+
+
+def _ask_first(environment: Mapping[str, str], question: Callable[[ModuleType, "_Device"], T]) -> T | None:
     try:
         nvml = import_module("pynvml")
     except ImportError as error:
@@ -42,7 +55,7 @@ def nvml_gpu(environment: Mapping[str, str]) -> Gpu | None:
         nvml.nvmlInit()
         try:
             device = _first_visible(nvml, environment)
-            return _gpu(nvml, device) if device else None
+            return question(nvml, device) if device else None
         finally:
             nvml.nvmlShutdown()
     except nvml.NVMLError as error:
@@ -172,10 +185,18 @@ def _link(nvml: ModuleType, board: Any) -> tuple[float | None, str]:
 
 def _own(nvml: ModuleType, handle: Any) -> int:
     """Bytes that this process holds; where the driver does not tell (a container, Windows), torch's share of them."""
-    processes = _ask(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
-    told = sum(p.usedGpuMemory or 0 for p in processes if p.pid == os.getpid())
     torch: Any = sys.modules.get("torch")
-    return told or (torch.cuda.memory_reserved(0) if torch and torch.cuda.is_initialized() else 0)
+    return _told(nvml, handle) or (torch.cuda.memory_reserved(0) if torch and torch.cuda.is_initialized() else 0)
+
+
+def _told(nvml: ModuleType, handle: Any) -> int:
+    processes = _ask(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
+    return sum(p.usedGpuMemory or 0 for p in processes if p.pid == os.getpid())
+
+
+def _used(nvml: ModuleType, device: _Device) -> int:
+    memory = nvml.nvmlDeviceGetMemoryInfo(device.handle)
+    return int(memory.total - memory.free)
 
 
 # ---- asking ----------------------------------------------------------------------------------------------------------

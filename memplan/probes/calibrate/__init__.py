@@ -1,0 +1,121 @@
+"""Measures what the present machine sustains; what follows from it for plans is not decided here."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from time import perf_counter
+
+from memplan.facts import ATTENTION, COMPUTE, CONTEXT, CONVOLUTION, MATMUL, ON_HOST, PINNED_BLOCK, WORKSPACE
+from memplan.facts import Gpu, Reading, Setting
+from memplan.probes.calibrate.clock import Figure
+from memplan.probes.machine.host import cpu_name
+
+FAMILIES = (MATMUL, ATTENTION, CONVOLUTION)
+ONLY_MATMUL = (MATMUL,)
+DEVICES = {"cuda": "cuda", "rocm": "cuda", "xpu": "xpu", "mps": "mps"}
+"""What torch calls the devices of each kind."""
+OVERHEAD = ("launch", "hook", "dispatch")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One reading to be taken; `measure` is given seconds."""
+
+    reading: Reading
+    measure: Callable[[float], Figure]
+
+
+def setting(gpu: Gpu | None) -> Setting:
+    """What decides the figures of this machine, whose card is `gpu`; torch is not imported."""
+    card = (gpu.name, gpu.driver, gpu.link_name) if gpu else ("", "", "")
+    return Setting(*card, version("torch"), cpu_name())
+
+
+def measure(gpu: Gpu | None, seconds: float, progress: Callable[[str], None] | None = None) -> tuple[Reading, ...]:
+    """Every figure that can be had of the machine at hand, whose card is `gpu`, in about `seconds` after imports.
+
+    What a machine lacks or cannot do is a reading without a value whose note says why.
+    """
+    jobs, taken = _jobs(gpu), list[Reading]()
+    end = perf_counter() + seconds
+    for left, job in zip(range(len(jobs), 0, -1), jobs, strict=True):
+        if progress:
+            progress(f"measuring {job.reading.name}")
+        taken.append(_take(job, max(end - perf_counter(), 0.0) / left))
+    return tuple(taken)
+
+
+def _take(job: _Job, seconds: float) -> Reading:
+    """One reading. What libraries and drivers cannot do they say with exceptions of many kinds."""
+    try:
+        figure = job.measure(seconds)
+    except Exception as error:
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        return replace(job.reading, note=told[0])
+    wanted = job.reading.assumed if figure.assumed is None else figure.assumed
+    return replace(job.reading, value=figure.value, spread=figure.spread, note=figure.note, assumed=wanted)
+
+
+def _jobs(gpu: Gpu | None) -> Sequence[_Job]:
+    """What is to be measured, on the device first: its context is weighed against an empty one."""
+    from memplan.probes.calibrate import disk, hooks, limits
+
+    device, why = _device(gpu)
+    before = limits.in_use() if gpu and gpu.kind == "cuda" and device and not _initialized() else None
+    on_device = list(_device_jobs(gpu, device, before)) if gpu and device else []
+    if why:
+        on_device = [_Job(Reading(COMPUTE, MATMUL), partial(_impossible, why))]
+    folder = disk.model_folder()
+    overhead = [_Job(Reading(n), partial(getattr(hooks, n), device or "cpu")) for n in OVERHEAD] if not why else []
+    files = _Job(Reading("disk"), partial(disk.disk, folder))
+    return [*on_device, *overhead, *_compute(ON_HOST, "cpu", ()), files]
+
+
+def _device(gpu: Gpu | None) -> tuple[str, str]:
+    """What torch calls the device, and why it cannot be used: "" each where there is none, or nothing is wrong."""
+    import torch
+
+    if gpu is None:
+        return "", ""
+    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    name = DEVICES.get(gpu.kind, gpu.kind)
+    if here is None or here.type != name:
+        return "", f"this build of torch ({torch.__version__}) cannot use {gpu.name}"
+    return name, ""
+
+
+def _initialized() -> bool:
+    import torch
+
+    return torch.cuda.is_initialized()
+
+
+def _impossible(why: str, seconds: float) -> Figure:
+    raise RuntimeError(why)
+
+
+def _device_jobs(gpu: Gpu, device: str, before: int | None) -> Iterator[_Job]:
+    from memplan.probes.calibrate import limits
+    from memplan.probes.calibrate.links import links
+
+    yield from _compute(COMPUTE, device, gpu.lacks)
+    for name, measured in links().items():
+        yield _Job(Reading(name), partial(measured, device))
+    if gpu.kind == "cuda":
+        for dtype in ("bfloat16", "float32"):
+            for last in (False, True):
+                form = "channels last" if last else "channels first"
+                yield _Job(Reading(WORKSPACE, form, dtype), lambda _, d=dtype, c=last: limits.workspace(d, c))
+        yield _Job(Reading(PINNED_BLOCK), lambda _: limits.pinned_block())
+        yield _Job(Reading(CONTEXT), lambda _: limits.context(before))
+
+
+def _compute(kind: str, device: str, lacks: Sequence[str]) -> Iterator[_Job]:
+    """Every family in every float dtype that there is; in 8 bits, on a device, products alone."""
+    from memplan.probes.calibrate.compute import EIGHT_BITS, FLOATS, flops
+
+    pairs = [(family, dtype) for family in FAMILIES for dtype in FLOATS if dtype not in lacks]
+    pairs += [(MATMUL, dtype) for dtype in EIGHT_BITS if kind == COMPUTE]
+    for family, dtype in pairs:
+        yield _Job(Reading(kind, family, dtype), partial(flops, family, dtype, device))
