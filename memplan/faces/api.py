@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from memplan import planner
 from memplan.errors import BadInput, NoGpu
 from memplan.faces import store
+from memplan.faces.calibrated import with_measured
 from memplan.faces.quiet import libraries_quiet
 from memplan.facts import Facts, Machine, Model, Trace
 from memplan.planner import Plan, Recommendation
@@ -51,7 +52,7 @@ HERE = Target()
 
 
 def machine(target: Target = HERE) -> Machine:
-    """The machine that `target` names, the rest measured.
+    """The machine that `target` names, the rest measured; where it names no card, with the rates of a calibration.
 
     Raises NoGpu for an unknown card, and BadInput for a size below zero and for what is no Target.
     """
@@ -59,7 +60,8 @@ def machine(target: Target = HERE) -> Machine:
     if not isinstance(given, Target):
         name = given if isinstance(given, str) else "RTX 4070"
         raise BadInput(f'target is {given!r}: write target=memplan.Target(gpu="{name}")')
-    return probe_machine(gpu=target.gpu, vram=target.vram, ram=target.ram, reserve=target.reserve)
+    here = probe_machine(gpu=target.gpu, vram=target.vram, ram=target.ram, reserve=target.reserve)
+    return with_measured(here) if target.gpu is None and target.vram is None else here
 
 
 def probe(source: Any, *, dtype: str | None = None) -> Model:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from memplan.facts.calibration import COMPUTE as COMPUTE
 from memplan.facts.calibration import CONTEXT as CONTEXT
+from memplan.facts.calibration import KINDS as KINDS
 from memplan.facts.calibration import LIMITS as LIMITS
 from memplan.facts.calibration import ON_HOST as ON_HOST
 from memplan.facts.calibration import PINNED_BLOCK as PINNED_BLOCK

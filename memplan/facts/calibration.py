@@ -15,11 +15,14 @@ WORKSPACE, CONTEXT, PINNED_BLOCK = "workspace", "context", "pinned block"
 LIMITS = (WORKSPACE, CONTEXT, PINNED_BLOCK)
 _KEPT = ("compute", "on_host", "fallback", "host", "source")
 """Fields of Rates that are not one reading each."""
+SINGLE = tuple(f.name for f in fields(Rates) if f.name not in _KEPT)
+"""Those that are."""
+KINDS = (COMPUTE, ON_HOST, *SINGLE, *LIMITS)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a measurement holds for; `gpu`, `driver` and `link` are "" where there is no card or the driver is silent."""
+    """What a measurement holds for. `gpu`, `driver` and `link` are "" without a card or where the driver is silent."""
 
     gpu: str
     driver: str
@@ -90,7 +93,7 @@ class Calibration:
     def rates(self, assumed: Rates) -> Rates:
         """The rates of that machine: as measured, and where nothing could be as `assumed`; `source` tells which."""
         compute, on_host = self._table(COMPUTE, assumed.compute), self._table(ON_HOST, assumed.on_host)
-        single = {r.kind: r.value for r in self._known() if r.kind not in (COMPUTE, ON_HOST, *LIMITS)}
+        single = {r.kind: r.value for r in self._known() if r.kind in SINGLE}
         return replace(
             assumed,
             compute=compute,
@@ -113,7 +116,7 @@ class Calibration:
         """When it was measured, and what was not."""
         kinds = {reading.kind for reading in self._known()}
         wholes = ["compute"] if COMPUTE not in kinds else []
-        missing = [*wholes, *(f.name for f in fields(Rates) if f.name not in (*_KEPT, *single))]
+        missing = [*wholes, *(name for name in SINGLE if name not in single)]
         missing += [r.name for r in self.readings if r.kind == COMPUTE and r.value is None and not wholes]
         return f"measured on this machine on {self.date}; {', '.join(missing)} by {assumed.source}"
 

@@ -13,8 +13,8 @@ class Rates:
     device memory. `kernel` are the seconds that any op takes on the device beside its work, `launch` those in which the
     host issues it, `hook` those in which diffusers' hooks issue the copy of one tensor, and `dispatch` accelerate's.
     The link carries `pinned` bytes/s from pinned memory; `to_device` from memory that is not, `to_host` into new
-    memory. `pinning` are the bytes/s at which the host copies weights into pinned memory, `disk` those of files. The CPU does
-    `on_host` FLOP/s by family of ops and dtype, and `host` where that says nothing.
+    memory. `pinning` are the bytes/s at which the host copies weights into pinned memory, `disk` those of files. The
+    CPU does `on_host` FLOP/s by family of ops and dtype, and `host` where that says nothing.
 
     Where the defaults come from: `kernel` is fitted as the shares in catalogue/rates.py are. `to_device` and `to_host`
     were read off published calls under model and sequential offload, to the nearest round figure. `hook` and `dispatch`

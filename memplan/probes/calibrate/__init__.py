@@ -6,8 +6,19 @@ from functools import partial
 from importlib.metadata import version
 from time import perf_counter
 
-from memplan.facts import ATTENTION, COMPUTE, CONTEXT, CONVOLUTION, MATMUL, ON_HOST, PINNED_BLOCK, WORKSPACE
-from memplan.facts import Gpu, Reading, Setting
+from memplan.facts import (
+    ATTENTION,
+    COMPUTE,
+    CONTEXT,
+    CONVOLUTION,
+    MATMUL,
+    ON_HOST,
+    PINNED_BLOCK,
+    WORKSPACE,
+    Gpu,
+    Reading,
+    Setting,
+)
 from memplan.probes.calibrate.clock import Figure
 from memplan.probes.machine.host import cpu_name
 
@@ -20,10 +31,11 @@ OVERHEAD = ("launch", "hook", "dispatch")
 
 @dataclass(frozen=True)
 class _Job:
-    """One reading to be taken; `measure` is given seconds."""
+    """One reading to be taken; `measure` is given seconds, and takes `weight` shares of them."""
 
     reading: Reading
     measure: Callable[[float], Figure]
+    weight: int = 1
 
 
 def setting(gpu: Gpu | None) -> Setting:
@@ -38,11 +50,13 @@ def measure(gpu: Gpu | None, seconds: float, progress: Callable[[str], None] | N
     What a machine lacks or cannot do is a reading without a value whose note says why.
     """
     jobs, taken = _jobs(gpu), list[Reading]()
-    end = perf_counter() + seconds
-    for left, job in zip(range(len(jobs), 0, -1), jobs, strict=True):
+    end, shares = perf_counter() + seconds, sum(job.weight for job in jobs)
+    for job in jobs:
         if progress:
             progress(f"measuring {job.reading.name}")
-        taken.append(_take(job, max(end - perf_counter(), 0.0) / left))
+        taken.append(_take(job, max(end - perf_counter(), 0.0) * job.weight / shares))
+        shares -= job.weight
+    _give_back()
     return tuple(taken)
 
 
@@ -53,8 +67,16 @@ def _take(job: _Job, seconds: float) -> Reading:
     except Exception as error:
         told = str(error).strip().splitlines() or [type(error).__name__]
         return replace(job.reading, note=told[0])
-    wanted = job.reading.assumed if figure.assumed is None else figure.assumed
-    return replace(job.reading, value=figure.value, spread=figure.spread, note=figure.note, assumed=wanted)
+    assumed = None if figure.assumed is None else float(figure.assumed)
+    return replace(job.reading, value=float(figure.value), spread=figure.spread, note=figure.note, assumed=assumed)
+
+
+def _give_back() -> None:
+    """What torch keeps of device memory for itself."""
+    import torch
+
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
 
 
 def _jobs(gpu: Gpu | None) -> Sequence[_Job]:
@@ -68,8 +90,8 @@ def _jobs(gpu: Gpu | None) -> Sequence[_Job]:
         on_device = [_Job(Reading(COMPUTE, MATMUL), partial(_impossible, why))]
     folder = disk.model_folder()
     overhead = [_Job(Reading(n), partial(getattr(hooks, n), device or "cpu")) for n in OVERHEAD] if not why else []
-    files = _Job(Reading("disk"), partial(disk.disk, folder))
-    return [*on_device, *overhead, *_compute(ON_HOST, "cpu", ()), files]
+    files = _Job(Reading("disk"), partial(disk.disk, folder), weight=3)
+    return [*on_device, *overhead, files, *_compute(ON_HOST, "cpu", ())]
 
 
 def _device(gpu: Gpu | None) -> tuple[str, str]:

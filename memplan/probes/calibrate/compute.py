@@ -27,6 +27,9 @@ class Matmul:
     inner: int
     outer: int
 
+    def __str__(self) -> str:
+        return f"{self.rows} x {self.inner} by {self.inner} x {self.outer}"
+
     @property
     def flops(self) -> int:
         """A multiplication and an addition each."""
@@ -52,6 +55,9 @@ class Attention:
     length: int
     dim: int
 
+    def __str__(self) -> str:
+        return f"{self.length} tokens, {self.heads} heads of {self.dim}"
+
     @property
     def flops(self) -> int:
         """Two products of a multiplication and an addition each."""
@@ -70,6 +76,9 @@ class Convolution:
 
     channels: int
     size: int
+
+    def __str__(self) -> str:
+        return f"{self.channels} channels, {self.size} x {self.size}"
 
     @property
     def flops(self) -> int:
@@ -125,9 +134,9 @@ def flops(family: str, dtype: str, device: str, seconds: float) -> Figure:
 
 
 def _once(work: Work, device: str) -> float:
-    """Seconds of the second run: the first one may load kernels."""
+    """Seconds of a run, the shorter of two: before them one that may load kernels."""
     batch(work, device)
-    return batch(work, device)
+    return min(batch(work, device), batch(work, device))
 
 
 def _told(case: Case, device: str) -> str:

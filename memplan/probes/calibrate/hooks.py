@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import torch
+from accelerate import cpu_offload
+from diffusers.hooks import apply_group_offloading
 from torch import nn
 
 from memplan.probes.calibrate.clock import Figure, Timing, timed_on_host
@@ -10,7 +12,7 @@ from memplan.probes.calibrate.clock import Figure, Timing, timed_on_host
 BLOCKS, WIDTH = 24, 16
 OPS, TENSORS = 4, 4
 """Of each block: two linear layers with biases, an activation and a sum; weights and biases."""
-NOT_COPIED = "the hooks alone: on the CPU nothing is copied"
+NOT_COPIED = "hooks alone: on the CPU nothing is copied"
 
 
 class _Block(nn.Module):
@@ -77,8 +79,6 @@ def _forward(module: nn.Module, device: str, seconds: float) -> Timing:
 
 
 def _group_offload(module: nn.Module, device: str) -> nn.Module:
-    from diffusers.hooks import apply_group_offloading
-
     streams = device != "cpu" and hasattr(torch.get_device_module(device), "Stream")
     places = {"onload_device": torch.device(device), "offload_device": torch.device("cpu")}
     apply_group_offloading(module, offload_type="leaf_level", use_stream=streams, **places)
@@ -86,6 +86,4 @@ def _group_offload(module: nn.Module, device: str) -> nn.Module:
 
 
 def _sequential_offload(module: nn.Module, device: str) -> nn.Module:
-    from accelerate import cpu_offload
-
     return cpu_offload(module, torch.device(device))

@@ -1,4 +1,4 @@
-"""What a CUDA device takes beside tensors, in bytes: workspace of convolutions, its context, blocks of pinned memory."""
+"""What a CUDA device takes beside tensors, in bytes: workspace of convolutions, its context, pinned blocks."""
 
 import os
 
@@ -14,6 +14,7 @@ CHANNELS, SIZE = 256, 256
 """Of the picture that is convolved, as in the decoder of a VAE."""
 ODD = 5 * MIB + 512
 """Bytes that are pinned: no power of two."""
+MOST_BLOCKS = 16
 
 
 @torch.inference_mode()
@@ -57,11 +58,13 @@ def context(before: int | None) -> Figure:
 
 
 def pinned_block() -> Figure:
-    """Bytes of host memory that PyTorch takes to pin `ODD` of them."""
-    torch.empty(ODD, dtype=torch.uint8).pin_memory()  # the allocator's own beginnings
-    name = "allocated_bytes.current"
-    before = torch.cuda.host_memory_stats()[name]
-    kept = [torch.empty(ODD, dtype=torch.uint8, pin_memory=True) for _ in range(2)]  # one may be the block of before
-    held = torch.cuda.host_memory_stats()[name] - before
-    blocks = len(kept) if held > 2 * ODD else 1
-    return Figure(held / blocks, note=f"to pin {ODD:,} bytes")
+    """Bytes of the block that PyTorch takes to pin `ODD` of them, once none that it has kept will do."""
+    kept = list[torch.Tensor]()
+    for _ in range(MOST_BLOCKS):
+        before = torch.cuda.host_memory_stats()
+        kept.append(torch.empty(ODD, dtype=torch.uint8, pin_memory=True))
+        after = torch.cuda.host_memory_stats()
+        if after["num_host_alloc"] > before["num_host_alloc"]:
+            taken = after["allocated_bytes.current"] - before["allocated_bytes.current"]
+            return Figure(taken, note=f"to pin {ODD:,} bytes")
+    raise RuntimeError(f"{MOST_BLOCKS} blocks came from memory that was pinned before")

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 from memplan.catalogue.gpu_names import resembling
 from memplan.catalogue.gpus import pcie_name, pcie_rate
 from memplan.errors import BadInput
 from memplan.facts import Gpu
 
-T = TypeVar("T")
 _NO_INSTANCE = "no such MIG instance; nvidia-smi -L lists those there are"
 
 
@@ -40,13 +39,11 @@ def nvml_gpu(environment: Mapping[str, str]) -> Gpu | None:
 
 def nvml_used(environment: Mapping[str, str]) -> tuple[int, int]:
     """Bytes in use on that GPU: by all, and by this process, 0 where the driver does not tell. Raises as `nvml_gpu`."""
-    used = _ask_first(environment, lambda nvml, device: (_used(nvml, device), _told(nvml, device.handle)))
-    if used is None:
-        raise NvmlMissing("CUDA_VISIBLE_DEVICES hides every GPU")
-    return used
+    used: tuple[int, int] | None = _ask_first(environment, _used)
+    return used or (0, 0)
 
 
-def _ask_first(environment: Mapping[str, str], question: Callable[[ModuleType, "_Device"], T]) -> T | None:
+def _ask_first(environment: Mapping[str, str], question: Callable[[ModuleType, "_Device"], Any]) -> Any:
     try:
         nvml = import_module("pynvml")
     except ImportError as error:
@@ -194,9 +191,9 @@ def _told(nvml: ModuleType, handle: Any) -> int:
     return sum(p.usedGpuMemory or 0 for p in processes if p.pid == os.getpid())
 
 
-def _used(nvml: ModuleType, device: _Device) -> int:
+def _used(nvml: ModuleType, device: _Device) -> tuple[int, int]:
     memory = nvml.nvmlDeviceGetMemoryInfo(device.handle)
-    return int(memory.total - memory.free)
+    return memory.total - memory.free, _told(nvml, device.handle)
 
 
 # ---- asking ----------------------------------------------------------------------------------------------------------
