@@ -9,6 +9,7 @@ from memplan.faces import calibrated
 from memplan.faces.quiet import libraries_quiet
 from memplan.facts import CONTEXT, PINNED_BLOCK, Calibration, Machine, Rates, Reading
 from memplan.probes.machine import probe_gpu, probe_machine
+from memplan.probes.machine.setting import setting
 from memplan.simulator.device import context
 from memplan.simulator.weights import pinned
 
@@ -46,7 +47,6 @@ def measure(seconds: float, progress: Callable[[str], None] | None = None) -> Me
     here = probe_machine()
     with libraries_quiet():
         from memplan.probes.calibrate import measure as take
-        from memplan.probes.calibrate import setting
 
         readings = take(here.gpu, seconds, progress)
     found = Calibration(setting(here.gpu), date.today().isoformat(), tuple(_beside(r, here) for r in readings))

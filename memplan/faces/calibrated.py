@@ -10,6 +10,7 @@ from pathlib import Path
 
 from memplan.faces import store
 from memplan.facts import KINDS, LIMITS, Calibration, Gpu, Machine, Reading
+from memplan.probes.machine.setting import setting
 
 FORMAT = 1
 """Version of the file; it rises when what is kept changes."""
@@ -22,23 +23,51 @@ def file_of(gpu: Gpu | None) -> Path:
     return store.directory() / f"calibration-{name}.json"
 
 
+class _Unusable(Exception):
+    """Why a file is not used; the sentence begins with its path."""
+
+
 def load(gpu: Gpu | None) -> Calibration | None:
     """What was measured here, or None. A file that is damaged or of another setting is not used; a warning says so."""
     path = file_of(gpu)
     try:
-        data = json.loads(path.read_bytes())
+        return _checked(_read(path), gpu)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        return _unused(path, f"cannot be read ({error})")
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        written = data.get("format", "none") if isinstance(data, dict) else "none"
-        return _unused(path, f"is of format {written}, and this memplan reads {FORMAT}")
+    except _Unusable as error:
+        _warn(f"the calibration {path} {error}; it is not used. {AGAIN}")
+        return None
+
+
+def _read(path: Path) -> Calibration:
     try:
-        found: Calibration = store.decode(Calibration, data.get("calibration"))
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise _Unusable(f"cannot be read ({error})") from error
+    written = data.get("format", "none") if isinstance(data, dict) else "none"
+    if written != FORMAT:
+        raise _Unusable(f"is of format {written}, and this memplan reads {FORMAT}")
+    try:
+        return store.decode(Calibration, data.get("calibration"))
     except (ValueError, TypeError, RecursionError) as error:
-        return _unused(path, f"is damaged ({error})")
-    return _of_here(found, gpu, path)
+        raise _Unusable(f"is damaged ({error})") from error
+
+
+def _checked(found: Calibration, gpu: Gpu | None) -> Calibration:
+    """The calibration, if it is of this setting and its figures can be."""
+    if other := found.setting.differences(setting(gpu)):
+        raise _Unusable(f"was measured with another setting ({'; '.join(other)})")
+    if wrong := next((reading.name for reading in found.readings if not _possible(reading)), None):
+        raise _Unusable(f"is damaged ({wrong} cannot be as it says)")
+    return found
+
+
+def _possible(reading: Reading) -> bool:
+    """Whether a rate can be as it says; a limit may be any number of bytes."""
+    value = 1.0 if reading.value is None else reading.value
+    return reading.kind in KINDS and isfinite(value) and (value > 0 or reading.kind in LIMITS)
 
 
 def save(measured: Calibration, gpu: Gpu | None) -> Path | None:
@@ -64,27 +93,7 @@ def with_measured(here: Machine) -> Machine:
     return replace(here, rates=found.rates(here.rates)) if found else here
 
 
-def _of_here(found: Calibration, gpu: Gpu | None, path: Path) -> Calibration | None:
-    """The calibration, if it is of this setting and its figures can be."""
-    from memplan.probes.calibrate import setting
-
-    if other := found.setting.differences(setting(gpu)):
-        return _unused(path, f"was measured with another setting ({'; '.join(other)})")
-    wrong = next((reading.name for reading in found.readings if not _possible(reading)), None)
-    return _unused(path, f"is damaged ({wrong} cannot be as it says)") if wrong else found
-
-
-def _possible(reading: Reading) -> bool:
-    """Whether a rate can be as it says; a limit may be any number of bytes."""
-    value = 1.0 if reading.value is None else reading.value
-    return reading.kind in KINDS and isfinite(value) and (value > 0 or reading.kind in LIMITS)
-
-
-def _unused(path: Path, why: str) -> None:
-    _warn(f"the calibration {path} {why}; it is not used. {AGAIN}")
-
-
 @cache
 def _warn(text: str) -> None:
     """Once for each sentence: a verb may look at the machine several times."""
-    warnings.warn(text, stacklevel=4)
+    warnings.warn(text, stacklevel=3)

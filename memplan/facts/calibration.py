@@ -93,7 +93,7 @@ class Calibration:
     def rates(self, assumed: Rates) -> Rates:
         """The rates of that machine: as measured, and where nothing could be as `assumed`; `source` tells which."""
         compute, on_host = self._table(COMPUTE, assumed.compute), self._table(ON_HOST, assumed.on_host)
-        single = {r.kind: r.value for r in self._known() if r.kind in SINGLE}
+        single = {kind: value for r in self.readings if (kind := r.kind) in SINGLE and (value := r.value) is not None}
         return replace(
             assumed,
             compute=compute,

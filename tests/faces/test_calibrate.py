@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -30,8 +31,8 @@ from memplan.facts import (
     Reading,
     Trace,
 )
-from memplan.probes.calibrate import setting
 from memplan.probes.machine import probe_gpu
+from memplan.probes.machine.setting import setting
 from tests.faces import small
 from tests.probes.fake_drivers import Board, FakeNvml
 
@@ -286,3 +287,10 @@ def test_without_a_card(measured: list[float], monkeypatch: pytest.MonkeyPatch) 
 def test_forget_and_quick_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", "--quick", "--forget"]) == 2
     assert "not allowed with" in capsys.readouterr().err
+
+
+def test_what_is_kept_is_read_without_torch() -> None:
+    calibrated.save(Calibration(setting(None), DAY, READINGS), None)
+    code = "import sys; from memplan.faces import calibrated as c; print(c.load(None).date, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [DAY, "False"]

@@ -202,7 +202,7 @@ def test_help_breaks_no_name(columns: str, monkeypatch: pytest.MonkeyPatch, caps
     assert set(names()) <= set(words)
 
 
-@pytest.mark.parametrize("verb", ["", "probe", "recommend", "price", "explain"])
+@pytest.mark.parametrize("verb", ["", "probe", "recommend", "price", "explain", "calibrate"])
 def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*verb.split(), "--help"]) == 0
     out = capsys.readouterr().out

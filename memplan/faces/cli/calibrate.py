@@ -23,11 +23,11 @@ def run(args: argparse.Namespace) -> int:
     from memplan.faces.report import calibration
 
     if args.forget:
-        removed = calibrate.forget()
-        print((calibration.forgotten_as_json if args.json else calibration.forgotten)(removed and str(removed)))
+        forgotten = calibration.forgotten_as_json if args.json else calibration.forgotten
+        print(forgotten(calibrate.forget()))
         return 0
     with Progress() as progress:
         found = calibrate.measure(calibrate.QUICK if args.quick else calibrate.SECONDS, progress)
     show = calibration.as_json if args.json else calibration.calibration
-    print(show(found.machine, found.calibration, found.file and str(found.file)))
+    print(show(found.machine, found.calibration, found.file))
     return 0

@@ -4,6 +4,7 @@ The JSON has schema, machine, file (null where nothing is kept), date and readin
 where note says why), assumed, ratio, spread and note. That of --forget has schema and removed: the file, or null.
 """
 
+from pathlib import Path
 from typing import Any
 
 from memplan.faces.report import hardware, json
@@ -22,7 +23,7 @@ LEGEND = (
 )
 
 
-def calibration(here: Machine, measured: Calibration, file: str | None) -> str:
+def calibration(here: Machine, measured: Calibration, file: Path | None) -> str:
     """The machine, the figures, what could not be measured, and where it is kept."""
     known = [r for r in measured.readings if r.value is not None]
     head = ("figure", "measured", "assumed", "ratio", "spread", "of")
@@ -35,23 +36,23 @@ def calibration(here: Machine, measured: Calibration, file: str | None) -> str:
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def forgotten(file: str | None) -> str:
+def forgotten(file: Path | None) -> str:
     """What was removed."""
     if file is None:
         return "\n".join(paragraph("Nothing is kept that was measured of this machine."))
     return "\n".join(paragraph(f"Removed {file}: plans for this machine use the assumed rates again."))
 
 
-def as_json(here: Machine, measured: Calibration, file: str | None) -> str:
+def as_json(here: Machine, measured: Calibration, file: Path | None) -> str:
     """All of it for other programs."""
     readings = [_reading(reading) for reading in measured.readings]
-    kept = {"file": file, "date": measured.date, "readings": readings}
+    kept = {"file": str(file) if file else None, "date": measured.date, "readings": readings}
     return json.text({"schema": json.SCHEMA, "machine": json.machine(here), **kept})
 
 
-def forgotten_as_json(file: str | None) -> str:
+def forgotten_as_json(file: Path | None) -> str:
     """What was removed."""
-    return json.text({"schema": json.SCHEMA, "removed": file})
+    return json.text({"schema": json.SCHEMA, "removed": str(file) if file else None})
 
 
 def _reading(reading: Reading) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def _gaps(measured: Calibration) -> list[str]:
     return lines + [line for r in missing for line in paragraph(f"{r.name}: {r.note}", 2, 4)]
 
 
-def _kept(file: str | None) -> str:
+def _kept(file: Path | None) -> str:
     if file is None:
         return "Nothing could be kept: later plans use the assumed rates."
     return f"Kept in {file}: plans for this machine use these rates from now on; memplan calibrate --forget removes it."

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from time import perf_counter
+
+import torch
 
 from memplan.facts import (
     ATTENTION,
@@ -17,10 +18,11 @@ from memplan.facts import (
     WORKSPACE,
     Gpu,
     Reading,
-    Setting,
 )
+from memplan.probes.calibrate import disk, hooks, limits
 from memplan.probes.calibrate.clock import Figure
-from memplan.probes.machine.host import cpu_name
+from memplan.probes.calibrate.compute import EIGHT_BITS, FLOATS, flops
+from memplan.probes.calibrate.links import copies
 
 FAMILIES = (MATMUL, ATTENTION, CONVOLUTION)
 ONLY_MATMUL = (MATMUL,)
@@ -36,12 +38,6 @@ class _Job:
     reading: Reading
     measure: Callable[[float], Figure]
     weight: int = 1
-
-
-def setting(gpu: Gpu | None) -> Setting:
-    """What decides the figures of this machine, whose card is `gpu`; torch is not imported."""
-    card = (gpu.name, gpu.driver, gpu.link_name) if gpu else ("", "", "")
-    return Setting(*card, version("torch"), cpu_name())
 
 
 def measure(gpu: Gpu | None, seconds: float, progress: Callable[[str], None] | None = None) -> tuple[Reading, ...]:
@@ -73,18 +69,14 @@ def _take(job: _Job, seconds: float) -> Reading:
 
 def _give_back() -> None:
     """What torch keeps of device memory for itself."""
-    import torch
-
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
 
 
 def _jobs(gpu: Gpu | None) -> Sequence[_Job]:
     """What is to be measured, on the device first: its context is weighed against an empty one."""
-    from memplan.probes.calibrate import disk, hooks, limits
-
     device, why = _device(gpu)
-    before = limits.in_use() if gpu and gpu.kind == "cuda" and device and not _initialized() else None
+    before = limits.in_use() if gpu and gpu.kind == "cuda" and device and not torch.cuda.is_initialized() else None
     on_device = list(_device_jobs(gpu, device, before)) if gpu and device else []
     if why:
         on_device = [_Job(Reading(COMPUTE, MATMUL), partial(_impossible, why))]
@@ -96,8 +88,6 @@ def _jobs(gpu: Gpu | None) -> Sequence[_Job]:
 
 def _device(gpu: Gpu | None) -> tuple[str, str]:
     """What torch calls the device, and why it cannot be used: "" each where there is none, or nothing is wrong."""
-    import torch
-
     if gpu is None:
         return "", ""
     here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -107,36 +97,30 @@ def _device(gpu: Gpu | None) -> tuple[str, str]:
     return name, ""
 
 
-def _initialized() -> bool:
-    import torch
-
-    return torch.cuda.is_initialized()
-
-
 def _impossible(why: str, seconds: float) -> Figure:
     raise RuntimeError(why)
 
 
 def _device_jobs(gpu: Gpu, device: str, before: int | None) -> Iterator[_Job]:
-    from memplan.probes.calibrate import limits
-    from memplan.probes.calibrate.links import links
-
     yield from _compute(COMPUTE, device, gpu.lacks)
-    for name, measured in links().items():
+    for name, measured in copies().items():
         yield _Job(Reading(name), partial(measured, device))
     if gpu.kind == "cuda":
         for dtype in ("bfloat16", "float32"):
             for last in (False, True):
                 form = "channels last" if last else "channels first"
-                yield _Job(Reading(WORKSPACE, form, dtype), lambda _, d=dtype, c=last: limits.workspace(d, c))
-        yield _Job(Reading(PINNED_BLOCK), lambda _: limits.pinned_block())
-        yield _Job(Reading(CONTEXT), lambda _: limits.context(before))
+                yield _Job(Reading(WORKSPACE, form, dtype), partial(_counted, partial(limits.workspace, dtype, last)))
+        yield _Job(Reading(PINNED_BLOCK), partial(_counted, limits.pinned_block))
+        yield _Job(Reading(CONTEXT), partial(_counted, partial(limits.context, before)))
+
+
+def _counted(measure: Callable[[], Figure], seconds: float) -> Figure:
+    """Bytes take no repeats."""
+    return measure()
 
 
 def _compute(kind: str, device: str, lacks: Sequence[str]) -> Iterator[_Job]:
     """Every family in every float dtype that there is; in 8 bits, on a device, products alone."""
-    from memplan.probes.calibrate.compute import EIGHT_BITS, FLOATS, flops
-
     pairs = [(family, dtype) for family in FAMILIES for dtype in FLOATS if dtype not in lacks]
     pairs += [(MATMUL, dtype) for dtype in EIGHT_BITS if kind == COMPUTE]
     for family, dtype in pairs:

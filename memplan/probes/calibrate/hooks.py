@@ -80,8 +80,9 @@ def _forward(module: nn.Module, device: str, seconds: float) -> Timing:
 
 def _group_offload(module: nn.Module, device: str) -> nn.Module:
     streams = device != "cpu" and hasattr(torch.get_device_module(device), "Stream")
-    places = {"onload_device": torch.device(device), "offload_device": torch.device("cpu")}
-    apply_group_offloading(module, offload_type="leaf_level", use_stream=streams, **places)
+    apply_group_offloading(
+        module, torch.device(device), torch.device("cpu"), offload_type="leaf_level", use_stream=streams
+    )
     return module
 
 

@@ -11,7 +11,7 @@ LARGE, USUAL = 512 * MIB, 64 * MIB
 """Bytes of what is copied: more than any cache holds, and about a large layer's weight."""
 
 
-def links(size: int = USUAL, large: int = LARGE) -> dict[str, Callable[[str, float], Figure]]:
+def copies(size: int = USUAL, large: int = LARGE) -> dict[str, Callable[[str, float], Figure]]:
     """What to measure for each field of Rates; each takes a device and seconds."""
     return {
         "bandwidth": lambda device, seconds: _bandwidth(device, seconds, large),
