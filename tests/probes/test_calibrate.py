@@ -157,9 +157,9 @@ def test_the_time_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(calibrate, "_jobs", lambda gpu: [job("a"), job("b", 3), job("c")])
     calibrate.measure(None, 0.1)
-    assert given["a"] == pytest.approx(0.02, rel=0.1)
-    assert given["b"] < 0.75 * 0.041, "what one takes too much the others do without"
-    assert given["c"] <= 0.041
+    assert 0.0 < given["a"] <= 0.1 / 5
+    assert 0.0 <= given["b"] <= 0.75 * 0.04, "what one takes too much the others do without"
+    assert 0.0 <= given["c"] <= 0.04
 
 
 # ---- the context of a card -------------------------------------------------------------------------------------------

@@ -25,7 +25,6 @@ from memplan.probes.calibrate.compute import EIGHT_BITS, FLOATS, flops
 from memplan.probes.calibrate.links import copies
 
 FAMILIES = (MATMUL, ATTENTION, CONVOLUTION)
-ONLY_MATMUL = (MATMUL,)
 DEVICES = {"cuda": "cuda", "rocm": "cuda", "xpu": "xpu", "mps": "mps"}
 """What torch calls the devices of each kind."""
 OVERHEAD = ("launch", "hook", "dispatch")

@@ -39,7 +39,7 @@ class Matmul:
         """The product; in 8 bits those that torchao's dynamic formats call."""
         rows, weight = _random(device, self.rows, self.inner), _random(device, self.outer, self.inner)
         if dtype == "int8":
-            return partial(torch._int_mm, *((100 * t).to(torch.int8) for t in (rows, weight.t())))
+            return partial(torch._int_mm, *((30 * t).clamp(-127, 127).to(torch.int8) for t in (rows, weight.t())))
         target: torch.dtype = getattr(torch, dtype)
         if dtype not in EIGHT_BITS:
             return partial(linear, rows.to(target), weight.to(target))
