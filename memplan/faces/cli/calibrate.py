@@ -1,6 +1,7 @@
 """Measure what this machine sustains, for plans that are made for it.
 
-Takes under a minute, and is best done while nothing else runs. Each figure is shown beside the assumed one.
+It takes under a minute, and is best done while nothing else runs. Each figure is shown beside the
+assumed one.
 """
 
 import argparse

@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+import psutil
+
 from memplan.facts import MIB
 from memplan.probes.calibrate.clock import Figure
 
@@ -26,19 +28,21 @@ def disk(folder: Path, seconds: float, largest: int = LARGEST) -> Figure:
     """Bytes/s of reading a file of ours in `folder` from front to back, after the kernel has dropped its pages.
 
     Its size is what can be written in half of `seconds`, up to `largest`. A disk of a virtual machine may have been
-    cached outside of it. Raises RuntimeError where the kernel keeps the pages or cannot be told to drop them.
+    cached outside of it. Raises RuntimeError where the kernel cannot be told to drop pages, and where it counts that
+    the file came from memory all the same.
     """
     if not hasattr(os, "posix_fadvise"):
         raise RuntimeError("this system has no way to read past its page cache")
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".memplan-") as file:
         size = _write(file.fileno(), seconds / 2, largest)
-        end, runs = perf_counter() + seconds / 2, list[float]()
+        end, runs, before = perf_counter() + seconds / 2, list[float](), _fetched()
         while len(runs) < MOST_READS and (not runs or perf_counter() < end):
             runs.append(_read(file.name, size))
-        told = _cached(file.name) is not None
+        after = _fetched()
+    if before is not None and after is not None and after - before < len(runs) * size / 2:
+        raise RuntimeError(f"a file in {folder} is read from memory, whatever is done about it")
     took = median(runs)
-    doubt = "" if told else ", which may have stayed in memory"
-    return Figure(size / took, took / min(runs) - 1, f"{size // MIB} MiB in {folder}{doubt}")
+    return Figure(size / took, took / min(runs) - 1, f"{size // MIB} MiB in {folder}")
 
 
 def _write(file: int, seconds: float, largest: int) -> int:
@@ -55,8 +59,6 @@ def _read(path: str, size: int) -> float:
     file, buffer = os.open(path, os.O_RDONLY), bytearray(CHUNK)
     try:
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        if _cached(path):
-            raise RuntimeError("the file stays in the page cache, as in a file system that lies in memory")
         start, left = perf_counter(), size
         while left and (got := os.readv(file, [buffer])):
             left -= got
@@ -65,14 +67,9 @@ def _read(path: str, size: int) -> float:
         os.close(file)
 
 
-def _cached(path: str) -> bool | None:
-    """Whether the first byte can be had without waiting for the disk; None where the system does not tell."""
-    file = os.open(path, os.O_RDONLY)
+def _fetched() -> int | None:
+    """Bytes that this process has had from storage, as the kernel counts them; None where it does not."""
     try:
-        return os.preadv(file, [bytearray(1)], 0, os.RWF_NOWAIT) > 0
-    except BlockingIOError:
-        return False
-    except (OSError, AttributeError):
+        return int(psutil.Process().io_counters().read_bytes)
+    except (psutil.Error, AttributeError, OSError, RuntimeError):
         return None
-    finally:
-        os.close(file)
