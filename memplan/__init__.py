@@ -18,12 +18,14 @@ if _typing.TYPE_CHECKING:
     from memplan.faces.api import price as price
     from memplan.faces.api import probe as probe
     from memplan.faces.api import recommend as recommend
+    from memplan.faces.calibrate import calibrate as calibrate
     from memplan.faces.live import applied as applied
     from memplan.faces.live import auto_optimize as auto_optimize
     from memplan.faces.load import load as load
     from memplan.facts import Facts as Facts
     from memplan.facts import Machine as Machine
     from memplan.facts import Model as Model
+    from memplan.facts import Rates as Rates
     from memplan.planner import Plan as Plan
     from memplan.planner import Recommendation as Recommendation
     from memplan.strategy import Strategy as Strategy
@@ -32,9 +34,10 @@ _HOMES = {
     "memplan.applier": ("Applied",),
     "memplan.errors": ("ApplyFailed", "BadInput", "LoadFailed", "MemplanError", "NothingFits", "Unsupported"),
     "memplan.faces.api": ("Target", "price", "probe", "recommend"),
+    "memplan.faces.calibrate": ("calibrate",),
     "memplan.faces.live": ("applied", "auto_optimize"),
     "memplan.faces.load": ("load",),
-    "memplan.facts": ("Facts", "Machine", "Model"),
+    "memplan.facts": ("Facts", "Machine", "Model", "Rates"),
     "memplan.planner": ("Plan", "Recommendation"),
     "memplan.strategy": ("Strategy",),
 }
@@ -50,12 +53,14 @@ __all__ = [
     "Model",
     "NothingFits",
     "Plan",
+    "Rates",
     "Recommendation",
     "Strategy",
     "Target",
     "Unsupported",
     "applied",
     "auto_optimize",
+    "calibrate",
     "load",
     "price",
     "probe",

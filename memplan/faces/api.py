@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from memplan import planner
 from memplan.errors import BadInput, NoGpu
 from memplan.faces import store
+from memplan.faces.calibrated import with_measured
 from memplan.faces.limits import read_limits
 from memplan.faces.quiet import libraries_quiet
 from memplan.facts import Facts, Machine, Model, Trace
@@ -58,7 +59,7 @@ HERE = Target()
 
 
 def machine(target: Target = HERE) -> Machine:
-    """The machine that `target` names, the rest measured.
+    """The machine that `target` names, the rest measured; where it names no card, with the rates of a calibration.
 
     Raises NoGpu for an unknown card, and BadInput for a size below zero, an unknown limit and for what is no Target.
     """
@@ -68,6 +69,7 @@ def machine(target: Target = HERE) -> Machine:
         raise BadInput(f'target is {given!r}: write target=memplan.Target(gpu="{name}")')
     limits = read_limits(target.limit)
     here = probe_machine(target.gpu, target.vram, target.ram, target.reserve, target.index)
+    here = with_measured(here) if target.gpu is None and target.vram is None else here
     return replace(here, limits=limits)
 
 

@@ -54,17 +54,23 @@ def load(name: str) -> tuple[Model, Trace] | None:
 
 def save(name: str, model: Model, trace: Trace) -> None:
     """Keep facts under `name`. Without permission to write there is no cache, and a warning."""
-    path = directory() / f"{name}.json.gz"
     data = json.dumps({"model": encode(model), "trace": encode(trace)}, separators=(",", ":"))
+    write(directory() / f"{name}.json.gz", gzip.compress(data.encode(), compresslevel=3, mtime=0))
+
+
+def write(path: Path, data: bytes) -> bool:
+    """Put `data` in the place of the file all at once; where that cannot be there is a warning, and False."""
     scratch = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_bytes(gzip.compress(data.encode(), compresslevel=3, mtime=0))
+        scratch.write_bytes(data)
         scratch.replace(path)
     except OSError as error:
         with suppress(OSError):
             scratch.unlink()
-        warnings.warn(f"memplan goes on without its cache: {error}", stacklevel=2)
+        warnings.warn(f"memplan goes on without its cache: {error}", stacklevel=3)
+        return False
+    return True
 
 
 # ---- dataclasses as lists -------------------------------------------------------------------------------------------

@@ -6,6 +6,16 @@ The large facts compare by identity, so that prices computed from them can be re
 
 from dataclasses import dataclass
 
+from memplan.facts.calibration import COMPUTE as COMPUTE
+from memplan.facts.calibration import CONTEXT as CONTEXT
+from memplan.facts.calibration import KINDS as KINDS
+from memplan.facts.calibration import LIMITS as LIMITS
+from memplan.facts.calibration import ON_HOST as ON_HOST
+from memplan.facts.calibration import PINNED_BLOCK as PINNED_BLOCK
+from memplan.facts.calibration import WORKSPACE as WORKSPACE
+from memplan.facts.calibration import Calibration as Calibration
+from memplan.facts.calibration import Reading as Reading
+from memplan.facts.calibration import Setting as Setting
 from memplan.facts.caveats import caveats
 from memplan.facts.limits import LOSSES as LOSSES
 from memplan.facts.limits import NO_LIMITS as NO_LIMITS

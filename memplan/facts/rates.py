@@ -13,8 +13,8 @@ class Rates:
     device memory. `kernel` are the seconds that any op takes on the device beside its work, `launch` those in which the
     host issues it, `hook` those in which diffusers' hooks issue the copy of one tensor, and `dispatch` accelerate's.
     The link carries `pinned` bytes/s from pinned memory; `to_device` from memory that is not, `to_host` into new
-    memory. `pinning` are the bytes/s at which the host copies weights into pinned memory, `disk` those of files, `host`
-    the FLOP/s of the CPU.
+    memory. `pinning` are the bytes/s at which the host copies weights into pinned memory, `disk` those of files. The
+    CPU does `on_host` FLOP/s by family of ops and dtype, and `host` where that says nothing.
 
     Where the defaults come from: `kernel` is fitted as the shares in catalogue/rates.py are. `to_device` and `to_host`
     were read off published calls under model and sequential offload, to the nearest round figure. `hook` and `dispatch`
@@ -36,12 +36,17 @@ class Rates:
     pinning: float = 10e9
     disk: float = 2e9
     host: float = 1e11
-    source: str = "assumed: a card of the middle range and a usual host"
+    source: str = "assumption, of a card of the middle range and a usual host"
     fallback: float = 40e12
+    on_host: tuple[tuple[str, str, float], ...] = ()
 
     def flops(self, family: str, dtype: str) -> float:
         """FLOP/s of this family on operands of `dtype`; those of `fallback` where nothing is known."""
         return next((rate for f, d, rate in self.compute if (f, d) == (family, dtype)), self.fallback)
+
+    def host_flops(self, family: str, dtype: str) -> float:
+        """FLOP/s of the CPU for this family on operands of `dtype`; those of `host` where nothing is known."""
+        return next((rate for f, d, rate in self.on_host if (f, d) == (family, dtype)), self.host)
 
     def seconds(self, ops: Ops) -> float:
         """Seconds that the device works on `ops`, by the roofline: as long as the slower of computing and reading."""

@@ -16,7 +16,7 @@ def seconds(component: Component | None, placement: Placement, stored: Stored, c
     None is the pipeline's own code.
     """
     if isinstance(placement, OnHost):
-        return call.flops / rates.host + rates.launch * sum(map(_launches, call.segments))
+        return sum(_on_host(segment, rates) for segment in call.segments)
     if component is not None and isinstance(placement, InGroups | FromDisk):
         return _in_groups(component, placement, stored, call, rates)
     clock = Clock(rates)
@@ -42,6 +42,12 @@ def work(component: Component | None, stored: Stored, call: Call, rates: Rates) 
         for module in segment.leaves:
             copies.leave(call.modules[module])
     return tuple(done)
+
+
+def _on_host(segment: Segment, rates: Rates) -> float:
+    """Seconds in which the CPU issues and computes a segment."""
+    computing = sum(ops.flops / rates.host_flops(ops.family, ops.dtype) for ops in segment.work)
+    return computing * segment.repeat + rates.launch * _launches(segment)
 
 
 def _launches(segment: Segment) -> int:

@@ -202,7 +202,7 @@ def test_help_breaks_no_name(columns: str, monkeypatch: pytest.MonkeyPatch, caps
     assert set(names()) <= set(words)
 
 
-@pytest.mark.parametrize("verb", ["", "probe", "recommend", "price", "explain"])
+@pytest.mark.parametrize("verb", ["", "probe", "recommend", "price", "explain", "calibrate"])
 def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*verb.split(), "--help"]) == 0
     out = capsys.readouterr().out
@@ -229,8 +229,11 @@ def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("explain --colour", "unrecognized arguments: --colour\n"),
         ("recommend sdxl --heigth 512", "unrecognized arguments: --heigth 512. Did you mean --height?"),
         ("price sdxl --wth=model_offload", "Did you mean --with?"),
-        ("recomend sdxl", "there is no verb 'recomend'; there are probe, recommend, price, explain. Did you mean rec"),
-        ("sing", "there is no verb 'sing'; there are probe, recommend, price, explain\n"),
+        (
+            "recomend sdxl",
+            "there is no verb 'recomend'; there are probe, recommend, price, explain, calibrate. Did you mean rec",
+        ),
+        ("sing", "there is no verb 'sing'; there are probe, recommend, price, explain, calibrate\n"),
         ("", "VERB"),
     ],
 )

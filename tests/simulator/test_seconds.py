@@ -104,3 +104,6 @@ def test_casts_take_device_memory_s_time() -> None:
 
 def test_the_cpu_computes_at_its_own_rate() -> None:
     assert taken(OnHost(), forward(flops=100)) == pytest.approx(30.0)
+    for dtype, expected in (("float32", 60.0), ("bfloat16", 30.0)):
+        rates = replace(RATES, on_host=(("matmul", dtype, 5.0), ("attention", "float32", 1.0)))
+        assert taken(OnHost(), forward(flops=100), rates=rates) == pytest.approx(expected), dtype

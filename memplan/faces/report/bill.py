@@ -30,7 +30,7 @@ def bill(plan: Plan) -> str:
         *titled("Traffic", [f"{_traffic(plan)}, per call"]),
         *(titled("CPU", [f"{operations(cost.host_flops)} computed there per call"]) if cost.host_flops else []),
         *titled("Precision", [f"{cost.loss.word}: expected relative weight error {cost.loss.error:.4f}{_tiles(cost)}"]),
-        *titled("Time", [f"{duration(cost.seconds)} per call, by {plan.run.facts.machine.rates.source}"]),
+        *titled("Time", [f"{duration(cost.seconds)} per call"]),
     ]
     assumed = [line for text in plan.assumptions for line in titled("Assumed", [text])]
     parts = [

@@ -9,10 +9,11 @@ SPARE = (5, 6, 3, 4, 1)
 
 
 def machine(here: Machine) -> list[str]:
-    """The card, the host and what is kept free."""
+    """The card, the host, what is kept free, and where the rates come from by which seconds are reckoned."""
     lines = [_gpu(here.gpu) if here.gpu else "no GPU is visible here", _host(here)]
     if here.reserve:
         lines.append(f"{amount(here.reserve)} of device memory kept free: plans may use {amount(here.vram)}")
+    lines.append(f"rates: {here.rates.source}")
     return [*titled("Machine", lines), *_limits(here.limits)]
 
 

@@ -6,6 +6,7 @@
     machine      gpu (null without one): name, kind, total, free, unified, source; host: total, available, limit,
                  source, swap, pinnable (null: no limit of its own), system; reserve; vram and ram: what plans may use;
                  limits: vram, ram, seconds, loss that the user allows, each null without
+                 rates: per second or in seconds, by which time is reckoned, and the source of those
     workload     model, class, source, size, arguments (name -> value, long texts cut
                  short; what JSON cannot hold in words), assumptions (sentences)
     plans        the picks and the plans beside them that the table shows; the whole front with --all
@@ -36,19 +37,19 @@ and `price` one with schema, machine, workload and plan. A plan holds
     assumptions  what had to be assumed for it beside what holds for every plan: sentences
 
 `probe` writes schema, machine and model (null unless one is named): name, class, source, size, largest, components
-(name, class, library, dtype, size, cast_size, bytes_by_dtype, blocks, unmatched, leaf, lacks) and versions.
-"""
+(name, class, library, dtype, size, cast_size, bytes_by_dtype, blocks, unmatched, leaf, lacks) and versions."""
 
 import ast
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from memplan.applier import one_way
 from memplan.faces.nearest import Nearest
 from memplan.faces.report.front import others, why
 from memplan.faces.report.table import ROWS
-from memplan.facts import Component, Facts, Machine, Model
+from memplan.facts import Component, Facts, Machine, Model, Rates
 from memplan.planner import Plan, Recommendation
 from memplan.planner.label import label, techniques
 from memplan.registry import typed
@@ -69,7 +70,7 @@ def recommendation(
     picked = list({p.strategies: p for _, p in found.picks}.values())
     beside = others(found, None if everything else ROWS)
     plans = [*picked, *beside]
-    return _text({
+    return text({
         **_workload(found.facts),
         "plans": [_plan(p, why(p, pick, prefer)) for p in plans],
         "left_out": len(picked) + len(others(found)) - len(plans),
@@ -82,15 +83,16 @@ def recommendation(
 
 def bill(plan: Plan) -> str:
     """The bill of one plan."""
-    return _text({**_workload(plan.run.facts), "plan": _plan(plan, plan.reason)})
+    return text({**_workload(plan.run.facts), "plan": _plan(plan, plan.reason)})
 
 
 def probe(here: Machine, model: Model | None) -> str:
     """The machine, and the model where one is named."""
-    return _text({"schema": SCHEMA, "machine": _machine(here), "model": _model(model) if model else None})
+    return text({"schema": SCHEMA, "machine": machine(here), "model": _model(model) if model else None})
 
 
-def _text(value: Mapping[str, Any]) -> str:
+def text(value: Mapping[str, Any]) -> str:
+    """As it is printed."""
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
@@ -105,7 +107,7 @@ def _workload(facts: Facts) -> dict[str, Any]:
         "arguments": {name: _value(shown) for name, shown in trace.arguments},
         "assumptions": list(facts.assumptions),
     }
-    return {"schema": SCHEMA, "machine": _machine(facts.machine), "workload": workload}
+    return {"schema": SCHEMA, "machine": machine(facts.machine), "workload": workload}
 
 
 def _value(shown: str) -> Any:
@@ -118,19 +120,21 @@ def _value(shown: str) -> Any:
     return value
 
 
-def _machine(here: Machine) -> dict[str, Any]:
+def machine(here: Machine) -> dict[str, Any]:
+    """The machine, with its rates."""
     names = ("name", "kind", "total", "free", "unified", "source")
     gpu = {name: getattr(here.gpu, name) for name in names} if here.gpu else None
     same = ("total", "available", "limit", "source", "swap", "pinnable", "system")
     host = {name: getattr(here.host, name) for name in same}
-    return {
-        "gpu": gpu,
-        "host": host,
-        "reserve": here.reserve,
-        "vram": here.vram,
-        "ram": here.ram,
-        "limits": vars(here.limits),
-    }
+    sizes = {"reserve": here.reserve, "vram": here.vram, "ram": here.ram, "limits": vars(here.limits)}
+    return {"gpu": gpu, "host": host, **sizes, "rates": _rates(here.rates)}
+
+
+def _rates(rates: Rates) -> dict[str, Any]:
+    """Every rate; those by family of ops and dtype as objects."""
+    tables = {"compute": rates.compute, "on_host": rates.on_host}
+    head = ("family", "dtype", "rate")
+    return asdict(rates) | {name: [dict(zip(head, row, strict=True)) for row in tables[name]] for name in tables}
 
 
 def _plan(plan: Plan, reason: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import mmap
 import os
 import platform
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -38,6 +39,17 @@ def probe_host(kind: str = "", root: Path = Path("/")) -> Host:
         pinnable=_pinnable(system, kind, memory.total, root),
         system=system,
     )
+
+
+def cpu_name(root: Path = Path("/")) -> str:
+    """The processor and how many of its cores this process may use, e.g. "AMD EPYC, 2 cores"."""
+    name = platform.processor() or platform.machine()
+    with suppress(OSError, UnicodeDecodeError):
+        lines = (root / "proc/cpuinfo").read_text("utf-8").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    usable = getattr(os, "sched_getaffinity", None)
+    cores = len(usable(0)) if usable else os.cpu_count()
+    return f"{name}, {cores} cores"
 
 
 def _own() -> int:

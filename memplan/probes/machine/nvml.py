@@ -39,6 +39,17 @@ def nvml_gpu(environment: Mapping[str, str], index: int = 0) -> Gpu | None:
     `free` counts what this process itself holds as free. Raises NvmlMissing, and BadInput for a device that is not
     there.
     """
+    gpu: Gpu | None = _ask_visible(environment, index, _gpu)
+    return gpu
+
+
+def nvml_used(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Bytes in use on that GPU: by all, and by this process, 0 where the driver does not tell. Raises as `nvml_gpu`."""
+    used: tuple[int, int] | None = _ask_visible(environment, 0, _used)
+    return used or (0, 0)
+
+
+def _ask_visible(environment: Mapping[str, str], index: int, question: Callable[[ModuleType, "_Device"], Any]) -> Any:
     try:
         nvml = import_module("pynvml")
     except ImportError as error:
@@ -47,7 +58,7 @@ def nvml_gpu(environment: Mapping[str, str], index: int = 0) -> Gpu | None:
         nvml.nvmlInit()
         try:
             device = _visible(nvml, environment, index)
-            return _gpu(nvml, replace(device, index=index)) if device else None
+            return question(nvml, replace(device, index=index)) if device else None
         finally:
             nvml.nvmlShutdown()
     except nvml.NVMLError as error:
@@ -181,10 +192,20 @@ def _link(nvml: ModuleType, board: Any) -> tuple[float | None, str]:
 
 def _own(nvml: ModuleType, device: _Device) -> int:
     """Bytes that this process holds; where the driver does not tell (a container, Windows), torch's share of them."""
-    processes = _ask(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, device.handle) or []
-    told = sum(p.usedGpuMemory or 0 for p in processes if p.pid == os.getpid())
     torch: Any = sys.modules.get("torch")
-    return told or (torch.cuda.memory_reserved(device.index) if torch and torch.cuda.is_initialized() else 0)
+    return _told(nvml, device.handle) or (
+        torch.cuda.memory_reserved(device.index) if torch and torch.cuda.is_initialized() else 0
+    )
+
+
+def _told(nvml: ModuleType, handle: Any) -> int:
+    processes = _ask(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
+    return sum(p.usedGpuMemory or 0 for p in processes if p.pid == os.getpid())
+
+
+def _used(nvml: ModuleType, device: _Device) -> tuple[int, int]:
+    memory = nvml.nvmlDeviceGetMemoryInfo(device.handle)
+    return memory.total - memory.free, _told(nvml, device.handle)
 
 
 # ---- asking ----------------------------------------------------------------------------------------------------------
