@@ -21,6 +21,12 @@ _JOINED = re.compile(r"\s\+")
 """The same as people paste it, over several lines. Settings have no spaces, but may have a "+"."""
 EVERYTHING = "everything on the GPU"
 """The plan of no strategy, as reports write it and people may type it."""
+ELSEWHERE = {
+    "gguf": "a GGUF file stands beside the model, as in flux.1-dev,transformer=FILE.gguf",
+    "bf16": "the dtype that a pipeline is loaded in is dtype=bfloat16, or --dtype bfloat16",
+    "fp16": "the dtype that a pipeline is loaded in is dtype=float16, or --dtype float16",
+}
+"""What people type as a strategy and memplan takes elsewhere."""
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -159,6 +165,10 @@ def check_names(text: str) -> None:
 
 def _named(name: str) -> type[Strategy]:
     known = {cls.name: cls for cls in strategies()}
+    word = name.lower().replace("-", "_")
+    meant = [cls.name for cls in known.values() if word in cls.known_as]
+    if name not in known and (meant or word in ELSEWHERE):
+        raise BadInput(f"memplan has no strategy {name!r}: {ELSEWHERE.get(word) or 'say ' + ' or '.join(meant)}")
     _check(name, list(known), "strategy", "memplan")
     return known[name]
 

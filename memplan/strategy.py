@@ -66,6 +66,7 @@ class Strategy(ABC):
     may keep what the inverse needs, so that `final` is that sentence, or None. `beaten_by` names a technique that needs
     no more of anything, and where there is one, this is left to those who ask for it. One that is a `last_resort` is
     searched only where nothing fits without it, and may always be named. `opt_in` says why it is left to those who ask.
+    `known_as` are words of others for it, for those who type them.
     What `frees_host` memory is applied before what decides the same and may take some.
     """
 
@@ -75,6 +76,7 @@ class Strategy(ABC):
     last_resort: ClassVar[bool] = False
     frees_host: ClassVar[bool] = False
     opt_in: ClassVar[str] = ""
+    known_as: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod

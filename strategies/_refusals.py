@@ -26,6 +26,14 @@ def frees_nothing(run: Run) -> str | None:
     return f"the memory of {gpu.name} is the host's own, so offloading would free nothing"
 
 
+def no_dtype(run: Run, dtype: str, name: str) -> str | None:
+    """The sentence for a device without the dtype in which technique `name` stores weights."""
+    gpu = run.facts.machine.gpu
+    if gpu is None or dtype not in gpu.lacks:
+        return None
+    return f"{name} stores weights in {dtype}, which torch does not have on {gpu.name}"
+
+
 def stuck(run: Run, component: Component, level: str) -> str | None:
     """The sentence about weights that `component` shares, or about a called module of it that breaks at `level`."""
     return component.lack("own_weights") or _broken(run.facts.trace, component, level)

@@ -33,6 +33,7 @@ class Bnb4bit(Quantization):
     double_quant: bool = True
 
     name: ClassVar[str] = "bnb_4bit"
+    known_as: ClassVar[tuple[str, ...]] = ("nf4", "fp4", "4bit", "int4", "bnb", "bitsandbytes", "qlora")
     needs: ClassVar[Needs] = Needs("bitsandbytes", "0.48", ("cuda", "rocm", "xpu", "mps", "cpu"))
     lookup: ClassVar[str] = BY_MODULE
     breaks: ClassVar[tuple[tuple[str, str], ...]] = (

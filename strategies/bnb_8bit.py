@@ -29,6 +29,7 @@ class Bnb8bit(Quantization):
     """
 
     name: ClassVar[str] = "bnb_8bit"
+    known_as: ClassVar[tuple[str, ...]] = ("llm_int8", "8bit", "bnb", "bitsandbytes")
     beaten_by: ClassVar[str] = "int8_dynamic"
     needs: ClassVar[Needs] = Needs("bitsandbytes", "0.48", ("cuda", "rocm", "xpu", "cpu"), (7, 5))
     lookup: ClassVar[str] = BY_MODULE

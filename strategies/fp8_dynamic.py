@@ -24,6 +24,7 @@ class Fp8Dynamic(Torchao):
     """
 
     name: ClassVar[str] = "fp8_dynamic"
+    known_as: ClassVar[tuple[str, ...]] = ("fp8", "float8", "torchao")
     needs: ClassVar[Needs] = Needs("torchao", VERSION, ("cuda", "rocm", "xpu"), (8, 9), MI300)
     multiples: ClassVar[tuple[int, int]] = (16, 16)
     config_class: ClassVar[str] = "Float8DynamicActivationFloat8WeightConfig"

@@ -19,6 +19,7 @@ class Fp8WeightOnly(Torchao):
     """
 
     name: ClassVar[str] = "fp8_weight_only"
+    known_as: ClassVar[tuple[str, ...]] = ("fp8", "float8", "torchao")
     beaten_by: ClassVar[str] = "int8_weight_only"
     config_class: ClassVar[str] = "Float8WeightOnlyConfig"
 

@@ -55,6 +55,7 @@ class GroupOffload(Strategy):
     disk: str = ""
 
     name: ClassVar[str] = "group_offload"
+    known_as: ClassVar[tuple[str, ...]] = ("block_swap", "enable_group_offload", "offload", "streaming")
 
     @property
     def seats(self) -> frozenset[Seat]:

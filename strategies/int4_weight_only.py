@@ -25,6 +25,7 @@ class Int4WeightOnly(Torchao):
     """
 
     name: ClassVar[str] = "int4_weight_only"
+    known_as: ClassVar[tuple[str, ...]] = ("int4", "torchao")
     beaten_by: ClassVar[str] = "bnb_4bit"
     needs: ClassVar[Needs] = Needs("torchao", VERSION, ("cuda",), (8, 0))
     breaks: ClassVar[tuple[tuple[str, str], ...]] = (

@@ -20,6 +20,7 @@ class Int8Dynamic(Torchao):
     """
 
     name: ClassVar[str] = "int8_dynamic"
+    known_as: ClassVar[tuple[str, ...]] = ("int8", "w8a8", "torchao")
     needs: ClassVar[Needs] = Needs("torchao", VERSION, ("cuda", "rocm", "xpu", "cpu"), (7, 5))
     config_class: ClassVar[str] = "Int8DynamicActivationInt8WeightConfig"
 

@@ -19,6 +19,7 @@ class Int8WeightOnly(Torchao):
     """
 
     name: ClassVar[str] = "int8_weight_only"
+    known_as: ClassVar[tuple[str, ...]] = ("int8", "w8a16", "torchao")
     config_class: ClassVar[str] = "Int8WeightOnlyConfig"
 
     @property

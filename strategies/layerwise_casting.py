@@ -9,7 +9,7 @@ from memplan.facts import Component, Facts
 from memplan.run import Run, Stored
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
-from ._refusals import willing
+from ._refusals import no_dtype, willing
 
 STORAGES = ("float8_e4m3fn", "float8_e5m2")
 
@@ -33,6 +33,7 @@ class LayerwiseCasting(Strategy):
     skip: tuple[str, ...] = ()
 
     name: ClassVar[str] = "layerwise_casting"
+    known_as: ClassVar[tuple[str, ...]] = ("fp8", "float8", "cast", "casting")
     irreversible: ClassVar[str | None] = (
         "float8 storage loses bits: to get them back, reload the component with from_pretrained()"
     )
@@ -58,8 +59,8 @@ class LayerwiseCasting(Strategy):
         if self.storage not in STORAGES:
             return f"storage is {' or '.join(STORAGES)}, not {self.storage}"
         lack = component.lack("layerwise_casting") or component.lack("own_weights")
-        if lack:
-            return lack
+        if lack or no_dtype(run, self.storage, self.name):
+            return lack or no_dtype(run, self.storage, self.name)
         if not component.cast:
             return f"layerwise casting would spare every layer of {component.class_name}"
         if self.skip != component.cast_skip:

@@ -28,6 +28,7 @@ class ModelOffload(WholePipeline):
     """
 
     name: ClassVar[str] = "model_offload"
+    known_as: ClassVar[tuple[str, ...]] = ("cpu_offload", "model_cpu_offload", "enable_model_cpu_offload", "offload")
     away: ClassVar[Placement] = OnCall()
 
     @staticmethod

@@ -50,6 +50,7 @@ class ModelOpt(Quantization):
     weights: str = "int8"
 
     name: ClassVar[str] = "modelopt"
+    known_as: ClassVar[tuple[str, ...]] = ("nvfp4",)
     beaten_by: ClassVar[str] = "int8_weight_only"
     needs: ClassVar[Needs] = Needs("nvidia-modelopt", "0.47", ("cuda", "cpu"))
     lookup: ClassVar[str] = BY_MODULE

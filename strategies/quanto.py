@@ -10,6 +10,7 @@ from memplan.strategy import Config
 from ._layers import selection
 from ._needs import Needs
 from ._quantization import Quantization
+from ._refusals import no_dtype
 
 FOUR_BIT = "int4"
 TYPES = ("int8", "float8", FOUR_BIT)
@@ -76,6 +77,7 @@ class Quanto(Quantization):
         if self.weights == FOUR_BIT and dtype != "bfloat16":
             return f"weights={FOUR_BIT} is packed for a kernel in bfloat16, and {self.component} is in {dtype}"
         lacking = PACKS.lacking(run.facts.machine, f"weights={FOUR_BIT}") if self.weights == FOUR_BIT else None
+        lacking = lacking or (no_dtype(run, "float8_e4m3fn", self.name) if self.weights == "float8" else None)
         return lacking or super().refuses(run)
 
     def convert(self, part: Any, path: str, layer: Any, device: str) -> None:

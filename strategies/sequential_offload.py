@@ -29,6 +29,7 @@ class SequentialOffload(WholePipeline):
     """
 
     name: ClassVar[str] = "sequential_offload"
+    known_as: ClassVar[tuple[str, ...]] = ("sequential_cpu_offload", "enable_sequential_cpu_offload", "offload")
     away: ClassVar[Placement] = InGroups(SEQUENTIAL)
 
     @staticmethod

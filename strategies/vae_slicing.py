@@ -25,6 +25,7 @@ class VaeSlicing(OtherWay):
     component: str = "vae"
 
     name: ClassVar[str] = "vae_slicing"
+    known_as: ClassVar[tuple[str, ...]] = ("slicing", "enable_vae_slicing")
 
     decision: ClassVar[Decision] = Decision.SLICES
     lacks: ClassVar[str] = "slicing"

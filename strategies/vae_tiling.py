@@ -28,6 +28,7 @@ class VaeTiling(OtherWay):
     tile: int = 0
 
     name: ClassVar[str] = "vae_tiling"
+    known_as: ClassVar[tuple[str, ...]] = ("tiling", "enable_vae_tiling")
 
     decision: ClassVar[Decision] = Decision.TILES
     lacks: ClassVar[str] = "tiling"

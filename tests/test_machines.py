@@ -14,7 +14,7 @@ from memplan.planner import Plan, Recommendation, draw
 from memplan.registry import parse, strategies
 from memplan.run import OnCall, Run
 from memplan.simulator.host import LIBRARIES
-from memplan.strategies import ModelOffload
+from memplan.strategies import LayerwiseCasting, ModelOffload
 from tests.faces import small
 
 ALL = ("text_encoder", "transformer", "vae")
@@ -158,3 +158,23 @@ def test_the_machine_is_shown_with_what_limits_it() -> None:
     assert "no float64" in text
     assert "20.00 GiB of 32.00 GiB of memory available, in the virtual machine of WSL, at most 500 MiB" in text
     assert "8.00 GiB of swap not counted" in text
+
+
+def test_float8_is_not_offered_where_torch_has_none() -> None:
+    facts = on(small.facts(), of("mps", lacks=("float64", "float8_e4m3fn")))
+    refusal = LayerwiseCasting("transformer").refuses(Run(facts)) or ""
+    assert refusal.startswith("layerwise_casting stores weights in float8_e4m3fn, which torch does not have on")
+    assert "layerwise_casting" not in {
+        s.name for p in planner.recommend(facts, strategies()).front for s in p.strategies
+    }
+    assert any(sentence.endswith("no call under Metal was compared") for sentence in facts.assumptions)
+
+
+def test_what_is_stored_quantized_has_lost_before() -> None:
+    facts = small.facts()
+    parts = list(facts.model.components)
+    parts[1] = replace(parts[1], weights=tuple(replace(w, dtype="uint8") for w in parts[1].weights))
+    facts = replace(facts, model=replace(facts.model, components=tuple(parts)))
+    said = "transformer: stored quantized already, and what that lost before is in no figure of loss"
+    assert said in facts.assumptions
+    assert said not in small.facts().assumptions

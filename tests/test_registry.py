@@ -13,7 +13,7 @@ from memplan import registry
 from memplan.errors import BadInput, MemplanError
 from memplan.facts import Facts
 from memplan.planner.label import label
-from memplan.registry import check_names, parse, parse_plan, typed
+from memplan.registry import ELSEWHERE, check_names, parse, parse_plan, strategies, typed
 from memplan.strategies import (
     STRATEGIES,
     Bnb4bit,
@@ -24,6 +24,7 @@ from memplan.strategies import (
     VaeSlicing,
     VaeTiling,
 )
+from tests.faces import small
 from tests.measured_facts import facts_of
 from tests.pipelines import build
 
@@ -196,3 +197,23 @@ def test_what_is_shown_can_be_typed(flux: Facts) -> None:
 def test_mistakes_are_answered_with_what_there_is(flux: Facts, text: str, answer: str) -> None:
     with pytest.raises(BadInput, match=answer):
         parse(text, flux)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("nf4:text_encoder", "say bnb_4bit$"),
+        ("FP8:transformer", "say layerwise_casting or fp8_weight_only or fp8_dynamic$"),
+        ("enable-model-cpu-offload", "say model_offload$"),
+        ("gguf:transformer", r"transformer=FILE\.gguf"),
+        ("fp16", "--dtype float16"),
+    ],
+)
+def test_words_of_others_lead_to_ours(word: str, said: str) -> None:
+    with pytest.raises(BadInput, match=f"has no strategy {word.partition(':')[0]!r}: .*{said}"):
+        parse(word, small.facts())
+
+
+def test_no_word_of_others_is_a_name_of_ours() -> None:
+    names = {cls.name for cls in strategies()}
+    assert not names & {word for cls in strategies() for word in (*cls.known_as, *ELSEWHERE)}

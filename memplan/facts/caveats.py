@@ -17,6 +17,7 @@ def caveats(machine: Machine, model: Model, trace: Trace) -> Iterator[str]:
     yield from _kernels(machine.gpu, trace)
     yield from _dtypes(machine.gpu, model)
     yield from _files(model)
+    yield from _quantized(model)
     if not machine.unified:
         yield from _driver(machine.host)
 
@@ -29,7 +30,9 @@ def _capability(gpu: Gpu) -> Iterator[str]:
 
 def _kernels(gpu: Gpu, trace: Trace) -> Iterator[str]:
     if trace.device == "cuda" and gpu.kind in _STACKS:
-        yield f"activations and workspaces are those of CUDA's kernels; {_STACKS[gpu.kind]}'s were not followed"
+        stack = _STACKS[gpu.kind]
+        yield f"activations and workspaces are those of CUDA's kernels; {stack}'s were not followed"
+        yield f"seconds assume the shares of a card's data that NVIDIA's reach; no call under {stack} was compared"
 
 
 def _dtypes(gpu: Gpu, model: Model) -> Iterator[str]:
@@ -43,6 +46,12 @@ def _files(model: Model) -> Iterator[str]:
     """What is known of a bundled model's files are their sizes in the dtype of its example."""
     if model.source.startswith("bundled"):
         yield "published files hold the dtypes that are loaded; what they hold in another one is copied on the way"
+
+
+def _quantized(model: Model) -> Iterator[str]:
+    named = [part.name for part in model.components if any(w.dtype == "uint8" and not w.buffer for w in part.weights)]
+    if named:
+        yield f"{', '.join(named)}: stored quantized already, and what that lost before is in no figure of loss"
 
 
 def _driver(host: Host) -> Iterator[str]:

@@ -171,8 +171,16 @@ class FakeTorch(ModuleType):
             is_macos_or_newer=lambda major, _: macos >= major,
         )
         absent = SimpleNamespace(is_available=lambda: False, is_initialized=lambda: False)
+        self.float8_e4m3fn = self.float8_e5m2 = "float8"
+        self.empty = self._empty
         self.version = SimpleNamespace(hip="7.0" if kind == "rocm" else None)
         self.cuda = there if kind in ("cuda", "rocm") else absent
         self.xpu = there if kind == "xpu" else absent
         self.mps = SimpleNamespace(recommended_max_memory=lambda: total * MIB)
         self.backends = SimpleNamespace(mps=there if kind == "mps" else absent)
+
+    def _empty(self, *_: Any, **__: Any) -> None:
+        """As torch 2.13 on Metal."""
+        raise TypeError(
+            "Trying to convert Float8_e4m3fn to the MPS backend but it does not have support for that dtype."
+        )

@@ -86,12 +86,21 @@ def _intel(backend: Any, index: int) -> Gpu:
 def _apple(torch: Any) -> Gpu:
     """Metal's working set: what one process may hold of the memory it shares with the CPU.
 
-    Metal has no float64; bfloat16 came with macOS 14.
+    Metal has no float64; bfloat16 came with macOS 14, and torch's own float8 with a version after 2.13, so it is tried.
     """
     usable = torch.mps.recommended_max_memory()
     gpu = _described(_apple_chip(), psutil.virtual_memory().total)
     lacks = ("float64",) if torch.backends.mps.is_macos_or_newer(14, 0) else ("float64", "bfloat16")
+    lacks += tuple(dtype for dtype in ("float8_e4m3fn", "float8_e5m2") if not _makes(torch, dtype))
     return replace(gpu, total=usable, free=usable, kind="mps", unified=True, lacks=lacks, source="torch")
+
+
+def _makes(torch: Any, dtype: str) -> bool:
+    try:
+        torch.empty(1, dtype=getattr(torch, dtype), device="mps")
+    except (TypeError, RuntimeError):
+        return False
+    return True
 
 
 def _described(name: str, total: int) -> Gpu:
