@@ -17,6 +17,7 @@ from .model_offload import ModelOffload as ModelOffload
 from .modelopt import ModelOpt as ModelOpt
 from .on_cpu import OnCpu as OnCpu
 from .on_gpu import OnGpu as OnGpu
+from .partial_residency import PartialResidency as PartialResidency
 from .quanto import Quanto as Quanto
 from .sequential_offload import SequentialOffload as SequentialOffload
 from .set_aside import SetAside as SetAside
@@ -29,6 +30,7 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     ModelOffload,
     SetAside,
     GroupOffload,
+    PartialResidency,
     SequentialOffload,
     LayerwiseCasting,
     ComputeDtype,

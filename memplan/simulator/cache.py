@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from memplan.facts import Call, Step
-from memplan.run import OnCall, OnHost, Resident, Run
-from memplan.simulator.weights import blocks, total
+from memplan.run import OnCall, OnHost, Partly, Resident, Run
+from memplan.simulator.partial import away
+from memplan.simulator.weights import blocks, sizes
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Cache:
         """Before the pipeline's call only weights are reserved."""
         self.run = run
         names = [c.name for c in run.facts.model.components]
-        self.resident = [name for name in names if isinstance(run.placement(name), Resident)]
+        self.resident = [name for name in names if isinstance(run.placement(name), Resident | Partly)]
         self.emptied = any(isinstance(run.placement(name), OnCall) for name in names)
         self.held = self.known = 0
         self._slacks: dict[frozenset[str], tuple[int, int]] = {}
@@ -60,7 +61,9 @@ class Cache:
         padding = slack = 0
         for name in whole:
             component, stored = self.run.facts.model.component(name), self.run.stored(name)
-            allocated, reserved = blocks(component, stored)
-            padding += allocated - total(component, stored)
-            slack += reserved - total(component, stored)
+            gone = away(component, self.run.placement(name), stored)
+            allocated, reserved = blocks(component, stored, gone)
+            there = sum(nbytes for number, nbytes in enumerate(sizes(component, stored)) if number not in gone)
+            padding += allocated - there
+            slack += reserved - there
         return padding, slack

@@ -3,8 +3,9 @@
 from functools import lru_cache
 
 from memplan.facts import MIB, Component
-from memplan.run import Aside, InGroups, OnCall, OnHost, Placement, Run, Stored
+from memplan.run import Aside, InGroups, OnCall, OnHost, Partly, Placement, Run, Stored
 from memplan.simulator.bill import HostMemory
+from memplan.simulator.partial import pins, streamed
 from memplan.simulator.weights import originals, pinned, sizes, tensors, total
 
 LIBRARIES = 337 * MIB
@@ -36,6 +37,10 @@ def placed(component: Component, placement: Placement, stored: Stored) -> HostMe
     size = total(component, stored)
     if isinstance(placement, OnCall | Aside | OnHost):
         return HostMemory(size, size, 0)
+    if isinstance(placement, Partly):
+        pinned_ones = pins(streamed(component, placement, stored))
+        steady = sum(pinned_ones)
+        return HostMemory(steady, steady + max(pinned_ones, default=0), steady)
     if not isinstance(placement, InGroups):
         return HostMemory(0, 0, 0)
     if not placement.stream:
@@ -45,6 +50,8 @@ def placed(component: Component, placement: Placement, stored: Stored) -> HostMe
 
 def pins_at_once(placement: Placement) -> bool:
     """Whether weights are pinned when they are placed, and not for each transfer anew."""
+    if isinstance(placement, Partly):
+        return True
     return isinstance(placement, InGroups) and placement.stream and not placement.low_cpu_mem
 
 
