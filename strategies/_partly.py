@@ -103,11 +103,11 @@ def _scales(weights: Sequence[Weight], device: str) -> Undo:
 
 
 def _hooked(name: str, part: Any, modules: Sequence[Any], packs: Sequence[Pack], device: str, by: Copier) -> Undo:
-    slots, packed = Slots(packs, by, device), {id(weight.own) for pack in packs for weight in pack.weights}
+    slots, packed = Slots(name, packs, by, device), {id(weight.own) for pack in packs for weight in pack.weights}
 
     def begin() -> None:
-        _bring(part, device, packed | {id(weight.shown) for pack in packs for weight in pack.weights})
         slots.begin()
+        _bring(part, device, packed | {id(weight.shown) for pack in packs for weight in pack.weights})
 
     hooks = [*_around(part, begin, slots.end)]
     for number, module in enumerate(modules):

@@ -17,9 +17,9 @@ class Slots:
     next one; in the first it is taken to be that of the modules. A group that comes unexpectedly is waited for.
     """
 
-    def __init__(self, packs: Sequence[Pack], copier: Copier, device: Any) -> None:
+    def __init__(self, name: str, packs: Sequence[Pack], copier: Copier, device: Any) -> None:
         """Nothing is on the device yet."""
-        self.packs, self.copier, self.device = packs, copier, device
+        self.name, self.packs, self.copier, self.device = name, packs, copier, device
         self.order = list(range(len(packs)))
         self.met: list[int] = []
         self.slots: list[Slot] = []
@@ -33,7 +33,7 @@ class Slots:
         """The component is called: its slots are there, and the first copies under way."""
         self.end()  # where a call was interrupted
         size = max(pack.nbytes for pack in self.packs)
-        self.slots = [Slot(room(size, self.device)) for _ in range(min(len(self.packs), SLOTS))]
+        self.slots = [Slot(self.room(size)) for _ in range(min(len(self.packs), SLOTS))]
         self.ahead = 0
         for slot in self.slots:
             self._vacate(slot)
@@ -98,7 +98,7 @@ class Slots:
         """A slot that is used by none, or one more where a group is called inside another."""
         used = [*self.here.values(), *(slot for _, slot in self.coming)]
         idle = (slot for slot in self.slots if slot not in used)
-        return next(idle, None) or Slot(room(self.packs[number].nbytes, self.device))
+        return next(idle, None) or Slot(self.room(self.packs[number].nbytes))
 
     def _after(self, number: int) -> int:
         """Where in the order it goes on after group `number`."""
@@ -117,9 +117,8 @@ class Slots:
         self.packs[number].refresh()
         self.copier.copy(slot, self.packs[number].source)
 
+    def room(self, nbytes: int) -> Any:
+        """So many bytes on the device."""
+        import torch
 
-def room(nbytes: int, device: Any) -> Any:
-    """Bytes on the device."""
-    import torch
-
-    return torch.empty(nbytes, dtype=torch.uint8, device=device)
+        return torch.empty(nbytes, dtype=torch.uint8, device=self.device)

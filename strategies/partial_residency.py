@@ -3,16 +3,17 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, ClassVar, Self
 
 from memplan.errors import BadInput
-from memplan.facts import Component, Facts, Grouping
+from memplan.facts import TEXT_ENCODING, Component, Facts, Grouping, Trace
 from memplan.run import SPLIT, Partly, Run, worth
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
 from ._copiers import Copier
 from ._partly import chosen, place
-from ._refusals import check_free, frees_nothing, read_while_away, stuck, willing
+from ._refusals import check_free, frees_nothing, stuck, willing
 
 KINDS = ("cuda", "rocm", "cpu")
 """Kinds of device that it runs on: those with streams and pinned memory as CUDA has them; the CPU for trials."""
@@ -21,7 +22,7 @@ STEPS = 4
 """How many counts of streamed groups are searched; the best is refined to single groups."""
 ENOUGH = 8
 """Groups of a level from which on it is the one that is searched."""
-LARGE = 1 / 8
+LARGE = 1 / 10
 """The share of all weights from which on a component is worth it."""
 
 
@@ -62,13 +63,16 @@ class PartialResidency(Strategy):
 
     @classmethod
     def variants(cls, facts: Facts) -> Iterator[Self]:
-        """A few counts for each large component that is called as a whole, at the level that has enough groups."""
+        """A few counts for each large component that is called as a whole, at the level that has enough groups.
+
+        For text encoders, which run once, all groups; the planner tries fewer of what it picks.
+        """
         called = {call.component for call in facts.trace.calls if call.method == "forward"}
         for component in facts.model.components:
             grouping = _best(component)
             if component.name in called and grouping and component.size >= LARGE * facts.model.size:
-                number = len(_worth(component, grouping))
-                counts = dict.fromkeys(-(-number * step // STEPS) for step in range(1, STEPS + 1))
+                number, once = len(_worth(component, grouping)), facts.trace.phases(component.name) == {TEXT_ENCODING}
+                counts = dict.fromkeys(-(-number * step // STEPS) for step in range(STEPS if once else 1, STEPS + 1))
                 made = (cls(component.name, count, grouping.level, grouping.modules) for count in counts if count)
                 yield from willing(made, facts)
 
@@ -101,8 +105,7 @@ class PartialResidency(Strategy):
         methods = {call.method for call in run.facts.trace.calls if call.component == self.component}
         if methods and methods != {"forward"}:
             return f"{self.component} is called as {' and '.join(sorted(methods))}(), and the slots come with forward()"
-        away = read_while_away(run, component, grouping) if self.modules else None
-        return broken or level or stuck(run, component, self.level) or away
+        return broken or level or stuck(run, component, self.level) or _read_while_away(run.facts.trace, component, grouping)
 
     def redraw(self, run: Run) -> Run:
         """The component is on the device in part."""
@@ -131,6 +134,7 @@ class PartialResidency(Strategy):
         )
 
 
+@lru_cache(maxsize=1024)
 def _worth(component: Component, grouping: Grouping) -> tuple[int, ...]:
     """The groups that may be streamed, by number, as the component is loaded."""
     times = Counter(number for group in grouping.groups for number in set(group.weights))
@@ -140,6 +144,22 @@ def _worth(component: Component, grouping: Grouping) -> tuple[int, ...]:
         else 0
         for group in grouping.groups
     ])  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _read_while_away(trace: Trace, component: Component, grouping: Grouping) -> str | None:
+    """The sentence about a layer of a group that is called while its group is not."""
+    paths = {grouping.groups[number].onload for number in _worth(component, grouping)}
+    for call in (call for call in trace.calls if call.component == component.name):
+        owners = [next((p for p in paths if f"{path}.".startswith(f"{p}.")), "") for path in call.modules]
+        here: set[str] = set()
+        for segment in call.segments:
+            here |= {owners[module] for module in segment.enters if owners[module] == call.modules[module]}
+            module = next((m for m in segment.enters if owners[m] and owners[m] not in here), None)
+            if module is not None:
+                return f"{component.class_name} calls {call.modules[module]} apart from {owners[module]}"
+            here -= {call.modules[module] for module in segment.leaves}
+    return None
 
 
 def _best(component: Component) -> Grouping | None:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
-from memplan.facts import Call, Step
-from memplan.run import OnCall, OnHost, Partly, Resident, Run
+from memplan.facts import Call, Component, Step
+from memplan.run import OnCall, OnHost, Partly, Placement, Resident, Run, Stored
 from memplan.simulator.partial import away
 from memplan.simulator.weights import blocks, sizes
 
@@ -60,10 +61,16 @@ class Cache:
     def _slack_of(self, whole: Iterable[str]) -> tuple[int, int]:
         padding = slack = 0
         for name in whole:
-            component, stored = self.run.facts.model.component(name), self.run.stored(name)
-            gone = away(component, self.run.placement(name), stored)
-            allocated, reserved = blocks(component, stored, gone)
-            there = sum(nbytes for number, nbytes in enumerate(sizes(component, stored)) if number not in gone)
-            padding += allocated - there
-            slack += reserved - there
+            component = self.run.facts.model.component(name)
+            own = _beyond(component, self.run.placement(name), self.run.stored(name))
+            padding, slack = padding + own[0], slack + own[1]
         return padding, slack
+
+
+@lru_cache(maxsize=1024)
+def _beyond(component: Component, placement: Placement, stored: Stored) -> tuple[int, int]:
+    """By how much the blocks, and the segments, of the weights that stay exceed their bytes."""
+    gone = away(component, placement, stored)
+    allocated, reserved = blocks(component, stored, gone)
+    there = sum(nbytes for number, nbytes in enumerate(sizes(component, stored)) if number not in gone)
+    return allocated - there, reserved - there
