@@ -90,12 +90,13 @@ def worth(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def spread(sizes: Sequence[int], streamed: int) -> tuple[int, ...]:
-    """Which `streamed` of groups of so many bytes are streamed, by number: evenly spread, the last one among them.
+    """Which `streamed` of groups of so many bytes are, by number, or all: evenly spread, the last one among them.
 
     The first copy then has the time of the groups before it to hide in. One rule for what is priced and what is done.
     """
     choice = worth(sizes)
-    return tuple(choice[(turn + 1) * len(choice) // streamed - 1] for turn in range(min(streamed, len(choice))))
+    streamed = min(streamed, len(choice))
+    return tuple(choice[(turn + 1) * len(choice) // streamed - 1] for turn in range(streamed))
 
 
 @dataclass(frozen=True)
