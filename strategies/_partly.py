@@ -60,7 +60,9 @@ def place(name: str, part: Any, picked: Sequence[tuple[Any, list[Weight]]], devi
 
     Raises BadInput where a weight is of a kind that cannot be packed.
     """
+    known, home = standing(part), next(part.parameters()).device
     with ExitStack() as undos:
+        undos.callback(_bring, part, home, set(known))  # what has been added since
         undos.callback(homes(part))
         _bring(part, device, {id(weight.own) for _, weights in picked for weight in weights})
         packs: list[Pack] = []
@@ -68,19 +70,20 @@ def place(name: str, part: Any, picked: Sequence[tuple[Any, list[Weight]]], devi
             undos.callback(_scales(weights, device))
             packs.append(Pack(weights, device))
             undos.callback(packs[-1].unpack)
-        undos.callback(_hooked(name, part, [module for module, _ in picked], packs, device, by or copier(device)))
+        slots = Slots(name, packs, by or copier(device), device)
+        undos.callback(_hooked(part, [module for module, _ in picked], slots))
         return undos.pop_all().close
 
 
-def _bring(part: Any, device: str, packed: set[int]) -> None:
-    """What is not packed comes to the device, also what has been added since, such as a LoRA."""
+def _bring(part: Any, device: Any, others: set[int]) -> None:
+    """All but `others`, which are ids, comes to the device; also what has been added since, such as a LoRA."""
     import torch
 
     there = torch.empty(0, device=device).device
     for module in part.modules():
         for table in (module._parameters, module._buffers):
             for tensor in table.values():
-                if tensor is None or tensor.device == there or id(tensor) in packed:
+                if tensor is None or tensor.device == there or id(tensor) in others:
                     continue
                 if type(tensor) in (torch.nn.Parameter, torch.Tensor):
                     tensor.data = tensor.data.to(there)
@@ -102,19 +105,19 @@ def _scales(weights: Sequence[Weight], device: str) -> Undo:
     return undo
 
 
-def _hooked(name: str, part: Any, modules: Sequence[Any], packs: Sequence[Pack], device: str, by: Copier) -> Undo:
-    slots, packed = Slots(name, packs, by, device), {id(weight.own) for pack in packs for weight in pack.weights}
+def _hooked(part: Any, modules: Sequence[Any], slots: Slots) -> Undo:
+    weights = [weight for pack in slots.packs for weight in pack.weights]
 
     def begin() -> None:
         slots.begin()
-        _bring(part, device, packed | {id(weight.shown) for pack in packs for weight in pack.weights})
+        _bring(part, slots.device, {id(weight.shown) for weight in weights})
 
     hooks = [*_around(part, begin, slots.end)]
     for number, module in enumerate(modules):
         hooks += _around(module, partial(slots.enter, number), partial(slots.leave, number))
-        hooks += _behind_casts(module, packs[number])
+        hooks += _behind_casts(module, slots.packs[number])
     back = attributes(part, "to", STREAMED)
-    vars(part).update({STREAMED: slots, "to": _stays(name, part, device)})
+    vars(part).update({STREAMED: slots, "to": _stays(slots.name, part, slots.device)})
 
     def undo() -> None:
         back()
@@ -136,11 +139,7 @@ def _quiet(act: Callable[[], None]) -> Any:
     """`act` as a hook that torch.compile leaves as it is."""
     import torch
 
-    @torch.compiler.disable
-    def hook(*_: Any) -> None:
-        act()
-
-    return hook
+    return torch.compiler.disable(lambda *_: act())
 
 
 def _behind_casts(module: Any, pack: Pack) -> Iterator[Any]:
@@ -157,8 +156,10 @@ def _stays(name: str, part: Any, device: str) -> Callable[..., Any]:
     """`part.to()`, which has nothing to do for the device where it is, and refuses what would move what is packed."""
     import torch
 
+    library: Any = torch._C
+
     def to(*args: Any, **kwargs: Any) -> Any:
-        place, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+        place, dtype, *_ = library._nn._parse_to(*args, **kwargs)
         here = torch.device(device)
         elsewhere = place is not None and (place.type != here.type)
         if elsewhere or dtype not in (None, getattr(part, "dtype", dtype)):

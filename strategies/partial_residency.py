@@ -71,7 +71,10 @@ class PartialResidency(Strategy):
         for component in facts.model.components:
             grouping = _best(component)
             if component.name in called and grouping and component.size >= LARGE * facts.model.size:
-                number, once = len(_worth(component, grouping)), facts.trace.phases(component.name) == {TEXT_ENCODING}
+                number, once = (
+                    len(_worth(component, grouping)),
+                    facts.trace.phases(component.name) == frozenset({TEXT_ENCODING}),
+                )
                 counts = dict.fromkeys(-(-number * step // STEPS) for step in range(STEPS if once else 1, STEPS + 1))
                 made = (cls(component.name, count, grouping.level, grouping.modules) for count in counts if count)
                 yield from willing(made, facts)
@@ -88,7 +91,9 @@ class PartialResidency(Strategy):
             return f"{component.class_name} has no groups of level {self.level}{self._inside}"
         number = len(_worth(component, grouping))
         if not 1 <= self.streamed <= number:
-            return f"streamed is from 1 to {number}, which {component.class_name} has at {self.level}, not {self.streamed}"
+            return (
+                f"streamed is from 1 to {number}, which {component.class_name} has at {self.level}, not {self.streamed}"
+            )
         if gpu is None or gpu.kind not in KINDS:
             return f"{self.name} needs a CUDA or ROCm device, and this machine has {gpu.kind if gpu else 'none'}"
         return frees_nothing(run) or self._lack(run, component, grouping)
@@ -105,7 +110,12 @@ class PartialResidency(Strategy):
         methods = {call.method for call in run.facts.trace.calls if call.component == self.component}
         if methods and methods != {"forward"}:
             return f"{self.component} is called as {' and '.join(sorted(methods))}(), and the slots come with forward()"
-        return broken or level or stuck(run, component, self.level) or _read_while_away(run.facts.trace, component, grouping)
+        return (
+            broken
+            or level
+            or stuck(run, component, self.level)
+            or _read_while_away(run.facts.trace, component, grouping)
+        )
 
     def redraw(self, run: Run) -> Run:
         """The component is on the device in part."""

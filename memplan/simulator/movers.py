@@ -145,8 +145,9 @@ class Slots(Mover):
 def outside(component: Component, placement: Placement, stored: Stored) -> int:
     """Bytes that `component` holds on the device while others are called, model offload aside.
 
-    Of a component in groups that is what no group moves, of one that is streamed in part all but the streamed groups, and under block-level group offload with streams its groups'
-    buffers: diffusers puts back the parameters of a group's modules, not their buffers.
+    Of a component that is streamed in part that is all but the streamed groups; of one in groups what no group moves,
+    and under block-level group offload with streams its groups' buffers: diffusers puts back the parameters of a
+    group's modules, not their buffers.
     """
     if isinstance(placement, Resident):
         return total(component, stored)

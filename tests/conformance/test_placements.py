@@ -207,7 +207,10 @@ def test_settings_that_are_named_and_not_searched(family: str, setting: str, tmp
 @pytest.mark.parametrize(
     ("family", "plan"),
     [
-        ("flux", "partial_residency:transformer,streamed=4 + partial_residency:text_encoder,streamed=9,level=leaf_level"),
+        (
+            "flux",
+            "partial_residency:transformer,streamed=4 + partial_residency:text_encoder,streamed=9,level=leaf_level",
+        ),
         ("wan22", "partial_residency:transformer,transformer_2,streamed=1"),
         *(
             pytest.param(*case, marks=pytest.mark.wide)

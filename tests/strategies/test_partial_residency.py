@@ -2,8 +2,8 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,24 +13,26 @@ import torch
 
 from memplan.errors import BadInput
 from memplan.facts import Call, Component, Group, Grouping, Ops, Rates, Segment, Weight
+from memplan.registry import parse_plan
 from memplan.run import Partly, Run, Stored, spread
+from memplan.simulator.partial import streamed
 from memplan.simulator.seconds import seconds
 from memplan.strategies import LayerwiseCasting, PartialResidency
-from memplan.strategies._copiers import OnStream, OnThread, Slot
-from memplan.strategies._packing import Pack
-from memplan.strategies._slots import Slots
-from memplan.strategies._weights import Weight as Moved
-from memplan.strategies._weights import standing
 from tests.measured_facts import facts_of
 from tests.pipelines import build
 from tests.pipelines.loras import ATTENTION, add, with_lora
 from tests.pipelines.quantized import four_bit_parts, int8_parts
+from tests.some import some
 from tests.test_strategy_laws import attributes, picture
 
+copiers: Any = import_module("memplan.strategies._copiers")
+packing: Any = import_module("memplan.strategies._packing")
+turns: Any = import_module("memplan.strategies._slots")
+weighing: Any = import_module("memplan.strategies._weights")
 FOUR = PartialResidency("transformer", 4)
 
 
-# ---- which groups -----------------------------------------------------------------------------------------------------
+# ---- which groups -------------------------------------------------------------------------------------------------
 def test_groups_are_spread_and_the_last_one_is_streamed() -> None:
     assert spread([1] * 8, 1) == (7,)
     assert spread([1] * 8, 3) == (1, 4, 7)
@@ -59,7 +61,7 @@ def test_refuses(strategy: PartialResidency, kind: str, sentence: str) -> None:
     assert sentence in (strategy.refuses(Run(facts_of(build("flux"), kind=kind))) or "")
 
 
-# ---- whatever the weights are -----------------------------------------------------------------------------------------
+# ---- whatever the weights are ---------------------------------------------------------------------------------------
 def int8(pipe: Any) -> None:
     int8_parts(pipe)
 
@@ -77,16 +79,27 @@ def channels_last(pipe: Any) -> None:
     pipe.transformer.to(memory_format=torch.channels_last)
 
 
-PREPARED: list[Callable[[Any], Any]] = [cast, int8, float8, four_bit_parts, with_lora, channels_last]
+PREPARED: dict[str, Callable[[Any], Any]] = {
+    "cast": cast,
+    "int8": int8,
+    "float8": float8,
+    "four_bit": four_bit_parts,
+    "with_lora": with_lora,
+    "channels_last": channels_last,
+}
 
 
-@pytest.mark.parametrize("prepare", PREPARED, ids=lambda f: f.__name__)
-def test_the_picture_is_the_same_and_every_tensor_is_back(prepare: Callable[[Any], Any]) -> None:
+@pytest.mark.parametrize("prepared", some(PREPARED, "cast", "int8", "four_bit"))
+def test_the_picture_is_the_same_and_every_tensor_is_back(prepared: str) -> None:
     pipe = build("flux")
-    prepare(pipe)
+    PREPARED[prepared](pipe)
     expected, before = picture(pipe, "flux"), attributes(pipe)
     tensors = dict(pipe.transformer.named_parameters())
-    held = {name: tensor.untyped_storage().nbytes() for name, tensor in tensors.items() if type(tensor).__name__ == "Parameter"}
+    held = {
+        name: tensor.untyped_storage().nbytes()
+        for name, tensor in tensors.items()
+        if type(tensor).__name__ == "Parameter"
+    }
     undo = FOUR.apply(pipe, "cpu")
     for _ in range(2):
         assert torch.equal(picture(pipe, "flux"), expected)
@@ -96,6 +109,30 @@ def test_the_picture_is_the_same_and_every_tensor_is_back(prepare: Callable[[Any
     assert all(after[name] is tensor for name, tensor in tensors.items())
     assert {name: after[name].untyped_storage().nbytes() for name in held} == held
     assert torch.equal(picture(pipe, "flux"), expected)
+
+
+@pytest.mark.parametrize(
+    "form",
+    some(("", "layerwise_casting", "int8_weight_only", "fp8_weight_only", "bnb_4bit", "compute_dtype"), "bnb_4bit"),
+)
+def test_what_is_priced_is_what_is_packed(form: str) -> None:
+    """Group by group, to the byte, at both levels."""
+    pipe = build("flux")
+    facts = facts_of(pipe, kind="cpu")
+    plan = parse_plan(form and f"{form}:transformer", facts)
+    for strategy in plan:
+        strategy.apply(pipe, "cpu")
+    for own in (FOUR, PartialResidency("transformer", 30, "leaf_level")):
+        run = Run(facts)
+        for strategy in (*plan, own):
+            assert strategy.refuses(run) is None
+            run = strategy.redraw(run)
+        transformer = facts.model.component("transformer")
+        said = streamed(transformer, own.placement, run.stored("transformer"))
+        undo = own.apply(pipe, "cpu")
+        packs = vars(pipe.transformer)["_memplan_slots"].packs
+        assert [pack.nbytes for pack in packs] == [group.packed for group in said]
+        undo()
 
 
 def test_a_cast_layer_leaves_no_copy_beside_the_slot() -> None:
@@ -185,7 +222,7 @@ def test_a_call_that_fails_leaves_nothing_on_the_device() -> None:
     hook = pipe.transformer.single_transformer_blocks[4].register_forward_hook(fail)
     with pytest.raises(RuntimeError, match="no memory"):
         picture(pipe, "flux")
-    slots: Slots = vars(pipe.transformer)["_memplan_slots"]
+    slots = vars(pipe.transformer)["_memplan_slots"]
     assert (slots.slots, slots.here) == ([], {})
     hook.remove()
     assert torch.equal(picture(pipe, "flux"), expected)
@@ -204,7 +241,7 @@ def test_compiled_blocks_give_about_the_same_picture() -> None:
         assert torch.allclose(picture(pipe, "flux"), expected, atol=1e-5)
 
 
-# ---- the order of things ----------------------------------------------------------------------------------------------
+# ---- the order of things ------------------------------------------------------------------------------------------
 class Blocks(torch.nn.Module):
     """Linear blocks in a list, called in an order that can be changed."""
 
@@ -231,10 +268,19 @@ def test_any_order_of_calls_gives_the_same(order: list[int]) -> None:
     assert torch.equal(net(x), plain[0])
     net.order = [0, 1, 2, 3]
     assert torch.equal(net(x), plain[1])
-    assert torch.equal(net.blocks[3](x), torch.nn.functional.linear(x, net.blocks[3].weight, net.blocks[3].bias))
+    assert torch.equal(
+        net.blocks[3](x),
+        torch.nn.functional.linear(x, net.blocks[3].get_parameter("weight"), net.blocks[3].get_parameter("bias")),
+    )
     net.order = order
     assert torch.equal(net(x), plain[2])
     undo()
+
+
+def packed(net: Blocks) -> list[Any]:
+    """Each block's weights."""
+    found = [weighing.standing(block).values() for block in net.blocks]
+    return [packing.Pack([weighing.Weight(*one) for one in own], "cpu") for own in found]
 
 
 class Recorder:
@@ -267,8 +313,8 @@ def test_the_device_waits_and_the_host_does_not(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _=None: device)
     monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
     net = Blocks(3, 8)
-    packs = [Pack([Moved(*found) for found in standing(block).values()], "cpu") for block in net.blocks]
-    slots = Slots("net", packs, OnStream("cuda"), "cpu")
+    packs = packed(net)
+    slots = turns.Slots("net", packs, copiers.OnStream("cuda"), "cpu")
     slots.begin()
     for number in range(3):
         slots.enter(number)
@@ -288,8 +334,11 @@ def test_the_device_waits_and_the_host_does_not(monkeypatch: pytest.MonkeyPatch)
 
 def test_slots_are_as_many_and_as_large_as_needed() -> None:
     net = Blocks(4, 8)
-    packs = [Pack([Moved(*found) for found in standing(block).values()], "cpu") for block in net.blocks]
-    one, two = Slots("net", packs[:1], OnThread(), "cpu"), Slots("net", packs, OnThread(), "cpu")
+    packs = packed(net)
+    one, two = (
+        turns.Slots("net", packs[:1], copiers.OnThread(), "cpu"),
+        turns.Slots("net", packs, copiers.OnThread(), "cpu"),
+    )
     one.begin()
     two.begin()
     assert [len(one.slots), len(two.slots)] == [1, 2]
@@ -298,7 +347,7 @@ def test_slots_are_as_many_and_as_large_as_needed() -> None:
     two.end()
 
 
-# ---- copies that hide -------------------------------------------------------------------------------------------------
+# ---- copies that hide ---------------------------------------------------------------------------------------------
 COPY, COMPUTE, NUMBER = 0.05, 0.04, 8
 
 
@@ -318,7 +367,7 @@ def timed(copying: float) -> tuple[float, list[float], list[float]]:
             torch.nn.functional.linear(output, module.get_parameter("weight"))
         worked.append(time.perf_counter() - begun)
 
-    undo = PartialResidency("net", NUMBER).apply(SimpleNamespace(net=net), "cpu", OnThread(move))
+    undo = PartialResidency("net", NUMBER).apply(SimpleNamespace(net=net), "cpu", copiers.OnThread(move))
     for block in net.blocks:
         block.register_forward_hook(work, prepend=True)
     with torch.no_grad():
