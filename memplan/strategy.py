@@ -101,7 +101,7 @@ class Strategy(ABC):
         return {}
 
     def finer(self, facts: Facts) -> Sequence[Self]:
-        """The same technique at less loss, or with less to move, for more memory: in steps, each less than the last."""
+        """The same technique for more memory, in steps: each loses less than the one before, or the last moves least."""
         return ()
 
     @classmethod

@@ -18,7 +18,7 @@ from memplan.simulator.movers import outside
 from memplan.simulator.weights import blocks, total
 from memplan.strategies import GroupOffload, LayerwiseCasting, OnGpu, PartialResidency
 from memplan.strategy import Strategy, in_order
-from tests.conformance.device import Device, slots
+from tests.conformance.device import Device, slots, streams
 from tests.measured_facts import facts_of
 from tests.pipelines import build
 from tests.some import some
@@ -128,7 +128,7 @@ def test_what_is_streamed_in_part_is_never_there_whole() -> None:
     pipe, plan = build("flux", dtype=torch.bfloat16), (PartialResidency("transformer", 4),)
     run = drawn(plan)
     transformer = run.facts.model.component("transformer")
-    with Whole(pipe) as device, slots(device):
+    with Whole(pipe) as device, slots(device), streams():
         plan[0].apply(pipe, "cuda")
         assert device.most == device.now == outside(transformer, run.placement("transformer"), Stored())
     others = [blocks(part, Stored())[0] for part in run.facts.model.components if part is not transformer]
