@@ -101,7 +101,7 @@ class Strategy(ABC):
         return {}
 
     def finer(self, facts: Facts) -> Sequence[Self]:
-        """The same technique for more memory, in steps: each loses less than the one before, or the last moves least."""
+        """The same technique for more memory, in steps: each loses less than the last, or fewer bytes move."""
         return ()
 
     @classmethod

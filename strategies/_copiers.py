@@ -32,6 +32,9 @@ class Copier(Protocol):
     def settle(self) -> None:
         """What is issued from here on finds no copy under way."""
 
+    def finish(self) -> None:
+        """The caller waits for all copies, so that what they read can go."""
+
 
 class OnStream:
     """Copies on a stream of its own; the device waits, by events, and the host never does."""
@@ -69,6 +72,10 @@ class OnStream:
         """The device waits for all copies, so that slots can be given back to PyTorch's allocator."""
         self._computing().wait_stream(self._side)
 
+    def finish(self) -> None:
+        """The host waits, this once."""
+        self._side.synchronize()
+
 
 class OnThread:
     """Copies in a thread, for a device whose work is done when a call returns: the CPU."""
@@ -95,6 +102,10 @@ class OnThread:
         if self._thread:
             self._thread.shutdown(wait=True)
         self._thread = None
+
+    def finish(self) -> None:
+        """None outlives its call."""
+        self.settle()
 
 
 def copier(device: str) -> Copier:

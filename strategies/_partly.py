@@ -122,6 +122,7 @@ def _hooked(part: Any, modules: Sequence[Any], slots: Slots) -> Undo:
     def undo() -> None:
         back()
         slots.end()
+        slots.copier.finish()
         for hook in hooks:
             hook.remove()
 
