@@ -8,7 +8,7 @@ from typing import Any, Self
 from weakref import WeakKeyDictionary, ref
 
 from memplan.errors import ApplyFailed, BadInput
-from memplan.strategy import Strategy, in_order
+from memplan.strategy import STREAMED, Strategy, in_order
 
 HELD = "_memplan_applied"
 """The attribute by which a pipeline, or modules without one, hold what is applied to them."""
@@ -151,7 +151,7 @@ def _taken(name: str, carried: Applied | None) -> str:
 def _offloaded(module: Any) -> bool:
     registry = vars(module).get("_diffusers_hook")
     grouped = registry is not None and registry.get_hook("group_offloading") is not None
-    return grouped or hasattr(module, "_hf_hook")
+    return grouped or hasattr(module, "_hf_hook") or STREAMED in vars(module)
 
 
 def _sentence(strategy: Strategy, error: Exception, done: tuple[Strategy, ...]) -> str:

@@ -1,6 +1,6 @@
 """The picture: one generation as it will happen. Strategies redraw it; the simulator prices it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Self
@@ -49,6 +49,24 @@ class FromDisk:
 
 
 @dataclass(frozen=True)
+class Partly:
+    """On the device, but for `streamed` of its offload groups: those are in pinned host memory.
+
+    Each of them is copied ahead into a slot on the device, computes there, and leaves nothing to copy back. `level` and
+    `modules` name the component's grouping; at block level a group is one block.
+    """
+
+    level: str
+    streamed: int
+    modules: str = ""
+
+    @property
+    def blocks(self) -> int | None:
+        """Blocks in a group."""
+        return 1 if self.level == "block_level" else None
+
+
+@dataclass(frozen=True)
 class Aside:
     """As loaded, and never on the device: nothing calls it."""
 
@@ -58,7 +76,32 @@ class OnHost:
     """In host memory, and computing there: of its calls, only what they return comes to the device."""
 
 
-Placement = Resident | OnCall | OnDemand | InGroups | FromDisk | Aside | OnHost
+Placement = Resident | OnCall | OnDemand | InGroups | FromDisk | Partly | Aside | OnHost
+
+LEAST, MOST = 0.25, 4
+"""Of the mean size: smaller groups are not worth a copy of their own, and larger ones would need too large a slot."""
+SLOTS = 2
+"""Groups that have a place on the device at once: one computes while the next one comes."""
+ALIGNMENT = 512
+"""Bytes of which each tensor in a slot begins at a multiple, as those from PyTorch's own allocator on CUDA do."""
+SPLIT = ("nf4", "nf4 nested", "fp4", "fp4 nested")
+"""Formats of weights whose first tensor can be moved while the others, its scales, stay on the device."""
+
+
+def worth(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Which of groups of so many bytes are worth streaming, by number; those of 0 are not."""
+    mean = sum(sizes) / max(sum(size > 0 for size in sizes), 1)
+    return tuple(number for number, size in enumerate(sizes) if size and LEAST * mean <= size <= MOST * mean)
+
+
+def spread(sizes: Sequence[int], streamed: int) -> tuple[int, ...]:
+    """Which `streamed` of groups of so many bytes are, by number, or all: evenly spread, the last one among them.
+
+    The first copy then has the time of the groups before it to hide in. One rule for what is priced and what is done.
+    """
+    choice = worth(sizes)
+    streamed = min(streamed, len(choice))
+    return tuple(choice[(turn + 1) * len(choice) // streamed - 1] for turn in range(streamed))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,10 @@ Switch = Callable[[Any], Undo]
 """Has a component called in another way; the value undoes it."""
 
 
+STREAMED = "_memplan_slots"
+"""The attribute by which a component holds the slots that parts of it are streamed through."""
+
+
 class Decision(StrEnum):
     """What a strategy decides about a component. The order is the order in which plans are applied."""
 
@@ -99,7 +103,7 @@ class Strategy(ABC):
         return {}
 
     def finer(self, facts: Facts) -> Sequence[Self]:
-        """The same technique at less loss for more memory, in steps: each gives up less than the one before."""
+        """The same technique for more memory, in steps: each loses less than the last, or fewer bytes move."""
         return ()
 
     @classmethod

@@ -18,6 +18,7 @@ from .modelopt import ModelOpt as ModelOpt
 from .on_cpu import OnCpu as OnCpu
 from .on_demand import OnDemand as OnDemand
 from .on_gpu import OnGpu as OnGpu
+from .partial_residency import PartialResidency as PartialResidency
 from .quanto import Quanto as Quanto
 from .sequential_offload import SequentialOffload as SequentialOffload
 from .set_aside import SetAside as SetAside
@@ -31,6 +32,7 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     OnDemand,
     SetAside,
     GroupOffload,
+    PartialResidency,
     SequentialOffload,
     LayerwiseCasting,
     ComputeDtype,

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from memplan.errors import BadInput
 from memplan.facts import Call, Component, Facts, Grouping, Trace
 from memplan.run import Run
-from memplan.strategy import Strategy
+from memplan.strategy import STREAMED, Strategy
 
 S = TypeVar("S", bound=Strategy)
 
@@ -79,6 +79,8 @@ def check_free(name: str, part: Any) -> None:
     for module in part.modules():
         if hasattr(module, "_hf_hook"):
             raise BadInput(f"{name} is offloaded by accelerate already; call pipe.remove_all_hooks() first")
+        if STREAMED in vars(module):
+            raise BadInput(f"{name} is streamed in part already; undo that first")
         registry = vars(module).get("_diffusers_hook")
         if registry and registry.get_hook("group_offloading"):
             raise BadInput(f"{name} is offloaded in groups already; reload the pipeline to start afresh")

@@ -73,7 +73,8 @@ def effect(pipe: Any) -> dict[str, Any]:
         plain = {k: v for k, v in vars(module).items() if isinstance(v, PLAIN)}
         weights = {k: (type(w), w.dtype, w.device) for k, w in (*module.named_parameters(), *module.named_buffers())}
         registry: Any = getattr(module, "_diffusers_hook", None)
-        hooks = [(name, settings(registry.hooks[name])) for name in registry._hook_order] if registry else []
+        hooks: list[Any] = [(n, settings(registry.hooks[n])) for n in registry._hook_order] if registry else []
+        hooks += [len(module._forward_pre_hooks), len(module._forward_hooks)]
         processor: Any = getattr(module, "processor", None)
         attention = (type(processor), dict(vars(processor)) if processor else {})
         found[path] = (plain, weights, hooks, type(getattr(module, "_hf_hook", None)), attention)
@@ -145,7 +146,7 @@ def test_redraw_is_pure(cls: type[Strategy], family: str) -> None:
 
 @over_catalogue
 @over_families
-def test_finer_settings_lose_less_and_take_more(cls: type[Strategy], family: str) -> None:
+def test_finer_settings_lose_or_move_less_and_take_more(cls: type[Strategy], family: str) -> None:
     pipe = build(family)
     facts = facts_of(pipe)
     facts = replace(facts, model=measured(facts.model, dict(pipe.components)))
@@ -154,9 +155,13 @@ def test_finer_settings_lose_less_and_take_more(cls: type[Strategy], family: str
         assert {step.seats for step in steps} == {strategy.seats}
         runs = [step.redraw(Run(facts)) for step in steps if not step.refuses(Run(facts))]
         assert len(runs) == len(steps)
-        for one, finer in pairwise(map(simulate, runs)):
-            assert finer.loss.error < one.loss.error
-            assert finer.peak.weights >= one.peak.weights
+        bills = [simulate(run) for run in runs]
+        if any(bill.loss.error for bill in bills):
+            for one, finer in pairwise(bills):
+                assert finer.loss.error < one.loss.error
+                assert finer.peak.weights >= one.peak.weights
+        elif len(bills) > 1:
+            assert bills[-1].host.pinned < bills[0].host.pinned
 
 
 # ---- the deed -------------------------------------------------------------------------------------------------------

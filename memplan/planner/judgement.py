@@ -145,11 +145,14 @@ def no_worse(preference: str, less: Plan, plan: Plan) -> bool:
 
 
 def improves(preference: str, other: Plan, plan: Plan) -> bool:
-    """Whether `other` loses less than `plan` and is as good for `preference`; the least memory is not given away."""
+    """Whether `other` loses less than `plan`, or moves less at the same loss, and is as good for `preference`.
+
+    The least memory is not given away.
+    """
     spent = preference != "quality" and other.effort > plan.effort * (1 + NEGLIGIBLE)
     tight = preference == "balanced" and _comfortable(plan) and not _comfortable(other)
     kept = preference != "memory" and _rank(other) <= _rank(plan) and not spent and not tight
-    return kept and _loss(other) < _loss(plan)
+    return kept and (_loss(other), other.bill.traffic.link) < (_loss(plan), plan.bill.traffic.link)
 
 
 def _sought(preference: str, plan: Plan) -> tuple[float, ...]:

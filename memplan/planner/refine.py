@@ -1,4 +1,4 @@
-"""Spends the memory that a pick leaves on precision: some of a component stays in a better format."""
+"""Spends the memory that a pick leaves: some of a component stays in a better format, or more of it on the device."""
 
 from collections.abc import Callable, Sequence
 

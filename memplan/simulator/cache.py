@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
-from memplan.facts import Call, Step
-from memplan.run import OnCall, OnDemand, OnHost, Resident, Run
-from memplan.simulator.weights import blocks, total
+from memplan.facts import Call, Component, Step
+from memplan.run import OnCall, OnDemand, OnHost, Partly, Placement, Resident, Run, Stored
+from memplan.simulator.partial import away
+from memplan.simulator.weights import blocks, sizes
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Cache:
         """Before the pipeline's call only weights are reserved."""
         self.run = run
         names = [c.name for c in run.facts.model.components]
-        self.resident = [name for name in names if isinstance(run.placement(name), Resident)]
+        self.resident = [name for name in names if isinstance(run.placement(name), Resident | Partly)]
         self.emptied = any(isinstance(run.placement(name), OnCall | OnDemand) for name in names)
         self.held = self.known = 0
         self._slacks: dict[frozenset[str], tuple[int, int]] = {}
@@ -60,8 +62,16 @@ class Cache:
     def _slack_of(self, whole: Iterable[str]) -> tuple[int, int]:
         padding = slack = 0
         for name in whole:
-            component, stored = self.run.facts.model.component(name), self.run.stored(name)
-            allocated, reserved = blocks(component, stored)
-            padding += allocated - total(component, stored)
-            slack += reserved - total(component, stored)
+            component = self.run.facts.model.component(name)
+            own = _beyond(component, self.run.placement(name), self.run.stored(name))
+            padding, slack = padding + own[0], slack + own[1]
         return padding, slack
+
+
+@lru_cache(maxsize=1024)
+def _beyond(component: Component, placement: Placement, stored: Stored) -> tuple[int, int]:
+    """By how much the blocks, and the segments, of the weights that stay exceed their bytes."""
+    gone = away(component, placement, stored)
+    allocated, reserved = blocks(component, stored, gone)
+    there = sum(nbytes for number, nbytes in enumerate(sizes(component, stored)) if number not in gone)
+    return allocated - there, reserved - there

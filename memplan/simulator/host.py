@@ -3,8 +3,9 @@
 from functools import lru_cache
 
 from memplan.facts import MIB, Component
-from memplan.run import Aside, InGroups, OnCall, OnDemand, OnHost, Placement, Run, Stored
+from memplan.run import Aside, InGroups, OnCall, OnDemand, OnHost, Partly, Placement, Run, Stored
 from memplan.simulator.bill import HostMemory
+from memplan.simulator.partial import pins, streamed
 from memplan.simulator.weights import anonymous, originals, pinned, sizes, tensors, total
 
 LIBRARIES = 337 * MIB
@@ -39,6 +40,10 @@ def placed(component: Component, placement: Placement, stored: Stored) -> HostMe
     if isinstance(placement, OnDemand):
         own = anonymous(component, stored)
         return HostMemory(own, own, 0)
+    if isinstance(placement, Partly):
+        pinned_ones = pins(streamed(component, placement, stored))
+        steady = sum(pinned_ones)
+        return HostMemory(steady, steady + max(pinned_ones, default=0), steady)
     if not isinstance(placement, InGroups):
         return HostMemory(0, 0, 0)
     if not placement.stream:
@@ -48,6 +53,8 @@ def placed(component: Component, placement: Placement, stored: Stored) -> HostMe
 
 def pins_at_once(placement: Placement) -> bool:
     """Whether weights are pinned when they are placed, and not for each transfer anew."""
+    if isinstance(placement, Partly):
+        return True
     return isinstance(placement, InGroups) and placement.stream and not placement.low_cpu_mem
 
 

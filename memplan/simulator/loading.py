@@ -4,17 +4,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from memplan.facts import Component
-from memplan.run import Placement, Resident, Run, Stored
+from memplan.run import Partly, Placement, Resident, Run, Stored
 from memplan.simulator.bill import HostMemory, Memory, Peak
 from memplan.simulator.device import context
 from memplan.simulator.formats import FORMATS
 from memplan.simulator.host import LIBRARIES, pins_at_once, placed
+from memplan.simulator.partial import away
 from memplan.simulator.weights import blocks, changed, originals, sizes
 
 PHASE = "loading"
 STAYS = ("bnb int8", "quanto int4")
 """The formats whose layers stay on the device: bitsandbytes' 8-bit weights do not follow a layer that is moved away;
 quanto's 4-bit ones would be unpacked and packed anew."""
+
+
+STAY = Resident | Partly
+"""Placements of weights that go to the device when they are placed."""
 
 
 def loading(run: Run) -> Peak:
@@ -41,7 +46,7 @@ def loading(run: Run) -> Peak:
         own = _placed(part, run.placement(name), run.stored(name), held[name], there)
         host = max(host, _with(held, name, own.peak))
         held[name] = own.steady
-    moved = [blocks(part, run.stored(name)) for name, part in parts.items() if _resident(run, name) and not there]
+    moved = [_moved(part, run.placement(name), run.stored(name)) for name, part in parts.items() if not there]
     weights, reserved = sum(allocated for allocated, _ in moved), sum(segments for _, segments in moved)
     memory = Memory(max(weights, making), max(reserved, making), max(reserved, making) + context(gpu))
     return Peak(PHASE, "", memory, weights, max(making - weights, 0), 0, "", "", host)
@@ -58,7 +63,15 @@ def _placed(component: Component, placement: Placement, stored: Stored, held: in
         return HostMemory(held if there else kept, held, 0)
     if not pins_at_once(placement):
         return HostMemory(held, own.steady - own.pinned + kept, 0)
+    if isinstance(placement, Partly):  # the rest goes to the device first, then each group is packed beside itself
+        peak = own.steady if component.mapped and not stored.format else own.peak
+        return HostMemory(own.steady + kept, max(held, peak + kept), own.pinned)
     return HostMemory(own.steady + kept, own.peak + kept, own.pinned)
+
+
+def _moved(component: Component, placement: Placement, stored: Stored) -> tuple[int, int]:
+    """Bytes that a component which lives on the device, or in part, takes there: allocated, and reserved."""
+    return blocks(component, stored, away(component, placement, stored)) if isinstance(placement, STAY) else (0, 0)
 
 
 def _resident(run: Run, name: str) -> bool:

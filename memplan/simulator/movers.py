@@ -6,14 +6,17 @@ from functools import lru_cache
 from itertools import pairwise
 
 from memplan.facts import SEQUENTIAL, Call, Component, Group
-from memplan.run import FromDisk, InGroups, OnHost, Placement, Resident, Stored
-from memplan.simulator.weights import group_size, sizes, total
+from memplan.run import FromDisk, InGroups, OnHost, Partly, Placement, Resident, Stored
+from memplan.simulator.partial import slots, streamed
+from memplan.simulator.weights import casts, group_size, sizes, total
 
 
 def mover_of(component: Component, placement: Placement, stored: Stored, call: Call) -> "Mover":
     """What moves the weights of `component` while `call` runs."""
     if isinstance(placement, InGroups | FromDisk):
         return Groups(component, placement, stored, call)
+    if isinstance(placement, Partly):
+        return Slots(component, placement, stored)
     return Mover(0 if isinstance(placement, OnHost) else total(component, stored))
 
 
@@ -107,15 +110,49 @@ class Groups(Mover):
                 self.to_host += moved * times
 
 
+class Slots(Mover):
+    """Streamed groups in the slots that they take turns in; all else stays.
+
+    The slots are there from the beginning of a call to its end. A layer of a streamed group that is cast computes with
+    a copy, while the stored weights stay in the slot; `Copies` counts them as dropped meanwhile.
+    """
+
+    def __init__(self, component: Component, placement: Partly, stored: Stored) -> None:
+        """The slots are there."""
+        groups = streamed(component, placement, stored)
+        super().__init__(outside(component, placement, stored) + slots(groups))
+        self.groups = {group.path: group for group in groups}
+        inside = {component.weights[number].module for group in groups for number in group.weights}
+        self.kept = {path: small for path, (small, _) in casts(component, stored).items() if path in inside}
+
+    def hooked(self, path: str) -> bool:
+        """Whether module `path` is a streamed group."""
+        return path in self.groups
+
+    def enter(self, path: str, times: int) -> None:
+        """A module is entered: a streamed group computes in its slot."""
+        self.resident += self.kept.get(path, 0)
+        if path in self.groups:
+            self.to_device += self.groups[path].packed * times
+            self.tensors += self.groups[path].tensors * times
+
+    def leave(self, path: str, times: int) -> None:
+        """A module returns; nothing is copied back."""
+        self.resident -= self.kept.get(path, 0)
+
+
 @lru_cache(maxsize=1024)
 def outside(component: Component, placement: Placement, stored: Stored) -> int:
     """Bytes that `component` holds on the device while others are called, model offload aside.
 
-    Of a component in groups that is what no group moves, and under block-level group offload with streams its groups'
-    buffers: diffusers puts back the parameters of a group's modules, not their buffers.
+    Of a component that is streamed in part that is all but the streamed groups; of one in groups what no group moves,
+    and under block-level group offload with streams its groups' buffers: diffusers puts back the parameters of a
+    group's modules, not their buffers.
     """
     if isinstance(placement, Resident):
         return total(component, stored)
+    if isinstance(placement, Partly):
+        return total(component, stored) - sum(group.nbytes for group in streamed(component, placement, stored))
     if not isinstance(placement, InGroups | FromDisk):
         return 0
     groups = groups_of(component, placement)

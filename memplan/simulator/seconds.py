@@ -4,8 +4,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from memplan.facts import MATMUL, SEQUENTIAL, Call, Component, Ops, Rates, Segment
-from memplan.run import FromDisk, InGroups, OnHost, Placement, Stored
+from memplan.run import FromDisk, InGroups, OnHost, Partly, Placement, Stored
+from memplan.simulator.clock import Clock
 from memplan.simulator.movers import Mover, mover_of
+from memplan.simulator.partial import Turns, streamed
 from memplan.simulator.residency import Copies
 
 
@@ -19,6 +21,8 @@ def seconds(component: Component | None, placement: Placement, stored: Stored, c
         return sum(_on_host(segment, rates) for segment in call.segments)
     if component is not None and isinstance(placement, InGroups | FromDisk):
         return _in_groups(component, placement, stored, call, rates)
+    if component is not None and isinstance(placement, Partly):
+        return _in_slots(component, placement, stored, call, rates)
     clock = Clock(rates)
     for busy, launches in work(component, stored, call, rates):
         clock.compute(busy, launches)
@@ -59,46 +63,6 @@ def _in_dtype(ops: Ops, product: str) -> Ops:
     return replace(ops, dtype=product) if product and ops.family == MATMUL else ops
 
 
-@dataclass
-class Clock:
-    """When the host, the device and the link are done with what they were given, in seconds since the call began."""
-
-    rates: Rates
-    host: float = 0.0
-    device: float = 0.0
-    link: float = 0.0
-
-    @property
-    def end(self) -> float:
-        """When all of them are done."""
-        return max(self.host, self.device, self.link)
-
-    def compute(self, busy: float, launches: int) -> None:
-        """The host issues ops; the device begins with the first, and ends no sooner than the last is issued."""
-        begin = max(self.device, self.host + min(launches, 1) * self.rates.launch)
-        self.host += launches * self.rates.launch
-        self.device = max(begin + busy, self.host) if launches else self.device + busy
-
-    def prefetch(self, moved: float, pinning: float) -> None:
-        """The host pins what is not pinned, and hands the copy to the link."""
-        self.host += pinning
-        self.link = max(self.link, self.host) + moved
-
-    def wait(self) -> None:
-        """The host waits for the copies under way."""
-        self.host = max(self.host, self.link)
-
-    def finish(self) -> None:
-        """The host waits for the device."""
-        self.host = max(self.host, self.device)
-
-    def copy(self, moved: float) -> None:
-        """A copy that the host waits for, behind all that the device still has to do."""
-        self.finish()
-        self.host += moved
-        self.device = self.host
-
-
 def _in_groups(component: Component, placement: InGroups | FromDisk, stored: Stored, call: Call, rates: Rates) -> float:
     """Seconds of a call during which offload groups come and go, as diffusers' hooks have them.
 
@@ -115,6 +79,23 @@ def _in_groups(component: Component, placement: InGroups | FromDisk, stored: Sto
         clock.compute(busy, launches)
         for module in segment.leaves:
             hooks.leave(call.modules[module], segment.repeat)
+    return clock.end
+
+
+def _in_slots(component: Component, placement: Partly, stored: Stored, call: Call, rates: Rates) -> float:
+    """Seconds of a call during which streamed groups take turns in their slots, as `_slots.py` of strategies has them.
+
+    The host waits for nothing. The copy of a group begins when the host has issued it, the link is free, and the device
+    is done with the group that had the slot before; the group begins when its copy is there.
+    """
+    clock = Clock(rates)
+    turns = Turns(clock, {group.path: group for group in streamed(component, placement, stored)}, call)
+    for segment, (busy, launches) in zip(call.segments, work(component, stored, call, rates), strict=True):
+        for module in segment.enters:
+            turns.enter(call.modules[module])
+        clock.compute(busy, launches)
+        for module in segment.leaves:
+            turns.leave(call.modules[module])
     return clock.end
 
 

@@ -44,14 +44,15 @@ def total(component: Component, stored: Stored) -> int:
 
 
 @lru_cache(maxsize=256)
-def blocks(component: Component, stored: Stored) -> tuple[int, int]:
-    """Bytes that all weights of `component`, moved one after the other, hold in the caching allocator.
+def blocks(component: Component, stored: Stored, away: frozenset[int] = frozenset()) -> tuple[int, int]:
+    """Bytes that the weights of `component` but for those `away`, moved one after the other, hold in the allocator.
 
     First in blocks, which is what it reports as allocated: it never splits off a remainder of 1 MiB or less. Then in
     the segments that it reserves for them.
     """
     pool = Pool()
-    allocated = sum(pool.take(nbytes).size for parts in tensors(component, stored) for nbytes in parts)
+    there = (parts for number, parts in enumerate(tensors(component, stored)) if number not in away)
+    allocated = sum(pool.take(nbytes).size for parts in there for nbytes in parts)
     return allocated, pool.reserved
 
 

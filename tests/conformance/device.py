@@ -8,16 +8,19 @@ import weakref
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 from unittest.mock import patch
 
 import safetensors.torch
 import torch
+from torch.cuda import _pin_memory_utils
 from torch.overrides import TorchFunctionMode
 
 from memplan.probes.trace.ledger import tensors_in
 
+Slots: Any = import_module("memplan.strategies._slots").Slots
 CPU, DEVICE = torch.device("cpu"), torch.device("cuda:0")
 PLACES = (str, torch.device)
 MIXING = {
@@ -152,7 +155,19 @@ def _refuse(func: Any, tensors: list[torch.Tensor], device: Device) -> NoReturn:
 class Stream:
     """A stream on which all work is done."""
 
+    def __init__(self, device: Any = None) -> None:
+        """Of any device."""
+
     def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+    def record_event(self) -> None:
+        """All is done: there is nothing to know it by."""
+
+    def wait_event(self, event: None) -> None:
+        """Nothing to wait for."""
+
+    def wait_stream(self, stream: Any) -> None:
         """Nothing to wait for."""
 
 
@@ -168,6 +183,20 @@ def files(device: Device) -> Generator[None]:
 
     known = device
     with patch.object(safetensors.torch, "load_file", load_file):
+        yield
+
+
+@contextmanager
+def slots(device: Device) -> Generator[None]:
+    """Slots are on `device`, as weights of their component, and host memory can be pinned where it is."""
+
+    def room(own: Any, nbytes: int) -> torch.Tensor:
+        return device.enter(torch.empty(nbytes, dtype=torch.uint8), True, (own.name, "slot"))
+
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(Slots, "room", room))
+        for name in ("pin_memory", "unpin_memory"):
+            patches.enter_context(patch.object(_pin_memory_utils, name, lambda *_: None))
         yield
 
 

@@ -12,12 +12,13 @@ import torch
 
 from memplan.facts import Facts
 from memplan.registry import parse_plan
-from memplan.run import OnCall, Run
+from memplan.run import OnCall, Run, Stored
 from memplan.simulator.loading import loading
+from memplan.simulator.movers import outside
 from memplan.simulator.weights import blocks, total
-from memplan.strategies import GroupOffload, LayerwiseCasting, OnGpu
+from memplan.strategies import GroupOffload, LayerwiseCasting, OnGpu, PartialResidency
 from memplan.strategy import Strategy, in_order
-from tests.conformance.device import Device
+from tests.conformance.device import Device, slots, streams
 from tests.measured_facts import facts_of
 from tests.pipelines import build
 from tests.some import some
@@ -121,6 +122,17 @@ def test_others_bring_each_layer_to_the_device_and_back(form: str, monkeypatch: 
     strategy.apply(pipe, "cuda")
     moves = [place for place, _ in groupby(place for place in went if place in ("cuda", "cpu"))]
     assert moves == ["cuda", "cpu"] * count
+
+
+def test_what_is_streamed_in_part_is_never_there_whole() -> None:
+    pipe, plan = build("flux", dtype=torch.bfloat16), (PartialResidency("transformer", 4),)
+    run = drawn(plan)
+    transformer = run.facts.model.component("transformer")
+    with Whole(pipe) as device, slots(device), streams():
+        plan[0].apply(pipe, "cuda")
+        assert device.most == device.now == outside(transformer, run.placement("transformer"), Stored())
+    others = [blocks(part, Stored())[0] for part in run.facts.model.components if part is not transformer]
+    assert 0 <= loading(run).memory.allocated - sum(others) - device.now < 512 * len(transformer.weights)
 
 
 def test_casting_happens_in_host_memory() -> None:

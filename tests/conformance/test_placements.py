@@ -18,7 +18,7 @@ from memplan.facts import Facts
 from memplan.probes.pipeline import measure
 from memplan.probes.sources import open_pipeline
 from memplan.probes.trace import dry_run
-from memplan.registry import parse
+from memplan.registry import parse, parse_plan
 from memplan.run import Run
 from memplan.strategies import (
     STRATEGIES,
@@ -27,11 +27,12 @@ from memplan.strategies import (
     OnCpu,
     OnDemand,
     OnGpu,
+    PartialResidency,
     SequentialOffload,
     SetAside,
 )
 from memplan.strategy import Decision, Strategy, in_order
-from tests.conformance.device import Device, files, streams
+from tests.conformance.device import Device, files, slots, streams
 from tests.conformance.watch import Held, Moments, drawn, watched
 from tests.measured_facts import facts_of
 from tests.pipelines import build, inputs
@@ -96,6 +97,7 @@ def lived(known: Subject, plan: Sequence[Strategy], calls: int) -> list[list[Mom
         undos.enter_context(device)
         undos.enter_context(streams())
         undos.enter_context(files(device))
+        undos.enter_context(slots(device))
         for strategy in plan:
             undos.callback(strategy.apply(known.pipe, "cuda"))
         for _ in range(calls):
@@ -119,7 +121,8 @@ def plans(facts: Facts) -> Iterator[tuple[Strategy, ...]]:
 
 
 def places(strategy: Strategy) -> bool:
-    return {seat.decision for seat in strategy.seats} == {Decision.PLACEMENT}
+    """Partial residency has a test of its own, as it has many settings that differ in little."""
+    return strategy.name != PartialResidency.name and {seat.decision for seat in strategy.seats} == {Decision.PLACEMENT}
 
 
 def said(facts: Facts, plan: Sequence[Strategy]) -> list[tuple[Moments, bool]]:
@@ -199,6 +202,35 @@ def test_settings_that_are_named_and_not_searched(family: str, setting: str, tmp
     hold_together(known, beside(known.facts, named))
     assert attributes(known.pipe) == before
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "plan"),
+    [
+        (
+            "flux",
+            "partial_residency:transformer,streamed=4 + partial_residency:text_encoder,streamed=9,level=leaf_level",
+        ),
+        ("wan22", "partial_residency:transformer,transformer_2,streamed=1"),
+        *(
+            pytest.param(*case, marks=pytest.mark.wide)
+            for case in (
+                ("flux", "partial_residency:transformer,streamed=9 + group_offload:text_encoder"),
+                ("flux", "partial_residency:text_encoder_2,streamed=2,modules=encoder"),
+                ("wan22", "partial_residency:transformer,transformer_2,streamed=20,level=leaf_level"),
+                ("sdxl", "partial_residency:unet,streamed=40,level=leaf_level"),
+                ("sd3", "partial_residency:transformer,streamed=1"),
+                ("modular_flux", "partial_residency:transformer,streamed=3"),
+            )
+        ),
+    ],
+)
+def test_what_is_streamed_in_part_is_in_slots(family: str, plan: str) -> None:
+    known = subject(family)
+    before = attributes(known.pipe)
+    hold_together(known, beside(known.facts, *parse_plan(plan, known.facts)))
+    assert attributes(known.pipe) == before
 
 
 @pytest.mark.slow

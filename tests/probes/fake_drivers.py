@@ -181,6 +181,4 @@ class FakeTorch(ModuleType):
 
     def _empty(self, *_: Any, **__: Any) -> None:
         """As torch 2.13 on Metal."""
-        raise TypeError(
-            "Trying to convert Float8_e4m3fn to the MPS backend but it does not have support for that dtype."
-        )
+        raise TypeError("Trying to convert Float8_e4m3fn to the MPS backend, which does not support that dtype.")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from memplan.facts import Call, Component, Group, Grouping, Ops, Rates, Segment, Weight
-from memplan.run import FromDisk, InGroups, OnHost, Placement, Resident, Stored
+from memplan.run import FromDisk, InGroups, OnHost, Partly, Placement, Resident, Stored
 from memplan.simulator.seconds import seconds
 
 RATES = Rates(
@@ -107,3 +107,21 @@ def test_the_cpu_computes_at_its_own_rate() -> None:
     for dtype, expected in (("float32", 60.0), ("bfloat16", 30.0)):
         rates = replace(RATES, on_host=(("matmul", dtype, 5.0), ("attention", "float32", 1.0)))
         assert taken(OnHost(), forward(flops=100), rates=rates) == pytest.approx(expected), dtype
+
+
+# ---- slots -----------------------------------------------------------------------------------------------------------
+def test_in_slots_only_what_is_streamed_is_copied_and_it_hides() -> None:
+    """512 bytes each, as tensors in slots are aligned: 10.24 s. Of three, `streamed` of one is the last."""
+    assert taken(Partly("leaf_level", 1), forward(flops=600)) == pytest.approx(18)
+    assert taken(Partly("leaf_level", 1), forward(flops=400)) == pytest.approx(10.24 + 4)
+
+
+def test_the_third_copy_waits_for_the_slot_of_the_first_block() -> None:
+    """Blocks of 20 s: the first two copies are there after 20.48 s, the third begins when the first block is done."""
+    assert taken(Partly("leaf_level", 3), forward(flops=2000)) == pytest.approx(10.24 + 3 * 20)
+    assert taken(Partly("leaf_level", 3), forward(flops=100)) == pytest.approx(3 * 10.24 + 1)
+
+
+def test_a_copy_into_a_slot_in_use_waits_while_the_link_is_idle() -> None:
+    fast = replace(RATES, pinned=512.0)
+    assert taken(Partly("leaf_level", 3), forward(flops=2000), rates=fast) == pytest.approx(1 + 3 * 20)

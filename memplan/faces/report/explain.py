@@ -11,7 +11,9 @@ from memplan.facts import ITEM_SIZE, Component
 from memplan.facts.units import amount, gib
 from memplan.planner import Plan, Recommendation, draw
 from memplan.planner.label import label
-from memplan.run import Aside, FromDisk, InGroups, OnCall, OnDemand, OnHost, Resident, Run
+from memplan.run import SLOTS, Aside, FromDisk, InGroups, OnCall, OnDemand, OnHost, Partly, Resident, Run
+from memplan.simulator.movers import outside
+from memplan.simulator.partial import slots, streamed
 from memplan.simulator.weights import total
 
 STREAMED = 2
@@ -40,7 +42,8 @@ def explanation(found: Recommendation, *, everything: bool = False) -> str:
         *paragraph(
             "Closed formulas (approximate) beside the exact figures, in GiB. S: size of components, _max of the "
             "largest, _lc after layerwise casting, _q quantized; S_block, S_leaf: largest offload group; U: what "
-            "block-level offload keeps on the device; A: the most activations of any call that the device computes, in "
+            "block-level offload keeps on the device; S_here, S_away: what of a component stays there and what is "
+            "streamed through slots; A: the most activations of any call that the device computes, in "
             "tiles or slices where the plan has them. The exact figure adds up what is there at each moment, and names "
             "the op that makes the peak."
         )
@@ -50,8 +53,10 @@ def explanation(found: Recommendation, *, everything: bool = False) -> str:
 
 def vram(run: Run) -> list[Term]:
     """The closed formula of the device memory."""
-    resident = [c for c in run.facts.model.components if isinstance(run.placement(c.name), Resident)]
+    components = run.facts.model.components
+    resident = [c for c in components if isinstance(run.placement(c.name), Resident)]
     terms = [_sum("S", resident, run)] if resident else []
+    terms += [_term(f"S_here({c.name})", _here(run, c)) for c in components if _partly(run, c)]
     visiting = max(_visitors(run), key=lambda terms: sum(t.high for t in terms), default=[])
     activations = _activations(run)
     return [*terms, *visiting, Term("A", activations, activations)]
@@ -61,8 +66,9 @@ def ram(run: Run) -> list[Term]:
     """The closed formula of the host memory."""
     components = run.facts.model.components
     pinned = [c for c in components if _pins(run, c)]
+    away = [_term(f"S_away({c.name})", _size(run, c) - _here(run, c)) for c in components if _partly(run, c)]
     kept = [c for c in components if isinstance(run.placement(c.name), HELD) and c not in pinned]
-    terms = [_sum("S", kept, run)] if kept else []
+    terms = [*([_sum("S", kept, run)] if kept else []), *away]
     if pinned:
         whole = _sum("S", pinned, run)
         low, high = PINNED
@@ -82,6 +88,9 @@ def _visitors(run: Run) -> Iterator[list[Term]]:
         placement = run.placement(component.name)
         if isinstance(placement, InGroups | FromDisk):
             yield _groups(run, component, placement)
+        elif isinstance(placement, Partly):
+            groups = streamed(component, placement, run.stored(component.name))
+            yield [_term(f"{min(len(groups), SLOTS)}·S_slot({component.name})", slots(groups))]
 
 
 def _groups(run: Run, component: Component, placement: InGroups | FromDisk) -> list[Term]:
@@ -94,6 +103,15 @@ def _groups(run: Run, component: Component, placement: InGroups | FromDisk) -> l
         return [_term(f"{times}S_leaf{suffix}", count * component.leaf * share)]
     block = _term(f"{times}S_block{suffix}", count * max(component.blocks, default=0) * share)
     return [_term(f"U{suffix}", component.unmatched * share), block]
+
+
+def _partly(run: Run, component: Component) -> bool:
+    return isinstance(run.placement(component.name), Partly)
+
+
+def _here(run: Run, component: Component) -> int:
+    """Bytes of a component that stay on the device."""
+    return outside(component, run.placement(component.name), run.stored(component.name))
 
 
 def _sum(symbol: str, components: Sequence[Component], run: Run) -> Term:

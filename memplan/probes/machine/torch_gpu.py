@@ -90,7 +90,7 @@ def _apple(torch: Any) -> Gpu:
     """
     usable = torch.mps.recommended_max_memory()
     gpu = _described(_apple_chip(), psutil.virtual_memory().total)
-    lacks = ("float64",) if torch.backends.mps.is_macos_or_newer(14, 0) else ("float64", "bfloat16")
+    lacks: tuple[str, ...] = ("float64",) if torch.backends.mps.is_macos_or_newer(14, 0) else ("float64", "bfloat16")
     lacks += tuple(dtype for dtype in ("float8_e4m3fn", "float8_e5m2") if not _makes(torch, dtype))
     return replace(gpu, total=usable, free=usable, kind="mps", unified=True, lacks=lacks, source="torch")
 
