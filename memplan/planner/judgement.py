@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from math import log
+from operator import le
 
 from memplan.facts import MIB, Facts
 from memplan.facts.units import amount
@@ -99,9 +100,10 @@ def undominated(plans: Iterable[Plan], price: Callable[[Plan], tuple[float, ...]
     front: list[tuple[tuple[float, ...], Plan]] = []
     for plan in sorted(plans, key=_effect):
         own = price(plan)
-        if any(all(a <= b + 1 for a, b in zip(other, own, strict=True)) for other, _ in front):
+        within = [figure + 1 for figure in own]
+        if any(all(map(le, other, within)) for other, _ in front):
             continue
-        front = [(o, p) for o, p in front if not all(a <= b for a, b in zip(own, o, strict=True))]
+        front = [(other, kept) for other, kept in front if not all(map(le, own, other))]
         front.append((own, plan))
     return [plan for _, plan in front]
 

@@ -136,8 +136,8 @@ def _combinations(
     return joined.values()
 
 
-MOST = 150
-"""How many ways to fill the seats of some components go on to the next, which has some 15 options of its own."""
+MOST = 60
+"""How many ways to fill the seats of some components go on to the next, which has some 20 options of its own."""
 Way = tuple[Strategy, ...]
 """What is decided about one or several components."""
 
