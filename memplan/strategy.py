@@ -40,10 +40,14 @@ class Seat:
 
 @dataclass(frozen=True)
 class Config:
-    """What a library's loader takes to load a component in a format: the code of that object, and its imports."""
+    """What a library's loader takes to load a component in a format: the code of that object, and its imports.
+
+    With one that is `on_device` the loader leaves the component on the device.
+    """
 
     imports: tuple[str, ...]
     value: str
+    on_device: bool = False
 
 
 SEPARATOR = "/"

@@ -1,4 +1,4 @@
-"""What the formats of bitsandbytes share: the config of the libraries' loaders."""
+"""What the formats of bitsandbytes share: the config of the libraries' loaders, which quantize on the device."""
 
 from memplan.strategy import Config
 
@@ -8,4 +8,4 @@ def bnb_config(library: str, skip: tuple[str, ...], *settings: str) -> Config:
     left = [f"llm_int8_skip_modules={list(skip)}"] if skip else []
     lines = [f"    {setting}," for setting in (*settings, *left)]
     value = "\n".join([f"{library}.BitsAndBytesConfig(", *lines, ")"])
-    return Config(("import torch", f"import {library}"), value)
+    return Config(("import torch", f"import {library}"), value, on_device=True)

@@ -259,3 +259,14 @@ def test_neither_are_the_text_encoders_of_one_file(folder: Path) -> None:
     assert "quantization_config=diffusers.TorchAoConfig(Int8WeightOnlyConfig())" in text
     assert "PipelineQuantizationConfig" not in text
     ast.parse(text)
+
+
+def test_what_the_loader_would_leave_on_the_device_is_converted_where_the_plan_has_it_elsewhere(folder: Path) -> None:
+    """bitsandbytes' quantizer loads both onto the device, which may have room for one at a time."""
+    both = ("bnb_4bit:text_encoder_2", "bnb_4bit:transformer")
+    assert "quantization_config" in script_of(folder, plan=both)
+    text = script_of(folder, plan=(*both, "model_offload"))
+    assert "quantization_config" not in text
+    assert text.count("Params4bit(") == 2
+    assert text.index("Params4bit(") < text.index("enable_model_cpu_offload")
+    ast.parse(text)

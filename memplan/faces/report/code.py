@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from memplan.faces.report.loading import loading
-from memplan.facts import Model
 from memplan.planner import Plan
 from memplan.probes.fakes.sizes import is_size
+from memplan.run import Resident, Run
 from memplan.strategy import Config, Decision, Strategy
 
 _PICTURES = re.compile(r"(?:a|(\d+))(?: made-up)? (?:pictures of )?(\d+) x (\d+)(?: picture)?")
@@ -23,7 +23,7 @@ def script(plan: Plan, source: str, call: Mapping[str, Any]) -> str:
     `call` has the values of arguments that reports shorten.
     """
     facts = plan.run.facts
-    configs = {strategy: dict(_configs(strategy, facts.model)) for strategy in plan.strategies}
+    configs = {strategy: dict(_configs(strategy, plan.run)) for strategy in plan.strategies}
     load = loading(facts.model, source, {name: config for own in configs.values() for name, config in own.items()})
     left = [strategy for strategy, own in configs.items() if not own or not load.configured.issuperset(own)]
     lines = [line for strategy in left for line in strategy.code(_device(plan))]
@@ -73,11 +73,15 @@ def _is_literal(text: str) -> bool:
 
 
 # ---- the rest -------------------------------------------------------------------------------------------------------
-def _configs(strategy: Strategy, model: Model) -> Iterator[tuple[str, Config]]:
-    """The components that can be loaded in the format that `strategy` gives them, each with the config for it."""
+def _configs(strategy: Strategy, run: Run) -> Iterator[tuple[str, Config]]:
+    """The components that can be loaded in the format that `strategy` gives them, each with the config for it.
+
+    What the loader would leave on the device, and the plan has elsewhere, is converted after it is loaded instead: the
+    device need not hold all of that at once.
+    """
     for name in sorted(seat.component for seat in strategy.seats if seat.decision == Decision.FORMAT):
-        config = strategy.config(model.component(name))
-        if config is not None:
+        config = strategy.config(run.facts.model.component(name))
+        if config is not None and (not config.on_device or isinstance(run.placement(name), Resident)):
             yield name, config
 
 
