@@ -314,7 +314,8 @@ def test_memory_that_is_left_goes_into_precision(flux: Facts, measured: bool, mo
     monkeypatch.setattr(search, "refined", kept)
     machine = replace(small.machine(16, 64), packages=flux.machine.packages)
     facts = replace(with_errors(flux, "nf4 nested") if measured else flux, machine=machine)
-    found = planner.recommend(facts, strategies())
+    exact = ("on_demand", "partial_residency")  # with which nothing need be quantized here
+    found = planner.recommend(facts, [kind for kind in strategies() if kind.name not in exact])
     changed = {name for name, plan in plain.items() if str(picked(found, name)) != str(plan)}
     assert "balanced" in changed
     assert "memory" not in changed
