@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch.overrides import TorchFunctionMode
 
-from memplan.probes.trace.ledger import tensors_in
+from memplan.probes.trace.operands import tensors_in
 
 CPU, DEVICE = torch.device("cpu"), torch.device("cuda:0")
 PLACES = (str, torch.device)
