@@ -1,6 +1,6 @@
 """What torch's compiler needs of a machine, and the sentence for one that lacks it."""
 
-from memplan.facts import ASSUMED_CAPABILITY, Machine
+from memplan.facts import Machine
 
 CAPABILITY = (7, 0)
 """The compute capability that triton needs (`GPUTooOldForTriton` of torch/_inductor/exc.py)."""
@@ -20,8 +20,8 @@ def lacking(machine: Machine, name: str) -> str | None:
         return None
     if gpu.kind not in ("cuda", "rocm", "xpu"):
         return f"{name} does not run on {gpu.name}: it is priced for {DEVICES}, and this is {gpu.kind}"
-    if gpu.kind == "cuda" and (gpu.capability or ASSUMED_CAPABILITY) < CAPABILITY:
-        return f"{name} needs compute capability 7.0, and {gpu.name} has {'.'.join(map(str, gpu.capability or ()))}"
+    if gpu.kind == "cuda" and gpu.capability is not None and gpu.capability < CAPABILITY:
+        return f"{name} needs compute capability 7.0, and {gpu.name} has {'.'.join(map(str, gpu.capability))}"
     return _uninstalled(machine, name) if gpu.source in HERE else None
 
 
