@@ -53,11 +53,10 @@ def work(
             layer = copies.works.get(call.modules[module])
             product = layer.product if layer else ""
             spared += layer.spared * segment.repeat if layer and code.open else 0
-        ops_done = segment.compiled if code.open else segment.work
-        busy = sum(rates.seconds(_in_dtype(ops, product)) for ops in ops_done) * segment.repeat
-        launches = sum(ops.count for ops in ops_done) * segment.repeat
-        if compiled and compiled.graphs and code.open:
-            launches = code.begun - begun
+        every = segment.compiled if code.open else segment.work
+        busy = sum(rates.seconds(_in_dtype(ops, product)) for ops in every) * segment.repeat
+        graphed = compiled is not None and compiled.graphs and code.open
+        launches = code.begun - begun if graphed else sum(ops.count for ops in every) * segment.repeat
         done.append((busy + (copies.traffic - before - spared) / rates.bandwidth, launches))
         code.leave(segment)
         for module in segment.leaves:

@@ -18,24 +18,8 @@ from typing import Any
 import torch
 
 from memplan.facts import ELEMENTWISE, Ops
+from memplan.probes.trace.loops import LONG_ROW, NORM, fusible, row
 from memplan.probes.trace.operands import extent
-
-LONG_ROW = 8192
-"""Elements above which a reduction is split over several blocks and a kernel joins their results.
-
-`inner_reduction_splits` of torch/_inductor/choices.py.
-"""
-_MOVED = frozenset((
-    "_safe_softmax", "_softmax", "_to_copy", "_unsafe_index", "arange", "cat", "clone", "constant_pad_nd", "copy_",
-    "embedding",
-    "expand_copy", "fill_", "flip", "full", "full_like", "gather", "index", "index_select", "native_group_norm",
-    "native_layer_norm", "_fused_rms_norm", "new_full", "new_ones", "new_zeros", "ones", "ones_like", "pad",
-    "reflection_pad2d", "repeat", "repeat_interleave", "replication_pad2d", "replication_pad3d", "roll", "select_copy",
-    "slice_scatter", "stack", "tril", "triu", "upsample_bilinear2d", "upsample_nearest1d", "upsample_nearest2d",
-    "upsample_nearest3d", "upsample_trilinear3d", "zero_", "zeros", "zeros_like",
-))  # fmt: skip
-"""Ops beside those that PyTorch tags as pointwise or reductions for which inductor writes loops."""
-_NORM = "native_group_norm"
 
 
 @dataclass(slots=True)
@@ -106,17 +90,17 @@ class Graph:
         name = func._overloadpacket.__name__
         read = [(self._value(t), extent(t), (t.storage_offset(), *t.shape)) for t in inputs]
         rank = max((value.rank for value, *_ in read), default=self._floor)
-        if ops.family != ELEMENTWISE or not _fusible(func, name):
+        if ops.family != ELEMENTWISE or not fusible(func, name):
             self._kept.setdefault(at, []).append(ops)
             for value, *_ in read:
                 value.readers.add(-1)
             self._write(outputs, rank + 1, -1)
             return
-        long = _row(name, inputs, outputs) > LONG_ROW
-        if long and name == _NORM:  # the sums are a kernel, then the image is read once more
+        long = row(name, inputs, outputs) > LONG_ROW
+        if long and name == NORM:  # the sums are a kernel, then the image is read once more
             self._join(read, None, ops.dtype, rank, at)
-        node = self._join(read, outputs, ops.dtype, rank + (long and name == _NORM), at)
-        if long and name != _NORM:
+        node = self._join(read, outputs, ops.dtype, rank + (long and name == NORM), at)
+        if long and name != NORM:
             self._write(outputs, rank + 1, node)
 
     def _join(self, read: Any, outputs: Sequence[torch.Tensor] | None, dtype: str, rank: int, at: int) -> int:
@@ -191,16 +175,3 @@ def _summed(every: Sequence[Ops]) -> tuple[Ops, ...]:
         key = ops.family, ops.dtype
         found[key] = found[key] + ops if key in found else ops
     return tuple(found.values())
-
-
-def _fusible(func: Any, name: str) -> bool:
-    tags = func.tags
-    return func.namespace == "aten" and (torch.Tag.pointwise in tags or torch.Tag.reduction in tags or name in _MOVED)
-
-
-def _row(name: str, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]) -> int:
-    """Elements that one result of a reduction is made of; 1 for other ops."""
-    if name == _NORM:
-        return inputs[0].numel() // max(outputs[1].numel(), 1)
-    given, made = (max((t.numel() for t in ts), default=0) for ts in (inputs, outputs))
-    return given // max(made, 1)

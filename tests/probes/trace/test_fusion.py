@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from memplan.facts import ELEMENTWISE, Ops
-from memplan.probes.trace.fusion import LONG_ROW
+from memplan.probes.trace.loops import LONG_ROW
 from tests.probes.traced import Traced
 
 ROWS, WIDE = 32, 64
