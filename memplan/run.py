@@ -126,6 +126,17 @@ class Stored:
         return component.matrices(self.spared, self.sides)
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """The forward of each of `modules` is compiled by itself; "" is the component.
+
+    With `graphs` all that one of them launches is one CUDA graph, whose activations have memory of their own.
+    """
+
+    modules: tuple[str, ...]
+    graphs: bool = False
+
+
 @dataclass(frozen=True, repr=False)
 class Run:
     """One generation, drawn. Immutable; what is not mentioned is as loaded, whole and on the device."""
@@ -134,12 +145,14 @@ class Run:
     placements: Mapping[str, Placement] = field(default_factory=lambda: MappingProxyType({}))
     storage: Mapping[str, Stored] = field(default_factory=lambda: MappingProxyType({}))
     variants: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+    compiled: Mapping[str, Compiled] = field(default_factory=lambda: MappingProxyType({}))
 
     def __repr__(self) -> str:
         """The model, and what is drawn of each component."""
         drawn = [f"{name} {placement!r}" for name, placement in self.placements.items() if placement != Resident()]
         drawn += [f"{name} as {stored.format}" for name, stored in self.storage.items()]
         drawn += [f"{name} {' and '.join(sorted(ways))}" for name, ways in self.variants.items()]
+        drawn += [f"{name} compiled" for name in self.compiled]
         return f"<Run of {self.facts.model.name}: {', '.join(drawn) or 'everything on the device'}>"
 
     def placement(self, component: str) -> Placement:
@@ -170,3 +183,7 @@ class Run:
     def vary(self, component: str, way: str) -> Self:
         """The same run with the calls of `component` made this way too."""
         return replace(self, variants=MappingProxyType({**self.variants, component: self.variant(component) | {way}}))
+
+    def compile(self, component: str, compiled: Compiled) -> Self:
+        """The same run with modules of `component` compiled."""
+        return replace(self, compiled=MappingProxyType({**self.compiled, component: compiled}))

@@ -28,6 +28,7 @@ class Decision(StrEnum):
     SLICES = "slices"
     ATTENTION = "attention"
     PLACEMENT = "placement"
+    COMPILATION = "compilation"
 
 
 @dataclass(frozen=True, order=True)

@@ -5,6 +5,7 @@ from memplan.strategy import Strategy
 from .attention_slicing import AttentionSlicing as AttentionSlicing
 from .bnb_4bit import Bnb4bit as Bnb4bit
 from .bnb_8bit import Bnb8bit as Bnb8bit
+from .compile import Compile as Compile
 from .compute_dtype import ComputeDtype as ComputeDtype
 from .fp8_dynamic import Fp8Dynamic as Fp8Dynamic
 from .fp8_weight_only import Fp8WeightOnly as Fp8WeightOnly
@@ -48,4 +49,5 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     VaeTiling,
     VaeSlicing,
     AttentionSlicing,
+    Compile,
 )

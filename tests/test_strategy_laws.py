@@ -140,7 +140,7 @@ def test_redraw_is_pure(cls: type[Strategy], family: str) -> None:
         assert first == second
         assert run == Run(run.facts)
         assert strategy.redraw(first) == first
-        changed = {*first.placements, *first.storage, *first.variants}
+        changed = {*first.placements, *first.storage, *first.variants, *first.compiled}
         assert changed == {seat.component for seat in strategy.seats}
 
 

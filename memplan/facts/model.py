@@ -85,7 +85,8 @@ class Component:
     `file` is the checkpoint of one file that it is loaded from; "" where that is the pipeline's own place. `mapped`
     weights are read from their files as they are; others are made anew as they are loaded, in another dtype.
     `errors` holds, for each format, the relative error of each linear layer's matrix in it, in the order of
-    `matrices()`, where the weights were at hand.
+    `matrices()`, where the weights were at hand. `regions` are the modules that the library's regional compilation
+    compiles, each by itself.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Component:
     file: str = ""
     mapped: bool = True
     errors: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    regions: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Name, class, size and dtype."""

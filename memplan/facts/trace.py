@@ -46,7 +46,8 @@ class Segment:
     Before it the modules `enters` are entered, after it the modules `leaves` return (indices into `Call.modules`).
     `live` and `peak` are bytes of activations and op workspace above the call's `base`: at its start, and at most.
     `op` indexes `Call.ops`, the operation at the peak. `work` is that of one occurrence, by family and dtype; within a
-    call there are `repeat` of them.
+    call there are `repeat` of them. `fused` is the work of a compiled one, whose elementwise ops are kernels that do
+    several of them; None where it is the same.
     """
 
     enters: tuple[int, ...]
@@ -56,6 +57,12 @@ class Segment:
     op: int
     work: tuple[Ops, ...] = ()
     repeat: int = 1
+    fused: tuple[Ops, ...] | None = None
+
+    @property
+    def compiled(self) -> tuple[Ops, ...]:
+        """The work of a compiled occurrence."""
+        return self.work if self.fused is None else self.fused
 
     @property
     def flops(self) -> int:

@@ -69,9 +69,18 @@ class Plan:
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What had to be assumed for this plan beside what holds for every one, in sentences."""
+        return (*self._on_host(), *self._compiled())
+
+    def _on_host(self) -> tuple[str, ...]:
         there = [name for name, placement in self.run.placements.items() if isinstance(placement, OnHost)]
         kernels = "activations on the CPU are counted as the device's kernels hold them"
         return (f"{', '.join(there)}: {kernels}; the CPU's were not followed",) if there else ()
+
+    def _compiled(self) -> tuple[str, ...]:
+        names = ", ".join(self.run.compiled)
+        held = "compiled code holds no more than the same code uncompiled, by whose activations it is counted"
+        fused = "what follows directly between two products is one kernel, and products are no faster than without"
+        return (f"{names}: {held}", f"{names}: {fused}") if names else ()
 
     def __str__(self) -> str:
         """The plan as people type it."""

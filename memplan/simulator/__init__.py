@@ -13,6 +13,7 @@ from memplan.simulator.bill import Peak as Peak
 from memplan.simulator.bill import Traffic as Traffic
 from memplan.simulator.cache import Cache, Held
 from memplan.simulator.chain import Chain
+from memplan.simulator.compiled import compiling, pools
 from memplan.simulator.device import blas_workspace, context
 from memplan.simulator.host import host_memory
 from memplan.simulator.loading import loading
@@ -27,7 +28,7 @@ OWN_CODE = ""
 
 def simulate(run: Run) -> Bill:
     """The bill of `run`: peak of each phase, host memory, bytes moved and loss. Pure."""
-    chain, cache, host = Chain(run), Cache(run), host_memory(run)
+    chain, cache, host, graphs = Chain(run), Cache(run), host_memory(run), pools(run)
     peaks: dict[tuple[str, str], Peak] = {}
     left: dict[tuple[str, str], int] = {}
     taken: dict[tuple[str, str], float] = {}
@@ -35,7 +36,8 @@ def simulate(run: Run) -> Bill:
     for visit in visits(run, chain):
         step, call = visit.step, visit.call
         own, place = _height(run, call), (call.phase, call.component)
-        peak = _peak(run, call, own, visit.others, cache.after(step, call, visit.here))
+        kept = sum(nbytes for name, nbytes in graphs.items() if name != call.component)
+        peak = _peak(run, call, own, visit.others, cache.after(step, call, visit.here).and_graphs(kept))
         beside = host.steady - sum(size(run, name) for name in visit.lent) + own.host
         left[place] = max(left.get(place, 0), beside)
         taken[place] = taken.get(place, 0.0) + _seconds(run, call) * step.repeat + visit.moving
@@ -55,7 +57,7 @@ def simulate(run: Run) -> Bill:
     ahead_of_it = 0 if run.facts.machine.unified else before.host  # in one pool it is the device's own memory, earlier
     host = replace(host, peak=max([host.peak, ahead_of_it, *left.values()]))
     traffic = Traffic(to_device, to_host, cast)
-    return Bill(phases, host, traffic, loss(run), host_flops=host_flops, loading=before)
+    return Bill(phases, host, traffic, loss(run), host_flops=host_flops, loading=before, compiling=compiling(run))
 
 
 def _height(run: Run, call: Call) -> Height:
@@ -68,7 +70,8 @@ def _height(run: Run, call: Call) -> Height:
 def _seconds(run: Run, call: Call) -> float:
     name = call.component
     component = None if name == OWN_CODE else run.facts.model.component(name)
-    return seconds(component, run.placement(name), run.stored(name), call, run.facts.machine.rates)
+    placed = run.placement(name), run.stored(name)
+    return seconds(component, *placed, call, run.facts.machine.rates, compiled=run.compiled.get(name))
 
 
 @lru_cache(maxsize=4096)
@@ -85,7 +88,7 @@ def _peak(run: Run, call: Call, own: Height, others: int, held: Held) -> Peak:
     blas = blas_workspace(gpu)
     allocated = weights + own.copies + activations + blas + held.padding
     beside = weights + own.copies + blas
-    occupied = max(beside + held.occupied, allocated)
+    occupied = max(beside + held.occupied, allocated + held.graphs)
     memory = Memory(allocated, max(beside + held.reserved, occupied), occupied + context(gpu))
     module, op = _place(call, own.segment) if own.total else ("", "")
     return Peak(call.phase, call.component, memory, weights, own.copies, activations, module, op, host=0)

@@ -96,7 +96,7 @@ class Bill:
 
     `host_flops` are the floating-point operations that the CPU does in one pipeline call, in components' place on the
     device. `loading` is the highest moment before the call: while the pipeline is loaded
-    and the plan is applied.
+    and the plan is applied. `compiling` are seconds that the first call takes beside its own, for compiled components.
     """
 
     peaks: tuple[Peak, ...]
@@ -105,6 +105,7 @@ class Bill:
     loss: Loss
     host_flops: int = 0
     loading: Peak | None = None
+    compiling: float = 0.0
 
     def __repr__(self) -> str:
         """Its totals; what each phase holds is in `phases`."""
@@ -120,6 +121,11 @@ class Bill:
     def seconds(self) -> float:
         """Seconds of one pipeline call once the pipeline is warm; loading is not in it."""
         return sum(peak.seconds for peak in self.peaks)
+
+    @property
+    def first(self) -> float:
+        """Seconds of the first pipeline call: it compiles what is compiled. Starting the device is not in it."""
+        return self.seconds + self.compiling
 
     @property
     def phases(self) -> tuple[Peak, ...]:

@@ -16,11 +16,17 @@ class Held:
 
     `padding` is what blocks of whole components are larger than their weights; `reserved` is in segments that are not
     for weights, `occupied` in those of them that are in use, which the allocator can't give back.
+    `graphs` are in pools of CUDA graphs, part of both.
     """
 
     padding: int
     reserved: int
     occupied: int
+    graphs: int = 0
+
+    def and_graphs(self, nbytes: int) -> "Held":
+        """The same, and pools of CUDA graphs beside it."""
+        return Held(self.padding, self.reserved + nbytes, self.occupied + nbytes, nbytes)
 
 
 class Cache:

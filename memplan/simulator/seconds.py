@@ -4,45 +4,65 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from memplan.facts import MATMUL, SEQUENTIAL, Call, Component, Ops, Rates, Segment
-from memplan.run import FromDisk, InGroups, OnHost, Partly, Placement, Stored
+from memplan.run import Compiled, FromDisk, InGroups, OnHost, Partly, Placement, Stored
 from memplan.simulator.clock import Clock
+from memplan.simulator.compiled import Compilation
 from memplan.simulator.movers import Mover, mover_of
 from memplan.simulator.partial import Turns, streamed
 from memplan.simulator.residency import Copies
 
 
 @lru_cache(maxsize=16384)
-def seconds(component: Component | None, placement: Placement, stored: Stored, call: Call, rates: Rates) -> float:
+def seconds(
+    component: Component | None,
+    placement: Placement,
+    stored: Stored,
+    call: Call,
+    rates: Rates,
+    *,
+    compiled: Compiled | None = None,
+) -> float:
     """Seconds of one `call` once the pipeline is warm, the weights of `component` placed and stored like this.
 
-    None is the pipeline's own code.
+    None is the pipeline's own code. Of it nothing is `compiled`.
     """
     if isinstance(placement, OnHost):
         return sum(_on_host(segment, rates) for segment in call.segments)
     if component is not None and isinstance(placement, InGroups | FromDisk):
-        return _in_groups(component, placement, stored, call, rates)
+        return _in_groups(component, placement, stored, call, rates, compiled=compiled)
     if component is not None and isinstance(placement, Partly):
-        return _in_slots(component, placement, stored, call, rates)
+        return _in_slots(component, placement, stored, call, rates, compiled=compiled)
     clock = Clock(rates)
-    for busy, launches in work(component, stored, call, rates):
+    for busy, launches in work(component, stored, call, rates, compiled):
         clock.compute(busy, launches)
     return clock.end
 
 
 @lru_cache(maxsize=1024)
-def work(component: Component | None, stored: Stored, call: Call, rates: Rates) -> tuple[tuple[float, int], ...]:
-    """For each segment of `call`: seconds that the device is busy, and ops that the host issues."""
+def work(
+    component: Component | None, stored: Stored, call: Call, rates: Rates, compiled: Compiled | None = None
+) -> tuple[tuple[float, int], ...]:
+    """For each segment of `call`: seconds that the device is busy, and ops that the host issues.
+
+    Of a CUDA graph it issues one. What guards of compiled code cost the host is not counted.
+    """
     if component is None:
         return tuple((sum(map(rates.seconds, s.work)) * s.repeat, _launches(s)) for s in call.segments)
-    copies, done = Copies(component, stored, call), []
+    copies, done, code = Copies(component, stored, call), [], Compilation(compiled, call)
     for segment in call.segments:
-        before, product = copies.traffic, ""
+        before, product, begun, spared = copies.traffic, "", code.begun, 0
+        code.enter(segment)
         for module in segment.enters:
             copies.enter(call.modules[module], segment.repeat)
             layer = copies.works.get(call.modules[module])
             product = layer.product if layer else ""
-        busy = sum(rates.seconds(_in_dtype(ops, product)) for ops in segment.work) * segment.repeat
-        done.append((busy + (copies.traffic - before) / rates.bandwidth, _launches(segment)))
+            spared += layer.spared * segment.repeat if layer and code.open else 0
+        every = segment.compiled if code.open else segment.work
+        busy = sum(rates.seconds(_in_dtype(ops, product)) for ops in every) * segment.repeat
+        graphed = compiled is not None and compiled.graphs and code.open
+        launches = code.begun - begun if graphed else sum(ops.count for ops in every) * segment.repeat
+        done.append((busy + (copies.traffic - before - spared) / rates.bandwidth, launches))
+        code.leave(segment)
         for module in segment.leaves:
             copies.leave(call.modules[module])
     return tuple(done)
@@ -63,7 +83,15 @@ def _in_dtype(ops: Ops, product: str) -> Ops:
     return replace(ops, dtype=product) if product and ops.family == MATMUL else ops
 
 
-def _in_groups(component: Component, placement: InGroups | FromDisk, stored: Stored, call: Call, rates: Rates) -> float:
+def _in_groups(
+    component: Component,
+    placement: InGroups | FromDisk,
+    stored: Stored,
+    call: Call,
+    rates: Rates,
+    *,
+    compiled: Compiled | None,
+) -> float:
     """Seconds of a call during which offload groups come and go, as diffusers' hooks have them.
 
     With a stream the host waits, when it enters a group, for the copy of that group; then it issues that of the next
@@ -73,7 +101,7 @@ def _in_groups(component: Component, placement: InGroups | FromDisk, stored: Sto
     mover, clock = mover_of(component, placement, stored, call), Clock(rates)
     streamed = isinstance(placement, InGroups) and placement.stream
     hooks = (_Streamed if streamed else _Hooks)(clock, placement, mover)
-    for segment, (busy, launches) in zip(call.segments, work(component, stored, call, rates), strict=True):
+    for segment, (busy, launches) in zip(call.segments, work(component, stored, call, rates, compiled), strict=True):
         for module in segment.enters:
             hooks.enter(call.modules[module], segment.repeat)
         clock.compute(busy, launches)
@@ -82,7 +110,15 @@ def _in_groups(component: Component, placement: InGroups | FromDisk, stored: Sto
     return clock.end
 
 
-def _in_slots(component: Component, placement: Partly, stored: Stored, call: Call, rates: Rates) -> float:
+def _in_slots(
+    component: Component,
+    placement: Partly,
+    stored: Stored,
+    call: Call,
+    rates: Rates,
+    *,
+    compiled: Compiled | None,
+) -> float:
     """Seconds of a call during which streamed groups take turns in their slots, as `_slots.py` of strategies has them.
 
     The host waits for nothing. The copy of a group begins when the host has issued it, the link is free, and the device
@@ -90,7 +126,7 @@ def _in_slots(component: Component, placement: Partly, stored: Stored, call: Cal
     """
     clock = Clock(rates)
     turns = Turns(clock, {group.path: group for group in streamed(component, placement, stored)}, call)
-    for segment, (busy, launches) in zip(call.segments, work(component, stored, call, rates), strict=True):
+    for segment, (busy, launches) in zip(call.segments, work(component, stored, call, rates, compiled), strict=True):
         for module in segment.enters:
             turns.enter(call.modules[module])
         clock.compute(busy, launches)

@@ -133,8 +133,9 @@ usual host. It is written by `python -m tests.accuracy --page`; the sources are 
 What cards sustain of their datasheets (`memplan/catalogue/sustained.json` and the seconds beside each kernel: nine
 numbers) was fitted to the rows without any technique and those that tile or slice alone, except VAEs of SDXL. The rates
 of memory that is not pinned were read off rows under model and sequential offload. None of these rows is an independent
-check; those of quantized weights, of streams and of layerwise casting are. "(denoiser)" is one call of the denoiser,
-"(encode)" one of the VAE. What a row's large error is put down to is our reading, not the source's.
+check; those of quantized weights, of streams, of layerwise casting and of compiled components are. "(denoiser)" is one
+call of the denoiser, "(encode)" one of the VAE. What a row's large error is put down to is our reading, not the
+source's.
 """
 
 

@@ -18,7 +18,7 @@ import torch
 from torch.cuda import _pin_memory_utils
 from torch.overrides import TorchFunctionMode
 
-from memplan.probes.trace.ledger import tensors_in
+from memplan.probes.trace.operands import tensors_in
 
 Slots: Any = import_module("memplan.strategies._slots").Slots
 CPU, DEVICE = torch.device("cpu"), torch.device("cuda:0")

@@ -31,6 +31,7 @@ def bill(plan: Plan) -> str:
         *(titled("CPU", [f"{operations(cost.host_flops)} computed there per call"]) if cost.host_flops else []),
         *titled("Precision", [f"{cost.loss.word}: expected relative weight error {cost.loss.error:.4f}{_tiles(cost)}"]),
         *titled("Time", [f"{duration(cost.seconds)} per call"]),
+        *(titled("First call", [_first(cost)]) if cost.compiling else []),
     ]
     assumed = [line for text in plan.assumptions for line in titled("Assumed", [text])]
     parts = [
@@ -43,6 +44,11 @@ def bill(plan: Plan) -> str:
 
 def _tiles(cost: Bill) -> str:
     return "; pictures are made of tiles, each normalised by itself" if cost.loss.tiles else ""
+
+
+def _first(cost: Bill) -> str:
+    """The first call of compiled components, and where its seconds come from."""
+    return f"{duration(cost.first)}, of which {duration(cost.compiling)} compile, as published for FLUX.1 on an H100"
 
 
 def workload(facts: Facts) -> list[str]:

@@ -30,6 +30,7 @@ and `price` one with schema, machine, workload and plan. A plan holds
     traffic      to_device, to_host, cast: bytes per call
     host_flops   floating-point operations that the CPU does in components' place on the device, per call
     seconds      of one call of a warm pipeline; those of each phase are in phases
+    first_call   seconds of the first call, which compiles what is compiled: the same where nothing is
     loss         error (expected relative weight error), tiles (0 whole pictures, 1 tiles, 2 small ones), word
     margin       device memory left over; ram_margin: host memory left over; negative when missing
     reason       one sentence
@@ -150,6 +151,7 @@ def _plan(plan: Plan, reason: str) -> dict[str, Any]:
         "traffic": {"to_device": traffic.to_device, "to_host": traffic.to_host, "cast": traffic.cast},
         "host_flops": cost.host_flops,
         "seconds": cost.seconds,
+        "first_call": cost.first,
         "loss": {"error": cost.loss.error, "tiles": cost.loss.tiles, "word": cost.loss.word},
         "margin": plan.margin,
         "ram_margin": plan.host_margin,

@@ -15,6 +15,7 @@ from memplan.facts import Component, Model, Weight
 from memplan.probes.fakes import quantized
 from memplan.probes.pipeline import casting, grouping, modular, quantizing
 from memplan.probes.trace import variants
+from memplan.probes.trace.regions import regions
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate")
 NOWHERE: Mapping[str, str] = MappingProxyType({})
@@ -117,6 +118,7 @@ def _component(key: str, module: torch.nn.Module, owner: dict[int, str], shared:
         cast_skip=() if uncast else casting.cast_skip(module),
         lacks=tuple(lacks.items()),
         spared=() if unquantizable else tuple(quantizing.spared(module)),
+        regions=regions(module),
     )
 
 

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from memplan.errors import Unsupported
 from memplan.probes.fakes.values import compute, keep, read
-from memplan.probes.trace.ledger import Ledger, tensors_in
+from memplan.probes.trace.ledger import Ledger
+from memplan.probes.trace.operands import tensors_in
 
 aten = torch.ops.aten
 MASKS = (torch.bool, torch.uint8)

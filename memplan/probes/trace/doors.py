@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from memplan.probes.fakes.values import Source, carries, keep, snapshot
 from memplan.probes.trace.known import KnownOps
 from memplan.probes.trace.ledger import Ledger, Pools, Recording
+from memplan.probes.trace.regions import regions
 from memplan.probes.trace.replay import replaying
 from memplan.probes.trace.shapes import fill, shapes, signature
 from memplan.probes.trace.tracker import Tracker
@@ -154,7 +155,7 @@ class Doors:
     def _trace(self, door: Door, inputs: Any) -> Visit:
         """Run one call on fake tensors and record it."""
         ledger = self.ledger
-        interrupted = ledger.begin(door.component)
+        interrupted = ledger.begin(door.component, frozenset(regions(door.module)))
         sources = {place: Source(snapshot(tensor)) for place, tensor in self._given(inputs).items()}
         self.inside = True
         try:

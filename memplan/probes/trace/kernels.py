@@ -15,7 +15,8 @@ from memplan.probes.fakes.values import read
 from memplan.probes.trace import int8
 from memplan.probes.trace.dependent import UNKNOWN, sentence
 from memplan.probes.trace.ledger import Ledger
-from memplan.probes.trace.work import dtype_of, extent
+from memplan.probes.trace.operands import extent
+from memplan.probes.trace.work import dtype_of
 
 FLASH_HEAD_DIM = 256
 """Largest head dimension of PyTorch's flash-attention kernels (`check_head_dim_size_flash`)."""

@@ -1,7 +1,7 @@
 """The account of a dry run: what is live now, the highest it was between two module boundaries, and in which op."""
 
 import weakref
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from memplan.allocator import Block, Pool
 from memplan.facts import Ops, Segment
 from memplan.probes.fakes.quantized import inner_tensors
+from memplan.probes.trace.fusion import Graph, Operands
 
 ALLOCATION_UNIT = 512
 """Bytes to which PyTorch's CUDA allocator rounds each tensor (`kMinBlockSize` of c10's CUDACachingAllocator)."""
@@ -47,7 +48,8 @@ class Recording:
     linear layer is given at once, by its path. `pool` is an allocator that
     starts empty with the call. `reserved` is what the pipeline's allocator, which never gives back, holds after it;
     `occupied` the most it had in use during the call. `host` is the most that it held in host memory.
-    `recast` are the weights that had another dtype than usual, by name, each with that dtype.
+    `recast` are the weights that had another dtype than usual, by name, each with that dtype. `graph` joins the ops to
+    kernels; there is none for the pipeline's own code, which nobody compiles.
     """
 
     base: int
@@ -61,6 +63,7 @@ class Recording:
     occupied: int = 0
     host: int = 0
     recast: tuple[tuple[str, str], ...] = ()
+    graph: Graph | None = None
 
     @property
     def peak_op(self) -> str:
@@ -69,10 +72,15 @@ class Recording:
 
     def segments(self) -> tuple[Segment, ...]:
         """The finished segments."""
-        return tuple(
-            Segment(tuple(s.enters), tuple(s.leaves), s.live, s.peak, s.op, tuple(s.work.values()), s.repeat)
-            for s in self.stretches
-        )
+        fused = self.graph.work() if self.graph else None
+
+        def segment(number: int, s: Stretch) -> Segment:
+            work = tuple(s.work.values())
+            compiled = work if fused is None else fused.get(number, ())
+            differs = None if compiled == work else compiled
+            return Segment(tuple(s.enters), tuple(s.leaves), s.live, s.peak, s.op, work, s.repeat, differs)
+
+        return tuple(segment(number, stretch) for number, stretch in enumerate(self.stretches))
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,8 @@ class Ledger:
 
     def _forget(self, key: int) -> None:
         self._doubted.discard(key)
+        if self.recording.graph:
+            self.recording.graph.forget(key)
         _, size = self._known.pop(key, (None, 0))
         self.live -= size
         for pool, block in self._blocks.pop(key, ()):
@@ -177,7 +187,7 @@ class Ledger:
                         pool.give(block)
 
     # -- peaks ---------------------------------------------------------------------------------------------------
-    def note(self, op: str, work: Ops | None = None, workspace: int = 0) -> None:
+    def note(self, op: str, work: Ops | None = None, workspace: int = 0, operands: Operands | None = None) -> None:
         """An op has run: its outputs are in `live`, `workspace` bytes lived beside them while it ran."""
         if workspace:
             for pool in (self.pool, self.recording.pool):
@@ -185,6 +195,8 @@ class Ledger:
         stretch = self.recording.stretches[-1]
         if work is not None:
             stretch.add(work)
+            if self.recording.graph:
+                self.recording.graph.add(work, len(self.recording.stretches) - 1, operands)
         height = self.live + workspace - self.recording.base
         if height > stretch.peak:
             stretch.peak = height
@@ -198,6 +210,8 @@ class Ledger:
         """A module begins: a new segment, unless nothing happened since the last boundary."""
         recording, index = self.recording, self._index(module)
         recording.open.append(module)
+        if recording.graph:
+            recording.graph.enter(module)
         last = recording.stretches[-1] if recording.stretches else None
         height = self.live - recording.base
         if last is None or last.leaves or last.work or last.peak > height:
@@ -212,6 +226,8 @@ class Ledger:
 
     def leave(self, module: str) -> None:
         """A module returns: it closes the current segment."""
+        if self.recording.graph:
+            self.recording.graph.leave(self.recording.open[-1])
         self.recording.open.pop()
         self.recording.stretches[-1].leaves.append(self._index(module))
 
@@ -240,9 +256,11 @@ class Ledger:
         self.assumptions[sentence] = None
 
     # -- recordings ----------------------------------------------------------------------------------------------
-    def begin(self, component: str = "") -> Recording:
-        """Start a recording of a call of `component`; returns the one it interrupts."""
-        interrupted, self.recording = self.recording, Recording(self.live, [Stretch([], 0, 0)], [component])
+    def begin(self, component: str = "", regions: frozenset[str] = frozenset()) -> Recording:
+        """Start a recording of a call of `component`; returns the one it interrupts. `regions` are compiled alone."""
+        graph = Graph(regions) if component else None
+        begun = Recording(self.live, [Stretch([], 0, 0)], [component], graph=graph)
+        interrupted, self.recording = self.recording, begun
         self.pool.highest = self.pool.occupied
         return interrupted
 
@@ -252,14 +270,3 @@ class Ledger:
         finished.reserved, finished.occupied = self.pool.reserved, self.pool.highest
         self.pool.highest = self.pool.occupied
         return finished
-
-
-def tensors_in(values: Iterable[Any]) -> list[torch.Tensor]:
-    """The tensors among `values`, also those in lists and tuples."""
-    found: list[torch.Tensor] = []
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            found.append(value)
-        elif isinstance(value, list | tuple):
-            found += tensors_in(value)
-    return found

@@ -15,8 +15,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
-from memplan.probes.trace.ledger import Ledger, Stretch, tensors_in
+from memplan.probes.trace.ledger import Ledger, Stretch
 from memplan.probes.trace.moulds import FakeMaker, Mould, begins, cast
+from memplan.probes.trace.operands import tensors_in
 
 REPEATED = ("encoder.forward", "decoder.forward", "blend_v", "blend_h", "blend_t")
 """What a VAE calls once per tile and per group of frames, or to blend two of them."""

@@ -8,7 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 from memplan.probes.fakes.values import follow
 from memplan.probes.trace.dependent import Decisions, is_dependent, sentence
 from memplan.probes.trace.known import Cost, KnownOps, KnownOwnOps
-from memplan.probes.trace.ledger import Ledger, tensors_in
+from memplan.probes.trace.ledger import Ledger
+from memplan.probes.trace.operands import tensors_in
 from memplan.probes.trace.strides import corrected
 from memplan.probes.trace.work import work
 from memplan.probes.trace.workspace import workspace
@@ -66,7 +67,7 @@ class Tracker(TorchDispatchMode):
         self._admit(func, out, inputs)
         cost = known.cost if known else self._cost(func, args, kwargs, out)
         if not func.is_view:
-            self.ledger.note(str(func._overloadpacket), cost.work, cost.workspace)
+            self.ledger.note(str(func._overloadpacket), cost.work, cost.workspace, (func, inputs, tensors_in((out,))))
         if key and not known:
             self.known.learn(key, out, inputs, cost)
         return out

@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import flop_registry
 
 from memplan.facts import ATTENTION, CONVOLUTION, ELEMENTWISE, MATMUL, Ops
-from memplan.probes.trace.ledger import tensors_in
+from memplan.probes.trace.operands import extent, tensors_in
 
 
 def work(func: Any, args: Any, kwargs: Mapping[str, Any], out: Any, held: int) -> Ops | None:
@@ -21,14 +21,6 @@ def work(func: Any, args: Any, kwargs: Mapping[str, Any], out: Any, held: int) -
     read = outputs if name in _GATHERS else inputs
     moved = sum(map(extent, read)) + sum(map(extent, outputs)) + 2 * held
     return Ops(_family(name) if count else ELEMENTWISE, dtype_of(inputs or outputs), 1, flops, moved)
-
-
-def extent(tensor: torch.Tensor) -> int:
-    """Bytes that reading or writing `tensor` once moves: expanded dimensions are one element in memory."""
-    size = tensor.element_size()
-    for length, stride in zip(tensor.shape, tensor.stride(), strict=True):
-        size *= length if stride or not length else 1
-    return size
 
 
 def dtype_of(operands: list[torch.Tensor]) -> str:

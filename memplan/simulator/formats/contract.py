@@ -49,8 +49,9 @@ class Format:
 
     `tensors` gives the bytes of each tensor that holds a weight: the packed values first, then their scales. `held` is
     the most that a layer holds while it runs beside its input and its stored weight, in bytes, its output included.
-    `moved` are the bytes that it reads and writes to that end, but for the operands and the result of the product. That
-    is computed in the dtype `product`, or in the input's where it is "".
+    `moved` are the bytes that it reads and writes to that end, but for the operands and the result of the product, and
+    `fused` those of compiled code, None where they are the same. The product is computed in the dtype `product`, or in
+    the input's where it is "".
     `making` is the most beside the original while a weight is converted, the result included, on a device or, where its
     second argument is true, on the CPU, for which bitsandbytes has no kernels that do it.
     `error` is the relative root-mean-square error of the output of a linear layer of 3072 columns whose weights and
@@ -63,6 +64,7 @@ class Format:
     error: float
     moved: Callable[[Leaf], int]
     product: str = ""
+    fused: Callable[[Leaf], int] | None = None
 
 
 def blocks(elements: int, size: int) -> int:

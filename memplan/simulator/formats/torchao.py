@@ -1,4 +1,7 @@
-"""The formats of torchao, as version 0.18 stores them and computes with them on CUDA, uncompiled."""
+"""The formats of torchao, as version 0.18 stores them and computes with them on CUDA.
+
+What a layer holds is that of uncompiled code; compiled code may hold less.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -62,6 +65,11 @@ def _int8_dynamic_moved(leaf: Leaf) -> int:
     return rounding * leaf.input + 2 * leaf.weight + (8 + 8 + 4 + leaf.item) * leaf.output
 
 
+def _int8_dynamic_fused(leaf: Leaf) -> int:
+    """A kernel reads the input and writes its bytes, another scales the product, which comes in int32."""
+    return (leaf.item + 1) * leaf.input + 2 * 4 * leaf.output
+
+
 # ---- float8 ---------------------------------------------------------------------------------------------------------
 def _float8_making(weight: Weight, on_cpu: bool) -> int:
     """In float32 three times over, beside the result (`Float8Tensor.from_hp`)."""
@@ -78,6 +86,11 @@ def _float8_held(leaf: Leaf) -> int:
 def _float8_moved(leaf: Leaf) -> int:
     """The weight becomes float32, is scaled, and becomes the input's dtype."""
     return (5 + 8 + 4 + leaf.item) * leaf.weight + (2 * leaf.item * leaf.output if leaf.bias else 0)
+
+
+def _float8_fused(leaf: Leaf) -> int:
+    """The weight is read in float8 and written in the input's dtype."""
+    return (1 + leaf.item) * leaf.weight
 
 
 def _float8_dynamic(weight: Weight) -> tuple[int, ...]:
@@ -98,6 +111,11 @@ def _float8_dynamic_held(leaf: Leaf) -> int:
 def _float8_dynamic_moved(leaf: Leaf) -> int:
     """The input is searched for its largest value, becomes float32, is scaled, cut off and made float8."""
     return (leaf.item + (leaf.item + 4) + 2 * 8 + 5) * leaf.input
+
+
+def _float8_dynamic_fused(leaf: Leaf) -> int:
+    """The input is searched for its largest value, then read and written in float8."""
+    return (2 * leaf.item + 1) * leaf.input
 
 
 # ---- int4 -----------------------------------------------------------------------------------------------------------
@@ -133,10 +151,13 @@ def _int4_moved(leaf: Leaf) -> int:
 
 TORCHAO: Mapping[str, Format] = MappingProxyType({
     "int8": Format(_int8, _int8_held, _int8_making, 0.0088, _int8_moved),
-    "int8 dynamic": Format(_int8, _int8_dynamic_held, _int8_making, 0.0122, _int8_dynamic_moved, "int8"),
-    "float8": Format(with_scales, _float8_held, _float8_making, E4M3_ERROR, _float8_moved),
+    "int8 dynamic": Format(
+        _int8, _int8_dynamic_held, _int8_making, 0.0122, _int8_dynamic_moved, "int8", _int8_dynamic_fused
+    ),
+    "float8": Format(with_scales, _float8_held, _float8_making, E4M3_ERROR, _float8_moved, fused=_float8_fused),
     "float8 dynamic": Format(
-        _float8_dynamic, _float8_dynamic_held, _float8_dynamic_making, 0.0373, _float8_dynamic_moved, "float8_e4m3fn"
+        _float8_dynamic, _float8_dynamic_held, _float8_dynamic_making, 0.0373, _float8_dynamic_moved, "float8_e4m3fn",
+        _float8_dynamic_fused,
     ),
     "int4": Format(_int4, _int4_held, _int4_making, 0.0998, _int4_moved),
 })  # fmt: skip
