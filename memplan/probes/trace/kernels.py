@@ -80,6 +80,7 @@ class Kernels(TorchFunctionMode):
         """
         flash = self._takes_flash(query, value, attn_mask)
         if not flash and not self._takes_efficient(query, key, value):
+            self._say_whole(query)
             settings = dict(zip(("dropout_p", "is_causal"), args, strict=False)) | kwargs
             mask = _added(attn_mask, query.dtype)
             return torch.ops.aten._scaled_dot_product_attention_math(query, key, value, mask, **settings)[0]
@@ -96,6 +97,14 @@ class Kernels(TorchFunctionMode):
         self.ledger.note("scaled_dot_product_attention", work)
         del held
         return out
+
+    def _say_whole(self, query: torch.Tensor) -> None:
+        """Says once of each component that its attention falls back to separate ops."""
+        least = ".".join(map(str, BFLOAT16_SINCE))
+        old = query.dtype == torch.bfloat16 and self.capability < BFLOAT16_SINCE
+        cure = f"in bfloat16 before compute capability {least}: float16 has one" if old else "of heads of these sizes"
+        part = self.ledger.place.partition(".")[0] or "the pipeline"
+        self.ledger.assume(f"{part}: all scores of attention are held at once, as PyTorch has no kernel for it {cure}")
 
     def _takes_flash(self, query: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> bool:
         """`can_use_flash_attention` of sdp_utils.cpp."""

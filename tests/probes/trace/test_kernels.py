@@ -92,6 +92,9 @@ def test_the_kernel_depends_on_the_card(
     traced = Traced(F.scaled_dot_product_attention, *(heads(dim, dtype) for _ in range(3)), capability=capability)
     assert (MATH in traced.ops) == (held is None)
     assert held in (None, traced.peak)
+    said = [sentence for sentence in traced.assumptions if "all scores of attention are held at once" in sentence]
+    assert len(said) == (held is None)
+    assert all(sentence.endswith("float16 has one") == (dtype == torch.bfloat16) for sentence in said)
 
 
 @pytest.mark.parametrize(("dtype", "dim", "card"), [(torch.bfloat16, 64, T4), (torch.float32, 62, A100)])
