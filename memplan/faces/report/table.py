@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from memplan.applier import one_way
 from memplan.faces.nearest import Change, Nearest
 from memplan.faces.report.bill import LEGEND, figures, margin, phases, workload
 from memplan.faces.report.front import distinct, fitting, others, why
@@ -46,11 +45,22 @@ def _picks(found: Recommendation, prefer: str) -> list[str]:
     for name, plan in sorted(found.picks, key=lambda pick: pick[0] != prefer):
         text = label(plan.strategies, plan.run.facts)
         same = first.setdefault(text, name)
-        body = [text, figures(plan), plan.reason, *(f"{stays}." for stays in one_way(plan.strategies))]
+        body = [text, figures(plan), plan.reason]
         body = body if same == name else [f"the same plan as {same}", plan.reason]
         entry = [line for part in body for line in paragraph(part, 12)]
         lines += [f"  {name:<10}{entry[0].lstrip()}", *entry[1:]]
-    return lines
+    return [*lines, *_final(found)]
+
+
+def _final(found: Recommendation) -> list[str]:
+    """What of the picks cannot be undone, each sentence once."""
+    named: dict[str, dict[str, None]] = {}
+    for strategy in (strategy for _, plan in found.picks for strategy in plan.strategies):
+        if strategy.final:
+            named.setdefault(strategy.final, {})[strategy.name] = None
+    return [
+        line for why, names in named.items() for line in paragraph(f"{', '.join(names)} can't be undone; {why}.", 2)
+    ]
 
 
 def _front(found: Recommendation, prefer: str, limit: int | None) -> list[str]:
