@@ -27,6 +27,25 @@ def homes(module: Any) -> Undo:
     return restore
 
 
+def originals(weights: Iterable[Any], cast: Callable[[], None]) -> Undo:
+    """Calls `cast`, and keeps in host memory what those `weights` held whose dtype it changes.
+
+    The value gives each its own again, on the device where it is now; where `cast` fails, that is done at once.
+    """
+    before = [(weight, weight.device, weight.data.cpu()) for weight in weights]
+
+    def restore(kept: Iterable[tuple[Any, Any, Any]]) -> None:
+        for weight, device, data in kept:
+            weight.data = data.to(device)
+
+    try:
+        cast()
+    except BaseException:
+        restore(before)
+        raise
+    return partial(restore, [entry for entry in before if entry[0].dtype != entry[2].dtype])
+
+
 def done(act: Callable[[], Any], undo: Undo) -> Undo:
     """Calls `act`; the value is `undo`. Where `act` fails, that is called at once."""
     try:

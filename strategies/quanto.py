@@ -7,7 +7,7 @@ from memplan.facts import BY_MODULE, Component
 from memplan.run import Run
 from memplan.strategy import Config
 
-from ._layers import selection
+from ._layers import selection, twin
 from ._needs import Needs
 from ._quantization import Quantization
 
@@ -79,11 +79,11 @@ class Quanto(Quantization):
         return lacking or super().refuses(run)
 
     def convert(self, part: Any, path: str, layer: Any, device: str) -> None:
-        """Puts a QLinear in the layer's place, and freezes it; in 4 bits it stays on the device."""
+        """Puts a QLinear in the layer's place, which is left as it was; in 4 bits it stays on the device."""
         from optimum import quanto
 
         home = device if self.weights == FOUR_BIT else layer.weight.device
-        made: Any = quanto.QLinear.from_module(layer.to(device), weights=getattr(quanto, f"q{self.weights}"))
+        made: Any = quanto.QLinear.from_module(twin(layer, device), weights=getattr(quanto, f"q{self.weights}"))
         if self.weights == FOUR_BIT:
             made.weight_group_size = GROUP  # quanto leaves rows of a single group ungrouped, and that kernel out
         made.freeze()
