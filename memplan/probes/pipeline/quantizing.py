@@ -68,7 +68,8 @@ def _short(names: Iterable[str], paths: list[str]) -> tuple[str, ...]:
 def lack(module: torch.nn.Module) -> str | None:
     """The sentence that says why this component cannot be quantized, or None when it can."""
     kind = type(module).__name__
-    if any(quantized.is_quantized(weight) or hasattr(weight, "quant_type") for weight in module.parameters()):
+    packed = any(quantized.is_quantized(weight) or hasattr(weight, "quant_type") for weight in module.parameters())
+    if packed or any(hasattr(layer, "weight_quantizer") for layer in module.modules()):  # which is ModelOpt's
         return f"{kind} is stored quantized already"
     if any(map(quantized.is_float8, module.parameters())):
         return f"{kind} is stored in float8 already"
