@@ -76,7 +76,18 @@ class Quanto(Quantization):
         if self.weights == FOUR_BIT and dtype != "bfloat16":
             return f"weights={FOUR_BIT} is packed for a kernel in bfloat16, and {self.component} is in {dtype}"
         lacking = PACKS.lacking(run.facts.machine, f"weights={FOUR_BIT}") if self.weights == FOUR_BIT else None
-        return lacking or super().refuses(run)
+        return lacking or super().refuses(run) or self._strided(run, dtype)
+
+    def _strided(self, run: Run, dtype: str) -> str | None:
+        """The sentence for a VAE on the CPU: its attention gives layers inputs with channels first."""
+        gpu, calls = run.facts.machine.gpu, run.facts.trace.calls
+        vae = any(call.component == self.component and call.method != "forward" for call in calls)
+        if vae and self.weights == "int8" and dtype == "bfloat16" and gpu is not None and gpu.kind == "cpu":
+            return (
+                f"PyTorch's kernel for bytes on a CPU, which quanto calls in bfloat16, does not take the transposed inputs "
+                f"of attention in {self.component}: weights=float8 does"
+            )
+        return None
 
     def convert(self, part: Any, path: str, layer: Any, device: str) -> None:
         """Puts a QLinear in the layer's place, which is left as it was; in 4 bits it stays on the device."""

@@ -9,7 +9,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, Sigl
 
 import memplan
 from memplan.applier import apply
-from memplan.errors import ApplyFailed
+from memplan.errors import ApplyFailed, BadInput
 from memplan.facts import Component
 from memplan.probes.fakes.quantized import stored
 from memplan.probes.pipeline import measure
@@ -102,6 +102,18 @@ def test_a_single_column_stays(kind: Any) -> None:
     assert 0 < off_by(model(given), exact) < 0.3
 
 
+def test_quanto_s_bytes_do_not_take_transposed_inputs_on_the_cpu() -> None:
+    pipe, strategy = build("flux", dtype=torch.bfloat16), Quanto("vae")
+    facts = facts_of(pipe, kind="cpu")
+    assert "transposed inputs of attention in vae: weights=float8" in str(strategy.refuses(Run(facts)))
+    for free in (Quanto("vae", weights="float8"), Quanto("transformer")):
+        assert free.refuses(Run(facts)) is None
+    assert strategy.refuses(Run(facts_of(pipe))) is None
+    strategy.apply(pipe, "cpu")
+    with pytest.raises(RuntimeError, match="must be contiguous"):
+        pipe(**inputs("flux"))
+
+
 # ---- embeddings and heads --------------------------------------------------------------------------------------------
 @over_kinds
 @pytest.mark.parametrize("tied", [False, True], ids=["own head", "tied head"])
@@ -153,11 +165,9 @@ def test_what_is_stored_in_float8_is_not_quantized(kind: Any) -> None:
 
 
 @pytest.mark.slow
-def test_no_pick_quantizes_what_is_stored_in_float8() -> None:
+def test_no_plan_quantizes_what_is_stored_in_float8() -> None:
+    """Found by the probe too, which looks at a copy with fake weights."""
     pipe = build("flux", dtype=torch.bfloat16)
     pipe.transformer.enable_layerwise_casting(storage_dtype=FLOAT8)
-    found = memplan.recommend(pipe, target=memplan.Target(gpu="RTX 4090", ram=64), **inputs("flux"))
-    strategies = [strategy for plan in found.front for strategy in plan.strategies]
-    quantized = {strategy.component for strategy in strategies if isinstance(strategy, tuple(KINDS.values()))}
-    assert quantized
-    assert "transformer" not in quantized
+    with pytest.raises(BadInput, match=r"bnb_4bit:transformer cannot be: .* is stored in float8 already"):
+        memplan.price(pipe, ["bnb_4bit:transformer"], target=memplan.Target(gpu="RTX 4090", ram=64), **inputs("flux"))
