@@ -84,8 +84,8 @@ class Quanto(Quantization):
         vae = any(call.component == self.component and call.method != "forward" for call in calls)
         if vae and self.weights == "int8" and dtype == "bfloat16" and gpu is not None and gpu.kind == "cpu":
             return (
-                f"PyTorch's kernel for bytes on a CPU, which quanto calls in bfloat16, does not take the transposed inputs "
-                f"of attention in {self.component}: weights=float8 does"
+                f"{self.name}: PyTorch's kernel for bytes on a CPU, which quanto calls in bfloat16, does not take the "
+                f"transposed inputs of attention in {self.component}: weights=float8 does"
             )
         return None
 
