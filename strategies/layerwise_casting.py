@@ -91,9 +91,9 @@ class LayerwiseCasting(Strategy):
         if not self.keep_original:
             self._cast(part)
             return lambda: None
-        if any(hasattr(module, "_diffusers_hook") for module in part.modules()):
+        if any(hasattr(module, "_diffusers_hook") and module._parameters for module in part.modules()):
             raise BadInput(
-                f"{self.component} has hooks of diffusers already: cast it without keep_original, or reload it"
+                f"{self.component} has layers with hooks of diffusers: cast it without keep_original, or anew"
             )
         with ExitStack() as ways_back:
             cast = partial(originals, part.parameters(), partial(self._cast, part))
