@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self
 
-from memplan.errors import BadInput
 from memplan.facts import Component, Facts
 from memplan.run import Run, Stored
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
 from ._refusals import willing
-from ._way_back import originals, switched
+from ._way_back import originals, registries, switched
 
 STORAGES = ("float8_e4m3fn", "float8_e5m2")
 
@@ -82,20 +81,13 @@ class LayerwiseCasting(Strategy):
         return run.store(self.component, Stored(self.storage, original=self.keep_original))
 
     def apply(self, pipe: Any, device: str) -> Undo:
-        """Casts the weights. There is a way back where they are kept.
-
-        Raises BadInput, before anything is changed, where they are and layers have hooks of diffusers already: it can
-        add its own to those, and not take it away again.
-        """
+        """Casts the weights. There is a way back where they are kept."""
         part = getattr(pipe, self.component)
         if not self.keep_original:
             self._cast(part)
             return lambda: None
-        if any(hasattr(module, "_diffusers_hook") and module._parameters for module in part.modules()):
-            raise BadInput(
-                f"{self.component} has layers with hooks of diffusers: cast it without keep_original, or anew"
-            )
         with ExitStack() as ways_back:
+            ways_back.callback(registries(part))
             cast = partial(originals, part.parameters(), partial(self._cast, part))
             ways_back.callback(switched(part.modules(), lambda: ways_back.callback(cast())))
             return ways_back.pop_all().close

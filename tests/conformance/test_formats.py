@@ -66,14 +66,16 @@ RISING = ("int8_weight_only", "int8_dynamic", "fp8_weight_only", "bnb_4bit", "bn
 """By the error that formats are said to have."""
 OTHERS = (
     *("bnb_8bit", "bnb_4bit:double_quant=false", "quanto", "quanto:weights=float8", "modelopt"),
-    *("modelopt:weights=nvfp4", "layerwise_casting", "layerwise_casting:storage=float8_e5m2"),
+    "modelopt:weights=nvfp4",
 )
 """The rest of those that compute on a CPU: fp8_dynamic does not, and small models have no groups of 128."""
-LESS, MORE = 3, 2
+LESS, MORE = 2.5, 2
 """By which factors an output may be off less and more than a layer: errors add up, and residuals pass by them.
 
-Measured on FLUX and Wan: 0.36 to 1.65 times as much. Casting spares the more, the smaller a model is.
+Measured were 0.42 to 1.65 times as much for denoisers, and 1.16 to 1.90 times for T5.
 """
+CASTING, CAST_LESS = ("layerwise_casting", "layerwise_casting:storage=float8_e5m2"), 4
+"""Casting spares much of a small model: down to 0.26 times as much, for SD3."""
 
 
 @pytest.mark.parametrize("family", some(("flux", "wan", "sd3", "sdxl"), "flux", "wan"))
@@ -94,10 +96,13 @@ def test_outputs_are_off_as_the_other_formats_say(family: str) -> None:
     for form in OTHERS:
         said = simulator_error(form)
         assert said / LESS < error_of(output(family, form), exact) < said * MORE, form
+    for form in CASTING:
+        said = simulator_error(form)
+        assert said / CAST_LESS < error_of(output(family, form), exact) < said * MORE, form
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", some((*RISING, *OTHERS[:-2]), "quanto", "bnb_4bit"))
+@pytest.mark.parametrize("form", some((*RISING, *OTHERS), "quanto", "bnb_4bit"))
 def test_so_are_those_of_a_text_encoder(form: str) -> None:
     error = error_of(output("flux", form, "text_encoder_2"), output("flux", part="text_encoder_2"))
     said = simulator_error(form)
