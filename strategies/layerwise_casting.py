@@ -88,8 +88,11 @@ class LayerwiseCasting(Strategy):
             return lambda: None
         with ExitStack() as ways_back:
             ways_back.callback(registries(part))
-            cast = partial(originals, part.parameters(), partial(self._cast, part))
-            ways_back.callback(switched(part.modules(), lambda: ways_back.callback(cast())))
+
+            def cast() -> None:
+                ways_back.callback(originals(part.parameters(), partial(self._cast, part)))
+
+            ways_back.callback(switched(part.modules(), cast))
             return ways_back.pop_all().close
 
     def _cast(self, part: Any) -> None:

@@ -109,9 +109,17 @@ def test_so_are_those_of_a_text_encoder(form: str) -> None:
     assert said / LESS < error < said * MORE
 
 
-def output(family: str, form: str = "", part: str = "") -> torch.Tensor:
+@pytest.mark.slow
+def test_so_are_those_of_quanto_s_kernel_for_the_cpu() -> None:
+    """It is for bfloat16 alone, which rounds all else too."""
+    exact, half = output("flux"), output("flux", "quanto", dtype=torch.bfloat16)
+    said = simulator_error("quanto")
+    assert said / LESS < error_of(half, exact) < said * MORE
+
+
+def output(family: str, form: str = "", part: str = "", dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """What the denoiser, or `part`, returns when it is first called, with its weights stored in `form`."""
-    pipe, found = build(family), list[torch.Tensor]()
+    pipe, found = build(family, dtype=dtype), list[torch.Tensor]()
     name = part or ("unet" if hasattr(pipe, "unet") else "transformer")
     denoiser = getattr(pipe, name)
     if form:

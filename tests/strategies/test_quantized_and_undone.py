@@ -1,7 +1,7 @@
 """Quantizers undone and failed: what stays where, on a pretend device, and what a second try does."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -158,7 +158,7 @@ def test_layers_under_hooks_of_diffusers_are_refused() -> None:
 
 # ---- failed ----------------------------------------------------------------------------------------------------------
 @contextmanager
-def failing(kind: Any, at: int) -> Iterator[None]:
+def failing(kind: Any, at: int) -> Generator[None]:
     """Its conversion of the layer of that number runs out of memory."""
     numbers, convert = iter(range(1, 1000)), kind.convert
 

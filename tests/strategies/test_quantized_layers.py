@@ -23,6 +23,7 @@ from tests.some import some
 
 KINDS = {kind.name: kind for kind in (Bnb4bit, Bnb8bit, Int8WeightOnly, Int8Dynamic, Fp8WeightOnly, Quanto, ModelOpt)}
 over_kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+over_some = pytest.mark.parametrize("name", some(KINDS, "bnb_4bit", "int8_weight_only"))
 FLOAT8 = torch.float8_e4m3fn
 
 
@@ -54,18 +55,23 @@ def off_by(made: torch.Tensor, exact: torch.Tensor) -> float:
 def siglip() -> tuple[Any, torch.Tensor]:
     """Its head pools with PyTorch's own attention, which reads the weight of `out_proj` without calling it."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes: dict[str, Any] = {
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     model: Any = SiglipVisionModel(SiglipVisionConfig(**sizes, image_size=32, patch_size=8))
     return model.to(torch.bfloat16).eval(), torch.randn(1, 3, 32, 32, dtype=torch.bfloat16)
 
 
-@over_kinds
+@over_some
 @pytest.mark.parametrize("by_hand", [False, True], ids=["applied", "typed"])
-def test_what_attention_reads_for_itself_stays(kind: Any, by_hand: bool) -> None:
+def test_what_attention_reads_for_itself_stays(name: str, by_hand: bool) -> None:
     model, picture = siglip()
     exact = model(pixel_values=picture).pooler_output
     before = component(model)
-    strategy = kind("model", **kind.measured(before))
+    strategy = KINDS[name]("model", **KINDS[name].measured(before))
     pipe = SimpleNamespace(model=model)
     if by_hand:
         exec("\n".join(strategy.code("cpu")), {"pipe": pipe})
@@ -115,16 +121,22 @@ def test_quanto_s_bytes_do_not_take_transposed_inputs_on_the_cpu() -> None:
 
 
 # ---- embeddings and heads --------------------------------------------------------------------------------------------
-@over_kinds
+@over_some
 @pytest.mark.parametrize("tied", [False, True], ids=["own head", "tied head"])
-def test_embeddings_and_heads_stay(kind: Any, tied: bool) -> None:
+def test_embeddings_and_heads_stay(name: str, tied: bool) -> None:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     config = Qwen2Config(**sizes, num_key_value_heads=2, vocab_size=256, tie_word_embeddings=tied)
-    model: Any = Qwen2ForCausalLM(config).to(torch.bfloat16).eval()
+    model: Any = Qwen2ForCausalLM(config)
+    model.to(torch.bfloat16).eval()
     tokens = torch.arange(8)[None]
     exact, before = model(tokens).logits, component(model)
-    strategy = kind("model", **kind.measured(before))
+    strategy = KINDS[name]("model", **KINDS[name].measured(before))
     table, head = model.model.embed_tokens.weight, model.lm_head.weight
     strategy.apply(SimpleNamespace(model=model), "cpu")
     assert model.model.embed_tokens.weight is table
@@ -135,7 +147,7 @@ def test_embeddings_and_heads_stay(kind: Any, tied: bool) -> None:
 
 # ---- two experts -----------------------------------------------------------------------------------------------------
 @pytest.mark.slow
-@pytest.mark.parametrize("name", some(KINDS, "bnb_4bit", "int8_weight_only"))
+@over_some
 def test_two_experts_at_once(name: str) -> None:
     pipe = build("wan22", dtype=torch.bfloat16)
     before = facts_of(pipe)
