@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 from weakref import WeakKeyDictionary, ref
 
-from memplan.errors import ApplyFailed, BadInput
+from memplan.errors import ApplyFailed, BadInput, InPart
 from memplan.strategy import STREAMED, Strategy, in_order
 
 HELD = "_memplan_applied"
@@ -155,6 +155,7 @@ def _offloaded(module: Any) -> bool:
 
 
 def _sentence(strategy: Strategy, error: Exception, done: tuple[Strategy, ...]) -> str:
-    begun = done if isinstance(error, BadInput) else (*done, strategy)  # which is raised before anything is changed
-    kept = [f"{s.name} stays: {s.final}" for s in begun if s.final]
-    return "; ".join([f"{strategy} could not be applied: {error}", *(kept or ["the pipeline is as it was before"])])
+    told = isinstance(error, BadInput | ApplyFailed)  # raised before anything is changed, or with what has been
+    kept = [f"{s.name} stays: {s.final}" for s in (done if told else (*done, strategy)) if s.final]
+    rest = [] if kept or isinstance(error, InPart) else ["the pipeline is as it was before"]
+    return "; ".join([f"{strategy} could not be applied: {error}", *kept, *rest])

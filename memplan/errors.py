@@ -7,6 +7,7 @@ MemplanError
 ├── NothingFits              no plan fits the machine; names the nearest one                       (exit code 3)
 ├── LoadFailed               a pipeline could not be loaded; nothing of it is left
 └── ApplyFailed              a plan could not be made real; what can be undone was undone
+    └── InPart               a component was changed in part and cannot be put back
 """
 
 
@@ -44,3 +45,7 @@ class LoadFailed(MemplanError):
 
 class ApplyFailed(MemplanError):
     """A plan could not be applied; what had been done was undone."""
+
+
+class InPart(ApplyFailed):
+    """It failed with a component changed in part; the text says how far, and what to do."""

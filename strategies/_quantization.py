@@ -5,20 +5,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
+from weakref import WeakKeyDictionary
 
-from memplan.errors import BadInput
+from memplan.errors import ApplyFailed, BadInput, InPart
 from memplan.facts import Component, Facts
 from memplan.run import Run, Stored
 from memplan.strategy import Config, Decision, Seat, Strategy, Undo
 
-from ._layers import alias, drained, kept, layers
+from ._layers import drained, hooked_like, kept, layers
 from ._needs import Needs
 from ._skipping import skipped
-from ._sparing import most_worth
+from ._sparing import absent, most_worth
 from ._trimmed import trim
 
 LIBRARIES = ("diffusers", "transformers")
 """Those whose from_pretrained() quantizes."""
+
+_converted: WeakKeyDictionary[Any, "Quantization"] = WeakKeyDictionary()
+"""Components of which layers were converted for good, and by what: applied again, it goes on with the others."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,13 @@ class Quantization(Strategy):
         unfit = self._unfit(component) or self.needs.lacking(run.facts.machine, self.name)
         if unfit:
             return unfit
-        missing = [name for name in self.measured(component)["spare"] if name not in self.spare]
+        needed = self.measured(component)["spare"]
+        missing = [name for name in needed if name not in self.spare]
         if missing:
             return f"{component.class_name} needs {', '.join(missing)} as it is: name it in spare"
+        nothing = absent(component, (name for name in self.spare if name not in needed))
+        if nothing:
+            return nothing
         if not component.matrices(self.spare):
             return f"{self.name} would spare every linear layer of {component.class_name}"
         return None if component.matrices(self.spare, self.sides) else self._leaves_all(component)
@@ -125,7 +133,8 @@ class Quantization(Strategy):
 
     def config(self, component: Component) -> Config | None:
         """The config of the component's library, unless it would leave other layers than this does."""
-        skip = skipped(component, self.lookup, self.spare) if component.library in LIBRARIES else None
+        loads = component.library in LIBRARIES and not component.lack("quantized_loading")
+        skip = skipped(component, self.lookup, self.spare) if loads else None
         return None if skip is None else self.loaded(component, skip)
 
     # ---- the deed ---------------------------------------------------------------------------------------------------
@@ -136,27 +145,60 @@ class Quantization(Strategy):
     def apply(self, pipe: Any, device: str) -> Undo:
         """Quantizes one layer after the other, so that no more than one has its weight twice.
 
-        Raises BadInput, before anything is changed, for a component that is quantized, has a LoRA, or no linear layer.
+        What the same strategy has converted already is left alone. Raises BadInput, before anything is changed, for a
+        component that is quantized otherwise or in float8, has an adapter, or no linear layer; InPart where it fails
+        with layers converted that cannot be put back; and ApplyFailed where it fails and nothing has changed.
         """
         part = getattr(pipe, self.component)
-        self._check(part)
+        found = self._found(part)
+        count = len(found)
         with ExitStack() as originals:
-            for path, layer in drained(layers(part, self.spare, self.sides)):
-                if self.keep_original:
-                    originals.callback(kept(part, path, layer))
-                    layer._parameters["weight"] = alias(layer._parameters["weight"])
-                self.convert(part, path, layer, device)
-                trim()
+            try:
+                for path, layer in drained(found):
+                    self._convert(part, path, layer, device, originals)
+            except Exception as error:
+                raise self._failed(part, error, count - len(found) - 1, count) from error
             return originals.pop_all().close
 
-    def _check(self, part: Any) -> None:
+    def _convert(self, part: Any, path: str, layer: Any, device: str, originals: ExitStack) -> None:
+        if self.keep_original:
+            originals.callback(kept(part, path, layer))
+        self.convert(part, path, layer, device)
+        made = part.get_submodule(path)
+        if made is not layer:
+            hooked_like(layer, made)
+        if made is not layer and self.keep_original:
+            layer._parameters.clear()  # of aliases, or the device would hold the weights for them
+        if not self.keep_original:
+            _converted[part] = self
+        trim()
+
+    def _failed(self, part: Any, error: Exception, converted: int, count: int) -> ApplyFailed:
+        """The error to raise after `converted` of `count` layers."""
+        if part not in _converted:
+            return ApplyFailed(str(error))
+        return InPart(
+            f"{error}; {self.component} is quantized in part, {converted} of {count} layers more: apply the plan again "
+            f"to go on, or reload it with from_pretrained()"
+        )
+
+    def _found(self, part: Any) -> list[tuple[str, Any]]:
+        """The layers that are yet to be converted. Raises BadInput as apply() does."""
         import torch
 
-        found = layers(part, self.spare, self.sides)
-        if not found:
-            raise BadInput(f"{self.component} has no linear layer that {self.name} could convert")
-        kind = next((type(layer.weight) for _, layer in found if type(layer.weight) is not torch.nn.Parameter), None)
-        if kind:
+        plain, begun = torch.nn.Parameter, _converted.get(part) == self
+        linear = [layer for layer in part.modules() if isinstance(layer, torch.nn.Linear)]
+        kinds = (type(layer._parameters.get("weight")) for layer in linear)
+        kind = next((kind for kind in kinds if kind not in (plain, type(None))), None)
+        if kind and not begun:
             raise BadInput(f"{self.component} holds weights of type {kind.__name__} already: load it unquantized")
-        if any(hasattr(layer, "lora_A") for layer in part.modules()):
-            raise BadInput(f"{self.component} has a LoRA: fuse or unload it, quantize, and load it again")
+        if any(type(w) is plain and w.is_floating_point() and w.dtype.itemsize == 1 for w in part.parameters()):
+            raise BadInput(f"{self.component} is stored in float8 already: load it in the dtype that it computes in")
+        if any(hasattr(layer, "adapter_layer_names") for layer in part.modules()):
+            raise BadInput(f"{self.component} has an adapter, such as a LoRA: unload it, quantize, and load it again")
+        if any("forward" in vars(layer) for layer in linear):
+            raise BadInput(f"{self.component} has layers that are called through hooks: load it anew")
+        found = [(path, layer) for path, layer in layers(part, self.spare, self.sides) if type(layer.weight) is plain]
+        if not found and not begun:
+            raise BadInput(f"{self.component} has no linear layer that {self.name} could convert")
+        return found

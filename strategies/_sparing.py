@@ -1,7 +1,7 @@
 """Which layers of a quantized component are most worth leaving as they are."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from memplan.facts import Component
 
@@ -26,3 +26,10 @@ def _ends(layers: list[str]) -> list[str]:
     """The first and the last block among the paths of `layers`, where those are in several."""
     blocks = list(dict.fromkeys(found[0] for found in map(BLOCK.match, layers) if found))
     return [blocks[0], blocks[-1]] if len(blocks) > SPARED // 2 else []
+
+
+def absent(component: Component, names: Iterable[str]) -> str | None:
+    """The sentence about names to spare that no module of `component` has as a whole part, or several, of its path."""
+    paths = {f".{weight.module}." for weight in component.weights}
+    unknown = [name for name in names if not any(f".{name}." in path for path in paths)]
+    return f"spare names {', '.join(unknown)}, and {component.class_name} has no such module" if unknown else None

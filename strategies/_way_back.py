@@ -27,6 +27,37 @@ def homes(module: Any) -> Undo:
     return restore
 
 
+def originals(weights: Iterable[Any], cast: Callable[[], None]) -> Undo:
+    """Calls `cast`, and keeps in host memory what those `weights` held whose dtype it changes.
+
+    The value gives each its own again, on the device where it is now; where `cast` fails, that is done at once.
+    """
+    before = [(weight, weight.device, weight.data.cpu()) for weight in weights]
+
+    def restore(kept: Iterable[tuple[Any, Any, Any]]) -> None:
+        for weight, device, data in kept:
+            weight.data = data.to(device)
+
+    try:
+        cast()
+    except BaseException:
+        restore(before)
+        raise
+    return partial(restore, [entry for entry in before if entry[0].dtype != entry[2].dtype])
+
+
+def registries(module: Any) -> Undo:
+    """Has the registries of diffusers' hooks that are in `module` now list what they list now."""
+    found = [vars(part)["_diffusers_hook"] for part in module.modules() if "_diffusers_hook" in vars(part)]
+    before = [(each, dict(each.hooks), list(each._hook_order), list(each._fn_refs)) for each in found]
+
+    def restore() -> None:
+        for each, hooks, order, references in before:
+            each.hooks, each._hook_order, each._fn_refs = hooks, order, references
+
+    return restore
+
+
 def done(act: Callable[[], Any], undo: Undo) -> Undo:
     """Calls `act`; the value is `undo`. Where `act` fails, that is called at once."""
     try:

@@ -8,7 +8,7 @@ from memplan.run import Run
 from memplan.strategy import Config
 
 from ._bnb import bnb_config
-from ._layers import selection
+from ._layers import aliases, selection
 from ._needs import Needs
 from ._quantization import Quantization
 
@@ -57,7 +57,7 @@ class Bnb4bit(Quantization):
         from bitsandbytes import nn
 
         params: Any = nn.Params4bit  # type checkers do not know what it takes
-        weight, bias = layer._parameters["weight"], layer._parameters["bias"]
+        weight, bias = aliases(layer).values()
         sizes = (layer.in_features, layer.out_features, bias is not None)
         packed: Any = nn.Linear4bit(*sizes, weight.dtype, self.double_quant, self.quant_type, device="meta")
         packed.weight = params(

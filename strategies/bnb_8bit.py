@@ -7,7 +7,7 @@ from memplan.facts import BY_MODULE, Component
 from memplan.strategy import Config
 
 from ._bnb import bnb_config
-from ._layers import selection
+from ._layers import aliases, selection
 from ._needs import Needs
 from ._quantization import Quantization
 
@@ -53,7 +53,7 @@ class Bnb8bit(Quantization):
         from bitsandbytes import nn
 
         params: Any = nn.Int8Params  # type checkers do not know what it takes
-        weight, bias = layer._parameters["weight"], layer._parameters["bias"]
+        weight, bias = aliases(layer).values()
         sizes = (layer.in_features, layer.out_features, bias is not None)
         packed: Any = nn.Linear8bitLt(*sizes, has_fp16_weights=False, threshold=THRESHOLD, device="meta")
         packed.weight = params(weight.data.cpu(), requires_grad=False, has_fp16_weights=False)

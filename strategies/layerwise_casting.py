@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Self
 
 from memplan.facts import Component, Facts
@@ -10,6 +12,7 @@ from memplan.run import Run, Stored
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
 from ._refusals import no_dtype, willing
+from ._way_back import originals, registries, switched
 
 STORAGES = ("float8_e4m3fn", "float8_e5m2")
 
@@ -25,18 +28,25 @@ class LayerwiseCasting(Strategy):
     It costs a cast of every layer on every forward, the largest layer in full precision for a moment, and some
     precision: 3 bits of mantissa. `skip` holds patterns of module names to spare, for models outside diffusers.
 
-    Traps: load LoRAs first; offload after, not before; it can't be undone.
+    Traps: load LoRAs first; offload after, not before; it can't be undone, unless `keep_original` holds the weights in
+    host memory.
     """
 
     component: str
     storage: str = STORAGES[0]
     skip: tuple[str, ...] = ()
+    keep_original: bool = False
 
     name: ClassVar[str] = "layerwise_casting"
     known_as: ClassVar[tuple[str, ...]] = ("fp8", "float8", "cast", "casting")
     irreversible: ClassVar[str | None] = (
-        "float8 storage loses bits: to get them back, reload the component with from_pretrained()"
+        "float8 storage loses bits: keep them with keep_original=true, or reload the component with from_pretrained()"
     )
+
+    @property
+    def final(self) -> str | None:
+        """Nothing is final where the original is kept."""
+        return None if self.keep_original else self.irreversible
 
     @property
     def seats(self) -> frozenset[Seat]:
@@ -69,19 +79,32 @@ class LayerwiseCasting(Strategy):
 
     def redraw(self, run: Run) -> Run:
         """The component is stored in 8 bits."""
-        return run.store(self.component, Stored(self.storage))
+        return run.store(self.component, Stored(self.storage, original=self.keep_original))
 
     def apply(self, pipe: Any, device: str) -> Undo:
-        """Casts the weights. There is no way back."""
+        """Casts the weights. There is a way back where they are kept."""
+        part = getattr(pipe, self.component)
+        if not self.keep_original:
+            self._cast(part)
+            return lambda: None
+        with ExitStack() as ways_back:
+            ways_back.callback(registries(part))
+
+            def cast() -> None:
+                ways_back.callback(originals(part.parameters(), partial(self._cast, part)))
+
+            ways_back.callback(switched(part.modules(), cast))
+            return ways_back.pop_all().close
+
+    def _cast(self, part: Any) -> None:
         import torch
         from diffusers.hooks import apply_layerwise_casting
 
-        part, storage = getattr(pipe, self.component), getattr(torch, self.storage)
+        storage = getattr(torch, self.storage)
         if self.skip:
             apply_layerwise_casting(part, storage, part.dtype, skip_modules_pattern=self.skip)
         else:
             part.enable_layerwise_casting(storage_dtype=storage)
-        return lambda: None
 
     def code(self, device: str = "cuda") -> tuple[str, ...]:
         """A method of diffusers' models; for others the function behind it."""

@@ -13,7 +13,7 @@ from memplan.facts import BY_MODULE, Component
 from memplan.run import Run
 from memplan.strategy import Config, Undo
 
-from ._layers import selection
+from ._layers import selection, twin
 from ._needs import Needs
 from ._quantization import Quantization
 
@@ -105,16 +105,11 @@ class ModelOpt(Quantization):
         import modelopt.torch.quantization as mtq  # type: ignore[import-untyped]
         import torch
 
-        weight, bias = layer._parameters["weight"], layer._parameters["bias"]
-        sizes = (layer.in_features, layer.out_features, bias is not None)
-        twin = torch.nn.Linear(*sizes, device="meta")
-        twin.weight = torch.nn.Parameter(weight.data.to(device), requires_grad=False)
-        twin.bias = bias
-        parent = torch.nn.Sequential(twin)
+        parent = torch.nn.Sequential(twin(layer, device))
         with redirect_stdout(StringIO()):
             mtq.quantize(parent, self._config)
         mtq.compress(parent)
-        part.set_submodule(path, parent[0].to(weight.device).train(layer.training))
+        part.set_submodule(path, parent[0].to(layer.weight.device).train(layer.training))
 
     def code(self, device: str = "cuda") -> tuple[str, ...]:
         """A loop over the layers, so that each is converted on the device."""

@@ -7,7 +7,7 @@ from memplan.facts import BY_MODULE, Component
 from memplan.run import Run
 from memplan.strategy import Config
 
-from ._layers import selection
+from ._layers import selection, twin
 from ._needs import Needs
 from ._quantization import Quantization
 from ._refusals import no_dtype
@@ -78,14 +78,25 @@ class Quanto(Quantization):
             return f"weights={FOUR_BIT} is packed for a kernel in bfloat16, and {self.component} is in {dtype}"
         lacking = PACKS.lacking(run.facts.machine, f"weights={FOUR_BIT}") if self.weights == FOUR_BIT else None
         lacking = lacking or (no_dtype(run, "float8_e4m3fn", self.name) if self.weights == "float8" else None)
-        return lacking or super().refuses(run)
+        return lacking or super().refuses(run) or self._strided(run, dtype)
+
+    def _strided(self, run: Run, dtype: str) -> str | None:
+        """The sentence for a VAE on the CPU: its attention gives layers inputs with channels first."""
+        gpu, calls = run.facts.machine.gpu, run.facts.trace.calls
+        vae = any(call.component == self.component and call.method != "forward" for call in calls)
+        if vae and self.weights == "int8" and dtype == "bfloat16" and gpu is not None and gpu.kind == "cpu":
+            return (
+                f"{self.name}: PyTorch's kernel for bytes on a CPU, which quanto calls in bfloat16, does not take the "
+                f"transposed inputs of attention in {self.component}: weights=float8 does"
+            )
+        return None
 
     def convert(self, part: Any, path: str, layer: Any, device: str) -> None:
-        """Puts a QLinear in the layer's place, and freezes it; in 4 bits it stays on the device."""
+        """Puts a QLinear in the layer's place, which is left as it was; in 4 bits it stays on the device."""
         from optimum import quanto
 
         home = device if self.weights == FOUR_BIT else layer.weight.device
-        made: Any = quanto.QLinear.from_module(layer.to(device), weights=getattr(quanto, f"q{self.weights}"))
+        made: Any = quanto.QLinear.from_module(twin(layer, device), weights=getattr(quanto, f"q{self.weights}"))
         if self.weights == FOUR_BIT:
             made.weight_group_size = GROUP  # quanto leaves rows of a single group ungrouped, and that kernel out
         made.freeze()

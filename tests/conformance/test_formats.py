@@ -9,6 +9,7 @@ from memplan.planner import seated
 from memplan.registry import parse_plan
 from memplan.run import Run
 from memplan.simulator import simulate
+from memplan.simulator.formats import CASTS
 from memplan.simulator.formats import FORMATS as FORMAT_ERRORS
 from memplan.simulator.residency import height
 from memplan.simulator.weights import total
@@ -63,6 +64,18 @@ def held(run: Run, call: Call) -> int:
 # ---- what comes out ------------------------------------------------------------------------------------------------
 RISING = ("int8_weight_only", "int8_dynamic", "fp8_weight_only", "bnb_4bit", "bnb_4bit:quant_type=fp4")
 """By the error that formats are said to have."""
+OTHERS = (
+    *("bnb_8bit", "bnb_4bit:double_quant=false", "quanto", "quanto:weights=float8", "modelopt"),
+    "modelopt:weights=nvfp4",
+)
+"""The rest of those that compute on a CPU: fp8_dynamic does not, and small models have no groups of 128."""
+LESS, MORE = 2.5, 2
+"""By which factors an output may be off less and more than a layer: errors add up, and residuals pass by them.
+
+Measured were 0.42 to 1.65 times as much for denoisers, and 1.16 to 1.90 times for T5.
+"""
+CASTING, CAST_LESS = ("layerwise_casting", "layerwise_casting:storage=float8_e5m2"), 4
+"""Casting spares much of a small model: down to 0.26 times as much, for SD3."""
 
 
 @pytest.mark.parametrize("family", some(("flux", "wan", "sd3", "sdxl"), "flux", "wan"))
@@ -70,17 +83,44 @@ def test_outputs_are_off_in_the_order_of_the_formats_errors(family: str) -> None
     exact = output(family)
     errors = [error_of(output(family, form), exact) for form in RISING]
     assert errors == sorted(errors)
-    assert errors[0] > 0
     expected = [simulator_error(form) for form in RISING]
     assert expected == sorted(expected)
     for error, said in zip(errors, expected, strict=True):
-        assert said / 4 < error < said * 4  # layers add up, and residuals pass by them
+        assert said / LESS < error < said * MORE
 
 
-def output(family: str, form: str = "") -> torch.Tensor:
-    """What the denoiser returns at the first step, with its weights stored in `form`."""
-    pipe, found = build(family), list[torch.Tensor]()
-    name = "unet" if hasattr(pipe, "unet") else "transformer"
+@pytest.mark.slow
+@pytest.mark.parametrize("family", some(("flux", "wan", "sd3", "sdxl"), "flux"))
+def test_outputs_are_off_as_the_other_formats_say(family: str) -> None:
+    exact = output(family)
+    for form in OTHERS:
+        said = simulator_error(form)
+        assert said / LESS < error_of(output(family, form), exact) < said * MORE, form
+    for form in CASTING:
+        said = simulator_error(form)
+        assert said / CAST_LESS < error_of(output(family, form), exact) < said * MORE, form
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", some((*RISING, *OTHERS), "quanto", "bnb_4bit"))
+def test_so_are_those_of_a_text_encoder(form: str) -> None:
+    error = error_of(output("flux", form, "text_encoder_2"), output("flux", part="text_encoder_2"))
+    said = simulator_error(form)
+    assert said / LESS < error < said * MORE
+
+
+@pytest.mark.slow
+def test_so_are_those_of_quanto_s_kernel_for_the_cpu() -> None:
+    """It is for bfloat16 alone, which rounds all else too."""
+    exact, half = output("flux"), output("flux", "quanto", dtype=torch.bfloat16)
+    said = simulator_error("quanto")
+    assert said / LESS < error_of(half, exact) < said * MORE
+
+
+def output(family: str, form: str = "", part: str = "", dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """What the denoiser, or `part`, returns when it is first called, with its weights stored in `form`."""
+    pipe, found = build(family, dtype=dtype), list[torch.Tensor]()
+    name = part or ("unet" if hasattr(pipe, "unet") else "transformer")
     denoiser = getattr(pipe, name)
     if form:
         measured = facts_of(pipe)
@@ -103,4 +143,5 @@ def simulator_error(form: str) -> float:
     """What the simulator says of a single layer."""
     facts = facts_of(build("flux"))
     (strategy,) = parse_plan(plan_of(form, ["transformer"]), facts)
-    return FORMAT_ERRORS[str(strategy.redraw(Run(facts)).stored("transformer").format)].error
+    form = str(strategy.redraw(Run(facts)).stored("transformer").format)
+    return CASTS[form] if form in CASTS else FORMAT_ERRORS[form].error

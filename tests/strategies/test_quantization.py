@@ -20,10 +20,21 @@ from memplan.run import Run
 from memplan.simulator import simulate
 from memplan.simulator.formats import FORMATS
 from memplan.simulator.weights import originals, total
-from memplan.strategies import Bnb4bit, Fp8Dynamic, GroupOffload, Int4WeightOnly, Int8WeightOnly, ModelOpt, Quanto
+from memplan.strategies import (
+    Bnb4bit,
+    Bnb8bit,
+    Fp8Dynamic,
+    Fp8WeightOnly,
+    GroupOffload,
+    Int4WeightOnly,
+    Int8WeightOnly,
+    ModelOpt,
+    Quanto,
+)
 from tests.faces import small
 from tests.measured_facts import facts_of
 from tests.pipelines import build
+from tests.pipelines.loras import add
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +74,15 @@ def test_a_format_that_breaks_a_placement_says_so(facts: Facts) -> None:
     assert parse("group_offload:transformer", facts).refuses(Run(facts)) is None
 
 
-@pytest.mark.parametrize("strategy", [Bnb4bit("transformer"), Int8WeightOnly("transformer"), Quanto("transformer")])
-def test_nothing_is_quantized_twice(strategy: Any) -> None:
-    pipe = build("flux")
+@pytest.mark.parametrize("kind", [Bnb4bit, Bnb8bit, Int8WeightOnly, Quanto, ModelOpt])
+def test_nothing_is_quantized_twice(kind: Any) -> None:
+    pipe, strategy = build("flux"), kind("transformer")
     apply([strategy], pipe, "cpu").undo()
     assert "quantized already" in str(strategy.refuses(Run(facts_of(pipe))))
     before = [type(weight) for weight in pipe.transformer.parameters()]
     with pytest.raises(ApplyFailed, match="already"):
-        apply([Int8WeightOnly("transformer")], pipe, "cpu")
+        apply([Fp8WeightOnly("transformer")], pipe, "cpu")
+    apply([strategy], pipe, "cpu")  # which has nothing left to do
     assert [type(weight) for weight in pipe.transformer.parameters()] == before
 
 
@@ -81,15 +93,13 @@ def test_a_component_without_linear_layers() -> None:
         apply([Int8WeightOnly("vae")], pipe, "cpu")
 
 
-def test_a_lora_is_not_quantized_away() -> None:
-    pytest.importorskip("peft")
-    from peft import LoraConfig
-
+@pytest.mark.parametrize("kind", ["Lora", "LoHa", "LoKr"])
+def test_an_adapter_is_not_quantized_away(kind: str) -> None:
     pipe = build("flux")
-    pipe.transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+    add(pipe.transformer, ("to_q",), kind=kind)
     before = {name: weight.clone() for name, weight in pipe.transformer.state_dict().items()}
-    assert "LoRA" in str(Int8WeightOnly("transformer").refuses(Run(facts_of(pipe))))
-    with pytest.raises(ApplyFailed, match="LoRA"):
+    assert "has an adapter" in str(Int8WeightOnly("transformer").refuses(Run(facts_of(pipe))))
+    with pytest.raises(ApplyFailed, match="has an adapter, such as a LoRA"):
         apply([Int8WeightOnly("transformer")], pipe, "cpu")
     after = pipe.transformer.state_dict()
     assert all(torch.equal(weight, after[name]) for name, weight in before.items())
@@ -246,3 +256,15 @@ def test_a_layer_that_is_spared_stays_as_it_is() -> None:
     Bnb4bit("transformer", spare=(name,)).apply(pipe, "cpu")
     assert torch.equal(pipe.transformer.get_submodule(name).weight, before)
     assert pipe.transformer.get_submodule("single_transformer_blocks.1.proj_mlp").weight.dtype == torch.uint8
+
+
+def test_what_is_spared_must_be_there() -> None:
+    facts = small.facts()
+    part = facts.model.component("transformer")
+    weights = tuple(replace(w, columns=1024) for w in part.weights)
+    parts = tuple(replace(c, weights=weights) if c.name == "transformer" else c for c in facts.model.components)
+    machine = replace(facts.machine, packages=(("torchao", "0.17"),))
+    facts = replace(facts, model=replace(facts.model, components=parts), machine=machine)
+    refusal = Int8WeightOnly("transformer", spare=("layers.1", "layers.99", "proj_uot")).refuses(Run(facts))
+    assert refusal == "spare names layers.99, proj_uot, and Transformer has no such module"
+    assert Int8WeightOnly("transformer", spare=("layers.1",)).refuses(Run(facts)) is None

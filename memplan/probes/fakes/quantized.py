@@ -64,6 +64,11 @@ def is_quantized(weight: torch.Tensor) -> bool:
     return is_traceable_wrapper_subclass(weight) or any(beside.get(name) is not None for name in ("quant_state", "SCB"))
 
 
+def is_float8(weight: torch.Tensor) -> bool:
+    """Whether a plain weight is in a float of one byte, in which torch stores and does not compute."""
+    return not is_quantized(weight) and weight.dtype.is_floating_point and weight.dtype.itemsize == 1
+
+
 # ---- fakes ----------------------------------------------------------------------------------------------------------
 def fakes(name: str, module: torch.nn.Module, mode: FakeTensorMode) -> dict[int, Any]:
     """A fake of each quantized weight of component `name`, and of what its layers keep of it, by id of the original.

@@ -103,6 +103,8 @@ def _component(key: str, module: torch.nn.Module, owner: dict[int, str], shared:
     lacks |= dict(variants.lacks(module))
     unquantizable = quantizing.lack(module)
     lacks |= {"quantization": unquantizable} if unquantizable else {}
+    by_loaders = None if unquantizable else quantizing.loading_lack(module)
+    lacks |= {"quantized_loading": by_loaders} if by_loaders else {}
     columns = {} if unquantizable else quantizing.columns(module)
     lacks |= {"own_weights": shared} if shared else {}
     if type(module).forward is torch.nn.Module.forward and not hasattr(module, "decode"):

@@ -7,7 +7,7 @@ from diffusers import ModelMixin
 from diffusers.hooks import apply_layerwise_casting
 from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
 
-from memplan.probes.fakes import adapters
+from memplan.probes.fakes import adapters, quantized
 from memplan.probes.fakes.bare import bare
 
 STORAGE = torch.float8_e4m3fn
@@ -37,7 +37,7 @@ def lack(module: torch.nn.Module, dtype: str) -> str | None:
         return f"layerwise casting does not work on {kind}: {BROKEN[kind]}"
     if dtype == "float16" and getattr(config, "force_upcast", False):
         return f"this {kind} in float16 is cast to float32 for each decode, which undoes the cast to float8"
-    if any(p.dtype.is_floating_point and p.dtype.itemsize == 1 for p in module.parameters()):
+    if any(map(quantized.is_float8, module.parameters())):
         return f"{kind} is stored in float8 already"
     for path, variant in adapters.variants(module):
         return f"{path} of {kind} has a {variant}, and torch does not add up the float8 weights that it would read"
