@@ -57,10 +57,9 @@ class Scale:
     effort: float = 0.05
     loss: float = 0.002
 
-    @property
-    def doubled(self) -> "Scale":
-        """Differences twice as large."""
-        return Scale(2 * self.memory, 2 * self.effort, 2 * self.loss)
+    def times(self, factor: int) -> "Scale":
+        """Differences so many times as large."""
+        return Scale(factor * self.memory, factor * self.effort, factor * self.loss)
 
 
 def price_of(plan: Plan, scale: Scale) -> tuple[float, ...]:

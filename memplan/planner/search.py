@@ -136,8 +136,10 @@ def _combinations(
     return joined.values()
 
 
-MOST = 60
+MOST = 150
 """How many ways to fill the seats of some components go on to the next, which has some 20 options of its own."""
+COARSEST = 32
+"""By how many times larger differences they are compared at first."""
 Way = tuple[Strategy, ...]
 """What is decided about one or several components."""
 
@@ -154,11 +156,16 @@ def _unbeaten(plans: Mapping[Way, Plan], scale: Scale) -> list[Way]:
 
 
 def _some(plans: Mapping[Way, Plan], scale: Scale) -> list[Way]:
-    """At most MOST unbeaten ways: where there are more, by differences that are twice as large, until there are not."""
-    best = _unbeaten(plans, scale)
-    while len(best) > MOST:
-        scale = scale.doubled
-        best = _unbeaten({way: plans[way] for way in best}, scale)
+    """The unbeaten ways by the smallest differences, a power of two times those of `scale`, that leave MOST or fewer.
+
+    From the largest on, by which few are left and comparing them is quick.
+    """
+    best = _unbeaten(plans, scale.times(COARSEST))
+    for factor in (COARSEST >> step for step in range(1, COARSEST.bit_length())):
+        finer = _unbeaten(plans, scale.times(factor))
+        if len(finer) > MOST:
+            break
+        best = finer
     return best
 
 
