@@ -127,7 +127,8 @@ def facts(
 def _model(twin: "Twin") -> Model:
     from memplan.probes.pipeline import measure
 
-    return replace(measure(twin.pipe, twin.name, twin.source, twin.files, twin.cast), variant=twin.variant)
+    model = measure(twin.pipe, twin.name, twin.source, twin.files, twin.cast, twin.on_device)
+    return replace(model, variant=twin.variant)
 
 
 def _opened(source: Any, dtype: str | None, variant: str, parts: Mapping[str, Any]) -> "Twin":

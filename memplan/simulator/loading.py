@@ -5,16 +5,15 @@ from functools import lru_cache
 
 from memplan.facts import Component
 from memplan.run import Placement, Resident, Run, Stored
+from memplan.simulator.arrivals import STAYS, applied
 from memplan.simulator.bill import HostMemory, Memory, Peak
 from memplan.simulator.device import context
 from memplan.simulator.formats import FORMATS
 from memplan.simulator.host import LIBRARIES, pins_at_once, placed
-from memplan.simulator.weights import blocks, changed, originals, sizes
+from memplan.simulator.stages import together
+from memplan.simulator.weights import changed, originals, sizes
 
 PHASE = "loading"
-STAYS = ("bnb int8", "quanto int4")
-"""The formats whose layers stay on the device: bitsandbytes' 8-bit weights do not follow a layer that is moved away;
-quanto's 4-bit ones would be unpacked and packed anew."""
 
 
 def loading(run: Run) -> Peak:
@@ -22,7 +21,7 @@ def loading(run: Run) -> Peak:
 
     Weights that are mapped from their files in the right dtype take none of the host's memory. Then formats are
     converted, component by component and layer by layer, each layer on the device and back: the results are ordinary
-    memory until they are placed. What is to live on the device goes there first, so that the others find room; then
+    memory until they are placed. Those of a component that is on the device already stay there. What is to live on the device goes there first, so that the others find room; then
     the others are placed, and what streams pin stays pinned while the next ones are.
 
     Where the CPU itself converts, glibc holds more than that: blocks below 32 MiB, its largest threshold for mapping
@@ -32,19 +31,20 @@ def loading(run: Run) -> Peak:
     there = gpu is not None and gpu.kind == "cpu"
     parts = {part.name: part for part in run.facts.model.components}
     held = {name: _anonymous(part) for name, part in parts.items()}
-    host, making, stayed = LIBRARIES + sum(held.values()), 0, 0
+    host = LIBRARIES + sum(held.values())
     for name, stored in run.storage.items():
         done = _converted(parts[name], stored, there)
-        host, making = max(host, _with(held, name, done.highest)), max(making, stayed + done.device)
-        held[name], stayed = done.after, stayed + done.stays
-    for name, part in sorted(parts.items(), key=lambda item: not _resident(run, item[0])):  # as they are applied
-        own = _placed(part, run.placement(name), run.stored(name), held[name], there)
+        host = max(host, _with(held, name, done.highest))
+        held[name] = done.after
+    for name in applied(run):
+        own = _placed(parts[name], run.placement(name), run.stored(name), held[name], there)
         host = max(host, _with(held, name, own.peak))
         held[name] = own.steady
-    moved = [blocks(part, run.stored(name)) for name, part in parts.items() if _resident(run, name) and not there]
-    weights, reserved = sum(allocated for allocated, _ in moved), sum(segments for _, segments in moved)
-    memory = Memory(max(weights, making), max(reserved, making), max(reserved, making) + context(gpu))
-    return Peak(PHASE, "", memory, weights, max(making - weights, 0), 0, "", "", host)
+    if there:
+        return Peak(PHASE, "", Memory(0, 0, 0), 0, 0, 0, "", "", host)
+    device = together(run)
+    memory = Memory(device.highest, device.reserved, device.required + context(gpu))
+    return Peak(PHASE, "", memory, device.after, device.highest - device.after, 0, "", "", host)
 
 
 def _placed(component: Component, placement: Placement, stored: Stored, held: int, there: bool) -> HostMemory:
@@ -53,16 +53,12 @@ def _placed(component: Component, placement: Placement, stored: Stored, held: in
     Originals that are kept stay where they were loaded. With `low_cpu_mem` nothing is pinned before the first call.
     """
     own = placed(component, placement, stored)
-    kept = 0 if component.mapped else originals(component, stored)
+    kept = 0 if _elsewhere(component) else originals(component, stored)
     if isinstance(placement, Resident):
         return HostMemory(held if there else kept, held, 0)
     if not pins_at_once(placement):
         return HostMemory(held, own.steady - own.pinned + kept, 0)
     return HostMemory(own.steady + kept, own.peak + kept, own.pinned)
-
-
-def _resident(run: Run, name: str) -> bool:
-    return isinstance(run.placement(name), Resident)
 
 
 def _with(held: dict[str, int], name: str, own: int) -> int:
@@ -72,20 +68,20 @@ def _with(held: dict[str, int], name: str, own: int) -> int:
 
 def _anonymous(component: Component) -> int:
     """Bytes of ordinary memory that its weights are loaded into."""
-    return 0 if component.mapped else component.size
+    return 0 if _elsewhere(component) else component.size
+
+
+def _elsewhere(component: Component) -> bool:
+    """Whether its weights are in no ordinary memory of the host: mapped from files, or on the device already."""
+    return component.mapped or component.on_device
 
 
 @dataclass(frozen=True)
 class _Converted:
-    """Ordinary memory of the host at the highest moment of a conversion and after it, and the most on the device.
-
-    `stays` is what of that is there afterwards.
-    """
+    """Ordinary memory of the host at the highest moment of a conversion, and after it."""
 
     highest: int
     after: int
-    device: int
-    stays: int
 
 
 @lru_cache(maxsize=1024)
@@ -96,13 +92,9 @@ def _converted(component: Component, stored: Stored, there: bool) -> _Converted:
     """
     form, table = FORMATS.get(stored.format or ""), sizes(component, stored)
     held = highest = _anonymous(component)
-    device = stays = 0
-    on_device = stored.format in STAYS and not there
+    stays = component.on_device or (stored.format in STAYS and not there)
     for number in changed(component, stored):
-        weight, result = component.weights[number], table[number]
-        making = form.making(weight, there) if form else result
-        device, stays = max(device, stays + weight.nbytes + making), stays + (result if on_device else 0)
-        result -= result if on_device else 0
-        highest = max(highest, held + (making if there else result))
-        held += result - (0 if component.mapped or stored.original else weight.nbytes)
-    return _Converted(highest, held, device if form and not there else 0, stays)
+        weight, result = component.weights[number], 0 if stays else table[number]
+        highest = max(highest, held + (form.making(weight, there) if form and there else result))
+        held += result - (0 if _elsewhere(component) or stored.original else weight.nbytes)
+    return _Converted(highest, held)

@@ -5,11 +5,10 @@ from statistics import median
 
 import pytest
 
-from memplan.facts import GIB, MIB, Facts
+from memplan.facts import GIB, MIB
 from tests.accuracy.eras import era
-from tests.accuracy.loading import quantized
 from tests.accuracy.page import DIGITS, PAGE
-from tests.accuracy.published import HERE, METRICS, PERCENT, SCOPES, Predictor, Result, Row, plan_of, rows
+from tests.accuracy.published import HERE, METRICS, PERCENT, SCOPES, Predictor, Result, Row, of_loading, plan_of, rows
 from tests.accuracy.summary import LARGE, markdown, percentile, summary, table
 
 ROWS = {row.id: row for row in rows()}
@@ -69,7 +68,7 @@ def test_layers_quantized_on_the_gpu_leave_what_was_published(predictor: Predict
 def test_the_peak_of_quantizing_is_the_published_one(predictor: Predictor, id: str) -> None:
     row = replace(ROWS[id], scope="quantized")
     with era(row.era):
-        peak = quantized(plan_of(row, Facts(row.machine, *predictor.measured(row))).run).peak
+        peak = of_loading(plan_of(row, predictor.facts(row))).memory.allocated
     assert peak / GIB == pytest.approx(row.measured, abs=0.002)
 
 
@@ -106,7 +105,7 @@ def test_batch_16_peaks_at_fifteen_half_precision_images_at_once(predictor: Pred
     row = ROWS["S6-fx42-peak"]
     assert predictor.predict(row) == pytest.approx(row.measured, rel=0.001)
     image = 128 * MIB  # of one picture at the last upsampling: 256 channels, 512 x 512, bfloat16
-    plan = plan_of(row, Facts(row.machine, *predictor.measured(row)))
+    plan = plan_of(row, predictor.facts(row))
     assert plan.bill.peak.phase == "decoding"
     assert plan.bill.peak.activations == pytest.approx(15 * image * 16, rel=0.01)
 

@@ -26,11 +26,13 @@ def measure(
     source: str = "",
     files: Mapping[str, str] = NOWHERE,
     cast: Collection[str] = (),
+    on_device: Collection[str] = (),
 ) -> Model:
     """What `pipe` is made of, from fake or real weights; the pipeline is left as it was.
 
     A weight that two components share is counted in the first of them. `files` are the checkpoints of one file from
-    which components are loaded, by component; those in `cast` are loaded in another dtype than they are stored in.
+    which components are loaded, by component; those in `cast` are loaded in another dtype than they are stored in, those
+    `on_device` have their weights there already.
     """
     modules = {key: part for key, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
     owner: dict[int, str] = {}
@@ -43,6 +45,7 @@ def measure(
                 part,
                 file=files.get(part.name, ""),
                 mapped=part.name not in cast,
+                on_device=part.name in on_device,
                 lacks=(*part.lacks, *own.get(part.name, {}).items()),
             )
             for part in found

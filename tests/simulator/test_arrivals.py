@@ -1,5 +1,5 @@
 from memplan.facts import MIB
-from tests.accuracy.loading import Device
+from memplan.simulator.arrivals import Device
 
 
 def test_a_device_reports_what_is_there_and_the_most_that_was() -> None:
