@@ -127,8 +127,7 @@ def facts(
 def _model(twin: "Twin") -> Model:
     from memplan.probes.pipeline import measure
 
-    model = measure(twin.pipe, twin.name, twin.source, twin.files, twin.cast, twin.on_device)
-    return replace(model, variant=twin.variant)
+    return replace(measure(twin.pipe, twin.name, twin.source, twin.files, twin.cast), variant=twin.variant)
 
 
 def _opened(source: Any, dtype: str | None, variant: str, parts: Mapping[str, Any]) -> "Twin":

@@ -84,7 +84,7 @@ class Component:
     `spared` holds, BY_MODULE and BY_WEIGHT, what quantizers' own rules leave: modules that are or have linear layers.
     `file` is the checkpoint of one file that it is loaded from; "" where that is the pipeline's own place. `mapped`
     weights are read from their files as they are; others are made anew as they are loaded, in another dtype. Those
-    `on_device` were on a device when they were measured, where a plan is applied to them in place.
+    `on_device` are on a device already, where a plan is applied to them in place.
     `errors` holds, for each format, the relative error of each linear layer's matrix in it, in the order of
     `matrices()`, where the weights were at hand.
     """

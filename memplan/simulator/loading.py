@@ -21,8 +21,9 @@ def loading(run: Run) -> Peak:
 
     Weights that are mapped from their files in the right dtype take none of the host's memory. Then formats are
     converted, component by component and layer by layer, each layer on the device and back: the results are ordinary
-    memory until they are placed. Those of a component that is on the device already stay there. What is to live on the device goes there first, so that the others find room; then
-    the others are placed, and what streams pin stays pinned while the next ones are.
+    memory until they are placed; those of a component that is on the device already stay there. What is to live on the
+    device goes there first, so that the others find room; then the others are placed, and what streams pin stays pinned
+    while the next ones are.
 
     Where the CPU itself converts, glibc holds more than that: blocks below 32 MiB, its largest threshold for mapping
     one by itself, stay with the process until the layer is done. That is up to 9 bytes for each element in int8.

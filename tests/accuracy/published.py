@@ -20,6 +20,7 @@ from memplan.probes.trace import dry_run
 from memplan.registry import parse
 from memplan.simulator import Peak
 from memplan.simulator.arrivals import Start, arrived
+from memplan.simulator.device import blas_workspace
 from memplan.simulator.loading import PHASE as LOADING
 from tests.accuracy.eras import era, traced
 from tests.accuracy.setups import encoder_of, picture, twin_of
@@ -30,12 +31,13 @@ SCOPES = {
     "pipeline": "a call of the pipeline",
     "load": "the pipeline once it is loaded",
     "quantized": "the pipeline once it is loaded and its layers are quantized on the GPU",
+    "left": "what a call of the pipeline leaves on the device: the weights, and the workspace of matrix products",
     "process": "the same, and calls of the pipeline, with the peak of all",
     "denoiser": "a call of the denoiser alone",
     "denoiser process": "the denoiser alone: once it is loaded, changed on the GPU and called, with the peak of all",
     "encode": "a call of the VAE's encode() alone",
 }
-LOADS = ("load", "quantized")
+LOADS = ("load", "quantized", "left")
 FROM_THE_DEVICE = ("quantized", "process", "denoiser process")
 """Those where everything is on the device before a plan is applied to it."""
 PERCENT = "% of the card's memory"
@@ -176,8 +178,10 @@ def alone(facts: Facts) -> Facts:
 def figure(row: Row, plan: Plan) -> int:
     """What `row` gives of a plan, in bytes."""
     metric = "reserved" if row.metric == "reserved" else "allocated"
-    if row.scope == "load":
+    if row.scope in ("load", "left"):
         device = arrived(plan.run, Start.LOADER)
+        if row.scope == "left":
+            return device.allocated + blas_workspace(row.machine.gpu)
         return device.pool.reserved if metric == "reserved" else device.allocated
     if row.scope == "quantized":
         return of_loading(plan).weights

@@ -23,8 +23,7 @@ class Twin:
     the published example that the pipeline does not choose by itself; `assumptions` say what the source left open.
     `files` are the checkpoints of one file from which components are loaded, by component; `cast` are the components
     that are loaded in another dtype than they are stored in, or are copied or in memory for another reason. `variant`
-    names the files of weights that were read, "" for those without a variant. `on_device` are the components of a live
-    pipeline whose weights are on a device.
+    names the files of weights that were read, "" for those without a variant.
     """
 
     pipe: Any
@@ -36,7 +35,6 @@ class Twin:
     files: Mapping[str, str] = field(default_factory=dict)
     cast: frozenset[str] = frozenset()
     variant: str = ""
-    on_device: frozenset[str] = frozenset()
 
     def components(self) -> dict[str, torch.nn.Module]:
         """The modules of the pipeline by name, in the pipeline's order."""
@@ -71,13 +69,7 @@ def live_twin(pipe: Any, mode: FakeTensorMode | None = None) -> Twin:
     twin = copy.copy(pipe)
     twin.__dict__.update(parts, _all_hooks=[], hf_device_map=None, _progress_bar_config={"disable": True})
     class_name = type(pipe).__name__
-    there = frozenset(name for name, module in modules_of(pipe).items() if _on_device(module))
-    return Twin(twin, mode, class_name, f"live {class_name}", on_device=there)
-
-
-def _on_device(module: torch.nn.Module) -> bool:
-    """Whether weights of it are neither in host memory nor nowhere."""
-    return any(weight.device.type not in ("cpu", "meta") for weight in module.parameters())
+    return Twin(twin, mode, class_name, f"live {class_name}")
 
 
 def _unwrapped(part: Any) -> Any:

@@ -26,13 +26,11 @@ def measure(
     source: str = "",
     files: Mapping[str, str] = NOWHERE,
     cast: Collection[str] = (),
-    on_device: Collection[str] = (),
 ) -> Model:
     """What `pipe` is made of, from fake or real weights; the pipeline is left as it was.
 
     A weight that two components share is counted in the first of them. `files` are the checkpoints of one file from
-    which components are loaded, by component; those in `cast` are loaded in another dtype than they are stored in, those
-    `on_device` have their weights there already.
+    which components are loaded, by component; those in `cast` are loaded in another dtype than they are stored in.
     """
     modules = {key: part for key, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
     owner: dict[int, str] = {}
@@ -45,7 +43,6 @@ def measure(
                 part,
                 file=files.get(part.name, ""),
                 mapped=part.name not in cast,
-                on_device=part.name in on_device,
                 lacks=(*part.lacks, *own.get(part.name, {}).items()),
             )
             for part in found
@@ -63,6 +60,16 @@ def measure(
         versions=tuple(_versions()),
         lacks=tuple(modular.lacks(pipe)),
     )
+
+
+def on_device(pipe: Any) -> frozenset[str]:
+    """The components of a live pipeline whose weights are on a device, or some of them."""
+    modules = {key: part for key, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    return frozenset(key for key, module in modules.items() if any(map(_away, module.parameters())))
+
+
+def _away(weight: torch.Tensor) -> bool:
+    return weight.device.type not in ("cpu", "meta")
 
 
 def _offload_order(pipe: Any, modules: dict[str, torch.nn.Module]) -> tuple[str, ...]:
