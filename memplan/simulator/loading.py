@@ -25,8 +25,7 @@ def loading(run: Run) -> Peak:
     device goes there first, so that the others find room; then the others are placed, and what streams pin stays pinned
     while the next ones are.
 
-    Where the CPU itself converts, glibc holds more than that: blocks below 32 MiB, its largest threshold for mapping
-    one by itself, stay with the process until the layer is done. That is up to 9 bytes for each element in int8.
+    What a conversion frees goes back at once: the applier has glibc map each block by itself meanwhile.
     """
     gpu = run.facts.machine.gpu
     there = gpu is not None and gpu.kind == "cpu"
