@@ -101,15 +101,15 @@ def test_what_is_there_already_is_converted_in_place(form: str) -> None:
     pipe, plan = build("flux", dtype=torch.bfloat16), parse_plan(f"{form}:{PARTS}", known())
     everywhere = tuple(OnGpu(name) for name in sizes(Run(known())))
     with Whole(pipe) as device:
-        for strategy in everywhere:
-            strategy.apply(pipe, "cuda")
+        for there in everywhere:
+            there.apply(pipe, "cuda")
         device.most = device.now
         for strategy in in_order(plan):
             strategy.apply(pipe, "cuda")
         run = drawn((*plan, *everywhere))
         parts = tuple(replace(part, on_device=True) for part in run.facts.model.components)
-        there = replace(run, facts=replace(run.facts, model=replace(run.facts.model, components=parts)))
-        peak = loading(there)
+        met = replace(run, facts=replace(run.facts, model=replace(run.facts.model, components=parts)))
+        peak = loading(met)
         assert device.now == pytest.approx(sum(sizes(run).values()), rel=0.001, abs=CODES)
         rounding = UNIT * sum(len(made) for part in parts for made in tensors(part, run.stored(part.name)))
         assert device.most - CODES <= peak.memory.allocated <= device.most + rounding
