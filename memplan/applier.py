@@ -1,7 +1,9 @@
 """Makes strategies real on a live pipeline, all of them or none, and undoes them in reverse."""
 
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+import ctypes
+import sys
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -105,7 +107,7 @@ def apply(strategies: Iterable[Strategy], pipe: Any, device: str = "cuda") -> Ap
     parts = _modules(pipe)
     check_device(device)
     check_free(pipe)
-    with ExitStack() as undos:
+    with ExitStack() as undos, freed_at_once() if device == "cpu" else nullcontext():
         for number, strategy in enumerate(ordered):
             try:
                 undo = strategy.apply(pipe, device)
@@ -116,6 +118,28 @@ def apply(strategies: Iterable[Strategy], pipe: Any, device: str = "cuda") -> Ap
         done = Applied(ordered, undos.pop_all())
         _hold(pipe, parts, done)
         return done
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+SMALL, LARGEST = 1 << 16, 1 << 25
+"""The block from which glibc maps each by itself while a plan is applied, and the one that it comes to on its own."""
+
+
+@contextmanager
+def freed_at_once() -> Generator[None]:
+    """Freed blocks go back to the system at once, where the C library is glibc.
+
+    Else it would keep what conversions on the CPU free: by its own rule it maps blocks by themselves only from the
+    largest one on that was freed so far, up to 32 MiB (mallopt(3)). That is where it is afterwards.
+    """
+    library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    set_to = getattr(library, "mallopt", lambda option, value: None)
+    set_to(M_MMAP_THRESHOLD, SMALL)
+    try:
+        yield
+    finally:
+        set_to(M_MMAP_THRESHOLD, LARGEST)
+        set_to(M_TRIM_THRESHOLD, 2 * LARGEST)
 
 
 def _modules(pipe: Any) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 import gc
 import weakref
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 import torch
 
+from memplan import applier
 from memplan.applier import apply
 from memplan.errors import ApplyFailed, BadInput
 from memplan.probes.sources.modules import as_pipeline
@@ -136,3 +138,19 @@ def test_what_cannot_be_undone_is_told() -> None:
     applied = apply((LayerwiseCasting("transformer"), OnGpu("vae")), build("flux"), "cpu")
     assert len(applied.irreversible) == 1
     assert "from_pretrained" in applied.irreversible[0]
+
+
+def test_glibc_keeps_nothing_while_a_plan_is_applied_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks are mapped by themselves meanwhile; afterwards, also where it fails, it is where it comes to by itself."""
+    said: list[tuple[int, int]] = []
+    monkeypatch.setattr(applier, "sys", SimpleNamespace(platform="linux"))
+    library = SimpleNamespace(mallopt=lambda option, value: said.append((option, value)))
+    monkeypatch.setattr(applier, "ctypes", SimpleNamespace(CDLL=lambda name: library))
+    apply((OnGpu("vae"),), build("flux"), "cpu").undo()
+    assert said == [(-3, 1 << 16), (-3, 32 << 20), (-1, 64 << 20)]
+    with pytest.raises(ApplyFailed):
+        apply((Breaks("vae"),), build("flux"), "cpu")
+    assert said[3:] == said[:3]
+    monkeypatch.setattr(applier, "sys", SimpleNamespace(platform="darwin"))
+    apply((OnGpu("vae"),), build("flux"), "cpu").undo()
+    assert len(said) == 6

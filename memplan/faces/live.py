@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from memplan import planner
@@ -45,10 +46,19 @@ def auto_optimize(
     parts = None if plan is None else listed(plan)
     asked = switches(parts or ())
     measured = facts(pipe, call, target=numbered(target, device), progress=progress, switches=asked)
-    chosen = _chosen(of_kind(device, measured), parts, prefer)
+    chosen = _chosen(of_kind(device, _in_place(measured, as_pipeline(pipe))), parts, prefer)
     for stays in one_way(chosen.strategies):
         LOG.warning("%s.", stays)
     return apply(placed(chosen), as_pipeline(pipe), device)
+
+
+def _in_place(measured: Facts, pipe: Any) -> Facts:
+    """The same facts with the components that are on a device already, where a plan finds them."""
+    from memplan.probes.pipeline import on_device
+
+    there = on_device(pipe)
+    parts = tuple(replace(part, on_device=part.name in there) for part in measured.model.components)
+    return replace(measured, model=replace(measured.model, components=parts))
 
 
 def _chosen(measured: Facts, parts: Sequence[str | Strategy] | None, prefer: str) -> Plan:

@@ -83,7 +83,8 @@ class Component:
     the offload groups it forms; `lacks` holds (technique, sentence) for what the library refuses for this class.
     `spared` holds, BY_MODULE and BY_WEIGHT, what quantizers' own rules leave: modules that are or have linear layers.
     `file` is the checkpoint of one file that it is loaded from; "" where that is the pipeline's own place. `mapped`
-    weights are read from their files as they are; others are made anew as they are loaded, in another dtype.
+    weights are read from their files as they are; others are made anew as they are loaded, in another dtype. Those
+    `on_device` are on a device already, where a plan is applied to them in place.
     `errors` holds, for each format, the relative error of each linear layer's matrix in it, in the order of
     `matrices()`, where the weights were at hand. `regions` are the modules that the library's regional compilation
     compiles, each by itself.
@@ -101,6 +102,7 @@ class Component:
     spared: tuple[tuple[str, tuple[str, ...]], ...] = ()
     file: str = ""
     mapped: bool = True
+    on_device: bool = False
     errors: tuple[tuple[str, tuple[float, ...]], ...] = ()
     regions: tuple[str, ...] = ()
 

@@ -4,7 +4,7 @@ Each era changes the installed library's code for the length of a context, by wh
 formats by which weights are priced. It shows that an error comes from the code that was measured, not from the method.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -15,8 +15,9 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 from torch.nn import functional as F
 
-from memplan.simulator import weights
-from tests.accuracy.affine import FORMATS_THEN
+from memplan.simulator import arrivals, weights
+from memplan.simulator.formats import Format
+from tests.accuracy.affine import BY_ROW, FORMATS_THEN
 
 
 @contextmanager
@@ -30,7 +31,8 @@ def era(names: str) -> Generator[None]:
 
 def traced(names: str) -> str:
     """Those of the names that change the code of a dry run."""
-    return " ".join(name for name in names.split() if name != torchao_affine.__name__)
+    priced = (torchao_affine.__name__, torchao_by_row.__name__)
+    return " ".join(name for name in names.split() if name not in priced)
 
 
 @contextmanager
@@ -106,10 +108,23 @@ def cogvideox_cache_in_modules() -> Generator[None]:
 @contextmanager
 def torchao_affine() -> Generator[None]:
     """Before torchao 0.16, 8-bit weights were AffineQuantizedTensor: other scales, and less to compute with them."""
-    with patch.object(weights, "FORMATS", FORMATS_THEN):
+    with _formats(FORMATS_THEN):
+        yield
+
+
+@contextmanager
+def torchao_by_row() -> Generator[None]:
+    """The same, with float8_dynamic_activation_float8_weight(PerRow()): a scale for each row in place of one."""
+    with _formats({**FORMATS_THEN, "float8 dynamic": BY_ROW}):
+        yield
+
+
+@contextmanager
+def _formats(then: Mapping[str, Format]) -> Generator[None]:
+    with patch.object(weights, "FORMATS", then), patch.object(arrivals, "FORMATS", then):
         yield
 
 
 ERAS: dict[str, Callable[[], AbstractContextManager[None]]] = {
-    f.__name__: f for f in (float32_upsampling, cogvideox_cache_in_modules, torchao_affine)
+    f.__name__: f for f in (float32_upsampling, cogvideox_cache_in_modules, torchao_affine, torchao_by_row)
 }

@@ -1,10 +1,8 @@
 """Host memory that real loads take, against what is predicted: pipelines of 2 GiB with random weights, on the CPU.
 
-Each is loaded in a process of its own, once as it is, and once with a glibc that gives back each freed block at once
-(`MALLOC_MMAP_THRESHOLD_`): what is between the two is what glibc keeps, and no bill has that.
+Each is loaded in a process of its own.
 """
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,8 +19,6 @@ from memplan.simulator.loading import loading
 from tests.simulator.large import planned, write
 
 ROOT = Path(__file__).parents[2]
-AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": str(1 << 16)}
-"""Has glibc map each block of that many bytes by itself, which goes back when it is freed (mallopt(3))."""
 INT8, NF4 = "int8_weight_only:text_encoder_2,transformer", "bnb_4bit:text_encoder_2,transformer"
 
 
@@ -56,12 +52,12 @@ class Case:
         """Bytes of host memory beside the libraries."""
         return loading(planned(folder, self.dtype, self.plan, self.file(folder)).run).host - LIBRARIES
 
-    def measured(self, folder: Path, at_once: bool) -> tuple[int, int]:
+    def measured(self, folder: Path) -> tuple[int, int]:
         """The most anonymous and the most resident memory of a process that loads it, in bytes."""
         words = (str(folder), self.dtype, self.plan, self.file(folder))
         done = subprocess.run(
             [sys.executable, "-m", "tests.simulator.large", *words],
-            capture_output=True, text=True, cwd=ROOT, check=False, env={**os.environ, **(AT_ONCE if at_once else {})},
+            capture_output=True, text=True, cwd=ROOT, check=False,
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(done.stderr)
@@ -91,7 +87,7 @@ CASES = (
 
 def lines() -> Iterator[str]:
     """A row for each case, in 10 to 40 minutes; it takes up to 4 GiB of memory and 3 GiB of disk."""
-    yield "predicted   measured           glibc gives back at once"
+    yield "predicted   measured"
     yield "      MiB        MiB"
     for saved, cases in groupby(CASES, lambda case: case.saved):
         with TemporaryDirectory() as folder:
@@ -101,9 +97,8 @@ def lines() -> Iterator[str]:
 
 def _row(case: Case, folder: Path) -> str:
     expected = case.predicted(folder)
-    usual, at_once = (case.measured(folder, way)[0] for way in (False, True))
-    found = (f"{taken / MIB:10.1f} {_off(expected, taken):>7}" for taken in (usual, at_once))
-    return f"{expected / MIB:9.1f} {'  '.join(found)}  {case}"
+    taken, _ = case.measured(folder)
+    return f"{expected / MIB:9.1f} {taken / MIB:10.1f} {_off(expected, taken):>7}  {case}"
 
 
 def _off(expected: int, taken: int) -> str:

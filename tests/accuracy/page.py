@@ -26,7 +26,9 @@ Peaks of memory that others measured on GPUs, in GiB, and what memplan predicts 
   allocated peak is predicted. No constant was chosen for such a row.
 - LTX-Video 0.9.7's configs are not bundled: its rows rest on a guess at them that has the published size.
 - Quantized weights: T5's `wo` is kept as transformers 4 kept it, in float32 by bitsandbytes ("float32_wo") and as it is
-  by torchao ("spare=wo"). Peaks of reserved memory are predicted for weights that are moved one after the other.
+  by torchao ("spare=wo"). For quanto's rows of FLUX.1 that it was in float32 too is read off what loading left
+  (S1-12-load), not off a source. Peaks of reserved memory are predicted for weights that are moved one after the other.
+- quanto's rows of PixArt and SD3 hardly change with the batch: they are taken to be what a call leaves ("left").
 - A figure with a star is predicted with the library code of its date; below the table is that of the installed library.
 - What was measured, where it is less or more than a call of the pipeline:"""
 

@@ -18,8 +18,11 @@ from memplan.planner import Plan, seated
 from memplan.probes.pipeline import measure
 from memplan.probes.trace import dry_run
 from memplan.registry import parse
+from memplan.simulator import Peak
+from memplan.simulator.arrivals import Start, arrived
+from memplan.simulator.device import blas_workspace
+from memplan.simulator.loading import PHASE as LOADING
 from tests.accuracy.eras import era, traced
-from tests.accuracy.loading import Device, moved, quantized
 from tests.accuracy.setups import encoder_of, picture, twin_of
 
 HERE = Path(__file__).parent
@@ -28,13 +31,17 @@ SCOPES = {
     "pipeline": "a call of the pipeline",
     "load": "the pipeline once it is loaded",
     "quantized": "the pipeline once it is loaded and its layers are quantized on the GPU",
-    "process": "the same, and calls of the pipeline, with the peak of both",
+    "left": "what a call of the pipeline leaves on the device: the weights, and the workspace of matrix products",
+    "process": "the same, and calls of the pipeline, with the peak of all",
     "denoiser": "a call of the denoiser alone",
+    "denoiser process": "the denoiser alone: once it is loaded, changed on the GPU and called, with the peak of all",
     "encode": "a call of the VAE's encode() alone",
 }
-LOADS = ("load", "quantized")
+LOADS = ("load", "quantized", "left")
+FROM_THE_DEVICE = ("quantized", "process", "denoiser process")
+"""Those where everything is on the device before a plan is applied to it."""
 PERCENT = "% of the card's memory"
-QUANTIZERS = (("bitsandbytes", "0.49"), ("torchao", "0.17"))
+QUANTIZERS = (("bitsandbytes", "0.49"), ("torchao", "0.17"), ("optimum-quanto", "0.2.7"))
 """The packages a machine must have before anything is planned with them; their versions change no figure."""
 PROMPT = "A cat holding a sign that says hello world"
 
@@ -123,9 +130,15 @@ class Predictor:
     def predict(self, row: Row) -> float:
         """The figure of `row`, in GiB."""
         with era(row.era):
-            facts = Facts(row.machine, *self.measured(row))
-            plan = plan_of(row, alone(facts) if row.scope == "denoiser" else facts)
-            return figure(row, plan) / GIB
+            return figure(row, plan_of(row, self.facts(row))) / GIB
+
+    def facts(self, row: Row) -> Facts:
+        """What was measured for `row`, with its weights where its scope has them."""
+        model, trace = self.measured(row)
+        there = row.scope in FROM_THE_DEVICE
+        model = replace(model, components=tuple(replace(part, on_device=there) for part in model.components))
+        facts = Facts(row.machine, model, trace)
+        return alone(facts) if row.scope.startswith("denoiser") else facts
 
     def measured(self, row: Row) -> tuple[Model, Trace]:
         """Model and dry run of `row`; of a load there is nothing to run."""
@@ -165,14 +178,17 @@ def alone(facts: Facts) -> Facts:
 def figure(row: Row, plan: Plan) -> int:
     """What `row` gives of a plan, in bytes."""
     metric = "reserved" if row.metric == "reserved" else "allocated"
-    if row.scope == "load":
-        return now(moved(plan.run), metric)
+    if row.scope in ("load", "left"):
+        device = arrived(plan.run, Start.LOADER)
+        if row.scope == "left":
+            return device.allocated + blas_workspace(row.machine.gpu)
+        return device.pool.reserved if metric == "reserved" else device.allocated
     if row.scope == "quantized":
-        return now(quantized(plan.run), metric)
-    called = max(getattr(peak.memory, metric) for peak in plan.bill.peaks)
-    return max(called, quantized(plan.run).peak) if row.scope == "process" else called
+        return of_loading(plan).weights
+    phases = plan.bill.phases if row.scope in FROM_THE_DEVICE else plan.bill.peaks
+    return max(getattr(peak.memory, metric) for peak in phases)
 
 
-def now(device: Device, metric: str) -> int:
-    """Bytes that `device` has now."""
-    return device.pool.reserved if metric == "reserved" else device.allocated
+def of_loading(plan: Plan) -> Peak:
+    """The phase before the call."""
+    return next(peak for peak in plan.bill.phases if peak.phase == LOADING)

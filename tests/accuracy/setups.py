@@ -72,6 +72,14 @@ def float32_wo(pipe: Any) -> Arguments:
     return {}
 
 
+def nothing_spared(pipe: Any) -> Arguments:
+    """quanto's own quantize(), which knows of no layer that a library would leave as it is: T5's `wo` is converted."""
+    for part in pipe.components.values():
+        if getattr(part, "_keep_in_fp32_modules", None):
+            part._keep_in_fp32_modules = None
+    return {}
+
+
 def position_table(pipe: Any) -> Arguments:
     """CogVideoX-5b before diffusers 0.31 (PR #9263): its transformer kept a table of positions that it did not use."""
     sizes = pipe.transformer.config
@@ -163,6 +171,7 @@ SETUPS: dict[str, Callable[[Any], Arguments]] = {
         position_table,
         cast_to_float16,
         float32_wo,
+        nothing_spared,
         cast_position_table,
         ddim,
         flux_embedded,

@@ -3,6 +3,7 @@
 The pretend device does not hold the tensors of torchao and quanto; of those it is seen where their layers go.
 """
 
+from dataclasses import replace
 from functools import cache
 from itertools import groupby
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from memplan.allocator import UNIT
 from memplan.facts import Facts
 from memplan.registry import parse_plan
 from memplan.run import OnCall, Run, Stored
 from memplan.simulator.loading import loading
 from memplan.simulator.movers import outside
-from memplan.simulator.weights import blocks, total
+from memplan.simulator.weights import blocks, tensors, total
 from memplan.strategies import GroupOffload, LayerwiseCasting, OnGpu, PartialResidency
 from memplan.strategy import Strategy, in_order
 from tests.conformance.device import Device, slots, streams
@@ -92,6 +94,27 @@ def test_layers_in_8_bits_stay_there_once(monkeypatch: pytest.MonkeyPatch) -> No
         assert device.most <= loading(run).memory.allocated
         assert loading(run).memory.allocated >= weights
     assert "on the device from when they are made" in str(drawn(plan).lack("transformer", "set_aside"))
+
+
+@pytest.mark.parametrize("form", some(("bnb_4bit", "bnb_8bit"), "bnb_4bit"))
+def test_what_is_there_already_is_converted_in_place(form: str) -> None:
+    """Nothing goes back, and the most is what was there with one result and what it takes to make it."""
+    pipe, plan = build("flux", dtype=torch.bfloat16), parse_plan(f"{form}:{PARTS}", known())
+    everywhere = tuple(OnGpu(name) for name in sizes(Run(known())))
+    with Whole(pipe) as device:
+        for there in everywhere:
+            there.apply(pipe, "cuda")
+        device.most = device.now
+        for strategy in in_order(plan):
+            strategy.apply(pipe, "cuda")
+        run = drawn((*plan, *everywhere))
+        parts = tuple(replace(part, on_device=True) for part in run.facts.model.components)
+        met = replace(run, facts=replace(run.facts, model=replace(run.facts.model, components=parts)))
+        peak = loading(met)
+        assert device.now == pytest.approx(sum(sizes(run).values()), rel=0.001, abs=CODES)
+        rounding = UNIT * sum(len(made) for part in parts for made in tensors(part, run.stored(part.name)))
+        assert device.most - CODES <= peak.memory.allocated <= device.most + rounding
+    assert peak.memory.allocated > loading(run).memory.allocated
 
 
 def watched(plan: tuple[Strategy, ...], device: Whole, monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -12,8 +12,11 @@ import torch
 import memplan
 from memplan.applier import HELD, apply
 from memplan.errors import BadInput, NothingFits
+from memplan.faces import live
+from memplan.probes import pipeline
 from memplan.probes.fakes.twin import modules_of
 from memplan.strategies import GroupOffload, OnGpu
+from tests.faces import small
 from tests.pipelines import build, inputs
 from tests.test_strategy_laws import attributes, picture
 
@@ -112,3 +115,15 @@ def test_the_memory_of_a_pipeline_goes_with_it_at_once() -> None:
         assert alive() is None
     finally:
         gc.enable()
+
+
+def test_a_plan_finds_components_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """auto_optimize() reckons with what is on a device already, all else with host memory."""
+    pipe = build("flux")
+    found = small.facts()
+    assert not any(part.on_device for part in found.model.components)
+    first = next(pipe.transformer.parameters())
+    monkeypatch.setattr(pipeline, "_away", lambda weight: weight is first)
+    there = live._in_place(found, pipe)
+    assert [part.name for part in there.model.components if part.on_device] == ["transformer"]
+    assert there.trace is found.trace

@@ -54,6 +54,8 @@ def _filled(make: Any, dtype: torch.dtype) -> torch.nn.Module:
     with torch.device("meta"):
         part: torch.nn.Module = make()
     part = part.to(dtype).to_empty(device="cpu")
+    if isinstance(part, transformers.PreTrainedModel):
+        part.tie_weights()  # to_empty() parts what is tied, and both would be saved and loaded
     for weight in part.parameters():
         weight.data.normal_(std=0.02)
     return part

@@ -63,6 +63,16 @@ def measure(
     )
 
 
+def on_device(pipe: Any) -> frozenset[str]:
+    """The components of a live pipeline whose weights are on a device, or some of them."""
+    modules = {key: part for key, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    return frozenset(key for key, module in modules.items() if any(map(_away, module.parameters())))
+
+
+def _away(weight: torch.Tensor) -> bool:
+    return weight.device.type not in ("cpu", "meta")
+
+
 def _offload_order(pipe: Any, modules: dict[str, torch.nn.Module]) -> tuple[str, ...]:
     # A name that comes twice counts where it comes first: the library takes each component off its list once.
     sequence = getattr(type(pipe), "model_cpu_offload_seq", None) or ""

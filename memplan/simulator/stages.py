@@ -1,0 +1,79 @@
+"""The stages in which components come to the device, each worked out once for all plans that have it in common."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from memplan.facts import Component
+from memplan.run import Placement, Run, Stored
+from memplan.simulator.arrivals import STAY, Arrival, Device, Start, applied, start_of
+from memplan.simulator.partial import away
+from memplan.simulator.weights import blocks
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Bytes of one component on the device: the most during a stage of its arrival, and what is there after it."""
+
+    highest: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The three stages of one component's arrival, and the most that it has reserved after the first and the last."""
+
+    loaded: Stage
+    converted: Stage
+    placed: Stage
+    reserved: int
+
+
+@dataclass(frozen=True)
+class Together:
+    """Bytes on the device while a pipeline arrives: the most, what is there in the end, and reserved.
+
+    `required` is what the device must have for it: of what was there before, and took no more, only what stays.
+    """
+
+    highest: int
+    after: int
+    reserved: int
+    required: int
+
+
+@lru_cache(maxsize=4096)
+def stages(component: Component, stored: Stored, placement: Placement, start: Start) -> Stages:
+    """The arrival of a component that has a device to itself.
+
+    What conversions reserve on the way is not in `reserved`: it serves the next one, of whichever component.
+    """
+    arrival = Arrival(Device(), component, stored, start)
+    loaded = _stage(arrival, arrival.load)
+    reserved = arrival.device.pool.reserved
+    converted, placed = _stage(arrival, arrival.convert), _stage(arrival, lambda: arrival.place(placement))
+    if isinstance(placement, STAY):
+        reserved = max(reserved, blocks(component, stored, away(component, placement, stored))[1])
+    return Stages(loaded, converted, placed, reserved)
+
+
+def _stage(arrival: Arrival, step: Callable[[], None]) -> Stage:
+    device = arrival.device
+    device.peak = device.allocated
+    step()
+    return Stage(device.peak, device.allocated)
+
+
+def together(run: Run) -> Together:
+    """What all components' arrivals take, each as it is by itself, at their moments: `arrived` has them in one pool."""
+    parts = {c.name: (c, run.stored(c.name), run.placement(c.name)) for c in run.facts.model.components}
+    own = {name: stages(*what, start_of(what[0])) for name, what in parts.items()}
+    held = {name: one.loaded.after for name, one in own.items()}
+    before = highest = sum(held.values())
+    steps = [(name, own[name].converted) for name in run.storage] + [(name, own[name].placed) for name in applied(run)]
+    for name, stage in steps:
+        highest = max(highest, sum(held.values()) - held[name] + stage.highest)
+        held[name] = stage.after
+    after = sum(held.values())
+    reserved = max(highest, sum(one.reserved for one in own.values()))
+    return Together(highest, after, reserved, reserved if highest > before else after)
