@@ -9,8 +9,10 @@ import pytest
 from memplan.errors import BadInput
 from memplan.faces.api import named
 from memplan.facts import GIB, Facts
+from memplan.strategies import ModelOffload, OnGpu
 from tests.comparison import __main__ as command
 from tests.comparison import chart
+from tests.comparison import rows as rows_module
 from tests.comparison.contenders import CONTENDERS, MEANINGS, QUALITY, SPEED
 from tests.comparison.page import beaten, page, table
 from tests.comparison.parts import activations, cast, castable, heavy, plain, shrunk
@@ -96,9 +98,14 @@ def test_the_chart_may_end_without_a_plan(vram: float, ram: float, why: str) -> 
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
-def test_every_contender_is_priced_as_memplan_prices_its_plan() -> None:
+@pytest.fixture(scope="module")
+def priced() -> list[Row]:
+    return compared(CASE, facts(8, 32))
+
+
+def test_every_contender_is_priced_as_memplan_prices_its_plan(priced: list[Row]) -> None:
     measured = facts(8, 32)
-    found = {row.contender: row for row in compared(CASE, measured)}
+    found = {row.contender: row for row in priced}
     assert found.keys() == {SPEED, QUALITY, *CONTENDERS} == {SPEED, *MEANINGS}
     offload = named(measured, ["model_offload"]).bill
     assert found["model offload"].seconds == round(offload.seconds, 3)
@@ -111,19 +118,19 @@ def test_every_contender_is_priced_as_memplan_prices_its_plan() -> None:
     assert not list(beaten(list(found.values())))
 
 
-def test_what_cannot_be_is_said() -> None:
+def test_what_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "strategies", lambda: (OnGpu, ModelOffload))
     found = {row.contender: row for row in compared(CASE, facts(0.5, 0.5))}
     assert "nothing fits" in found[SPEED].refused
     assert "no plan" in found["skill's chart"].refused
     assert not any(row.fits for row in found.values())
 
 
-def test_the_file_keeps_the_rows(tmp_path: Path) -> None:
-    rows = compared(CASE, facts(8, 32))
+def test_the_file_keeps_the_rows(tmp_path: Path, priced: list[Row]) -> None:
     assert read(tmp_path / "none.csv") == []
-    write(tmp_path / "rows.csv", rows)
-    assert read(tmp_path / "rows.csv") == rows
-    assert {row.program for row in rows} == {program()}
+    write(tmp_path / "rows.csv", priced)
+    assert read(tmp_path / "rows.csv") == priced
+    assert {row.program for row in priced} == {program()}
 
 
 def test_a_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,8 +152,8 @@ def test_a_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------
-def test_the_page_says_that_it_predicts_and_what_it_is_of() -> None:
-    text = page(compared(CASE, facts(8, 32)), command.part([CASE]))
+def test_the_page_says_that_it_predicts_and_what_it_is_of(priced: list[Row]) -> None:
+    text = page(priced, command.part([CASE]))
     assert "Nothing on this page was measured" in text
     assert "This page is a part: 1 of the 240 cases" in text
     assert "## a card, 32 GiB of host memory" in text
