@@ -1,6 +1,7 @@
 """The benchmark rehearsed on the CPU with small pipelines: all of it but what only a device reports."""
 
 import json
+import subprocess
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 import torch
 
 from memplan.catalogue.models import BundledModel, find
+from memplan.errors import BadInput
 from memplan.facts import GIB, Gpu
+from memplan.probes.fakes.twin import modules_of
 from memplan.probes.sources.bundled import twin_of
 from memplan.simulator.device import context
 from tests.accuracy.benchmark import command, one
@@ -29,16 +32,16 @@ HERE = Machine("2026-01-02", "a card, 80.00 GiB", "1.2, CUDA 13", "Linux, 2 CPUs
 def tiny() -> BundledModel:
     """FLUX.1-dev as it is bundled, with the configs of the small pipeline."""
     small, whole = build("flux"), find("flux.1-dev")
+    parts: dict[str, Any] = modules_of(small)
     configs: dict[str, Any] = {
         name: part.config.to_dict() if hasattr(part.config, "to_dict") else dict(part.config)
-        for name, part in small.components.items()
-        if isinstance(part, torch.nn.Module)
+        for name, part in parts.items()
     }
-    parts = {
+    changed = {
         name: replace(part, config=configs.get(name, part.config), published_parameters=None)
         for name, part in whole.components.items()
     }
-    return replace(whole, components=parts)
+    return replace(whole, components=changed)
 
 
 def test_random_weights_are_those_of_the_twin_in_all_but_their_values() -> None:
@@ -131,6 +134,9 @@ def test_the_cap_leaves_room_for_the_context(monkeypatch: pytest.MonkeyPatch) ->
     assert given == [(8 * GIB - context(card)) / (80 * GIB)]
     Cuda().cap(0, card)
     assert len(given) == 1, "0 is no cap"
+    for gib in (0.1, 81):
+        with pytest.raises(BadInput, match="is not within"):
+            Cuda().cap(gib, card)
 
 
 @GPU
@@ -170,8 +176,8 @@ def test_the_last_marked_line_is_the_result(monkeypatch: pytest.MonkeyPatch) -> 
 
 def instead(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the process run `code`."""
-    start = command.subprocess.run
-    monkeypatch.setattr(command.subprocess, "run", lambda words, **how: start([words[0], "-c", code], **how))
+    start = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda words, **how: start([words[0], "-c", code], **how))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,21 +83,23 @@ def _contender(case: Case, name: str, facts: Facts) -> Row:
 
 
 def _row(case: Case, name: str, text: str, plan: Plan) -> Row:
-    bill, machine = plan.bill, facts_machine(plan)
+    bill, machine = plan.bill, plan.run.facts.machine
     spare = plan.margin >= SAFETY * machine.vram and plan.host_margin >= SAFETY * machine.ram
-    memories = round(bill.peak.memory.required / GIB, 3), round(bill.host.peak / GIB, 3)
-    loss = bill.loss.word, round(bill.loss.error, 6), bill.loss.tiles
-    whole = (*asdict(case).values(), name, text, round(bill.seconds, 3), *memories, plan.fits, plan.fits and spare)
-    return Row(*whole, *loss, "", program())
-
-
-def facts_machine(plan: Plan) -> Any:
-    """The machine that a plan is for."""
-    return plan.run.facts.machine
+    figures: dict[str, Any] = {
+        "seconds": round(bill.seconds, 3),
+        "vram_gib": round(bill.peak.memory.required / GIB, 3),
+        "ram_gib": round(bill.host.peak / GIB, 3),
+        "fits": plan.fits,
+        "spare": plan.fits and spare,
+        "loss": bill.loss.word,
+        "error": round(bill.loss.error, 6),
+        "tiles": bill.loss.tiles,
+    }
+    return replace(_refused(case, name, ""), plan=text, **figures)
 
 
 def _refused(case: Case, name: str, why: str) -> Row:
-    return Row(*asdict(case).values(), name, "", 0.0, 0.0, 0.0, False, False, "", 0.0, 0, why, program())
+    return Row(case.model, case.card, case.ram, name, "", 0.0, 0.0, 0.0, False, False, "", 0.0, 0, why, program())
 
 
 _PROGRAM: list[str] = []

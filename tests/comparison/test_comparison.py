@@ -183,7 +183,7 @@ def test_ratios_count_where_both_fit() -> None:
     ],
 )
 def test_a_contender_that_is_faster_and_loses_no_more_is_named(other: dict[str, float], found: int, why: str) -> None:
-    rows = [row(SPEED, 10.0), row(QUALITY, 10.0), row("b", **other)]  # type: ignore[arg-type]
+    rows = [row(SPEED, 10.0), row(QUALITY, 10.0), row("b", **other)]
     cases = list(beaten(rows))
     assert len(cases) == found
     assert all(why in case.why and bool(why) == bool(case.why) for case in cases)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from memplan.errors import BadInput
 from memplan.facts import GIB, Gpu
 from memplan.simulator.device import context
 
@@ -14,22 +15,30 @@ from memplan.simulator.device import context
 class Device(Protocol):
     """A device that a case runs on."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What torch calls it."""
+        ...
 
     def cap(self, gib: float, gpu: Gpu | None) -> None:
         """Let this process have no more than `gib` GiB of its memory, the context included; 0 for all of it."""
+        ...
 
     def reset(self) -> None:
         """Forget the peaks, and give back what is not in use."""
+        ...
 
     def wait(self) -> None:
         """Return when its work is done."""
+        ...
 
     def peaks(self) -> tuple[int | None, int | None]:
         """The most bytes that were allocated, and reserved, since reset()."""
+        ...
 
     def outside(self) -> int | None:
         """Bytes in use on the device that the allocator does not hold: the context, and other processes."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -39,10 +48,15 @@ class Cuda:
     name: str = "cuda"
 
     def cap(self, gib: float, gpu: Gpu | None) -> None:
-        """Caps the allocator; the context, of which it knows nothing, is taken off as memplan reckons it."""
+        """Caps the allocator; the context, of which it knows nothing, is taken off as memplan reckons it.
+
+        Raises BadInput for a cap that the card does not have, or that the context takes.
+        """
         total = torch.cuda.get_device_properties(0).total_memory
         allowed = gib * GIB - context(gpu)
-        if gib and allowed <= total:
+        if gib and not 0 < allowed <= total - context(gpu):
+            raise BadInput(f"a cap of {gib:g} GiB is not within the {total / GIB:.2f} GiB of the card and its context")
+        if gib:
             torch.cuda.set_per_process_memory_fraction(allowed / total)
 
     def reset(self) -> None:

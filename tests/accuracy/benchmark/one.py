@@ -53,9 +53,9 @@ def run(case: Case) -> Result:
     facts = facts_of(case, pipe, call)
     try:
         plan = way.planned(facts) if way.planned else None
+        device.cap(case.cap, facts.machine.gpu)
     except (BadInput, NothingFits) as refusal:
         return Result(outcome=FAILED, note=str(refusal))
-    device.cap(case.cap, facts.machine.gpu)
     return replace(attempt(way, Ready(pipe, call, facts, plan), device, case.calls), **predicted(plan))
 
 
@@ -119,9 +119,11 @@ def attempt(way: Way, ready: Ready, device: Device, calls: int) -> Result:
         out = isinstance(cause, torch.OutOfMemoryError)
         outcome, note = (OOM, f"in {stage}") if out else (FAILED, f"in {stage}: {type(cause).__name__}: {cause}")
     allocated, reserved = device.peaks()
-    times = {"first": seconds[0] if seconds else None, "steady": median(seconds[1:]) if seconds[1:] else None}
-    memories = {"allocated": allocated, "reserved": reserved, "outside": device.outside(), "host": resident()}
-    return Result(outcome=outcome, note=note, **times, **memories)
+    first, steady = seconds[0] if seconds else None, median(seconds[1:]) if seconds[1:] else None
+    return Result(
+        outcome=outcome, allocated=allocated, reserved=reserved, outside=device.outside(), host=resident(),
+        first=first, steady=steady, note=note,
+    )  # fmt: skip
 
 
 def timed(pipe: Any, call: Mapping[str, Any], device: Device) -> float:

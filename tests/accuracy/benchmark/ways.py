@@ -7,6 +7,7 @@ the three has been run by this script yet: their calls are those of their docume
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -70,9 +71,8 @@ def in_blocks(facts: Facts) -> str:
 
 def _mmgp(profile: str) -> Way:
     def made(pipe: Any, facts: Facts, device: str) -> None:
-        from mmgp import offload, profile_type
-
-        offload.profile(pipe, getattr(profile_type, profile))  # it goes by the whole card, not by the cap
+        mmgp: Any = import_module("mmgp")
+        mmgp.offload.profile(pipe, getattr(mmgp.profile_type, profile))  # it goes by the whole card, not by the cap
 
     return Way(made=made, package="mmgp")
 
@@ -90,15 +90,14 @@ def device_maps(pipe: Any, facts: Facts, device: str) -> None:
             part.to(device)
             continue
         room = max(int(SHARE * free * model.component(name).size / total), 0)
-        most: dict[Any, int] = {"cpu": facts.machine.ram} | ({0: room} if device == "cuda" else {})
+        most: dict[int | str, int | str] = {"cpu": facts.machine.ram} | ({0: room} if device == "cuda" else {})
         whole = getattr(part, "_no_split_modules", None) or []
         dispatch_model(part, infer_auto_device_map(part, max_memory=most, no_split_module_classes=whole))
 
 
 def cached(pipe: Any, facts: Facts, device: str) -> None:
     """cache-dit with its defaults, which leaves out work of some steps and so is not exact, under model offload."""
-    import cache_dit
-
+    cache_dit: Any = import_module("cache_dit")
     cache_dit.enable_cache(pipe)
     pipe.enable_model_cpu_offload(device=device)
 
