@@ -90,7 +90,7 @@ def device_maps(pipe: Any, facts: Facts, device: str) -> None:
             part.to(device)
             continue
         room = max(int(SHARE * free * model.component(name).size / total), 0)
-        most: dict[int | str, int | str] = {"cpu": facts.machine.ram} | ({0: room} if device == "cuda" else {})
+        most: Any = {"cpu": facts.machine.ram} | ({0: room} if device == "cuda" else {})
         whole = getattr(part, "_no_split_modules", None) or []
         dispatch_model(part, infer_auto_device_map(part, max_memory=most, no_split_module_classes=whole))
 
