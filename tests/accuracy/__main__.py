@@ -3,17 +3,24 @@
 `python -m tests.accuracy --page` writes all of both into tests/accuracy/*.md;
 `python -m tests.accuracy seconds [ROW …]` predicts published latencies;
 `python -m tests.accuracy cpu [FAMILY …]` holds dry runs against real runs on this CPU instead, `gpu` the bills of plans
-against what the allocator of this CUDA device reports, `loading` the host memory of loads against real ones.
+against what the allocator of this CUDA device reports, `loading` the host memory of loads against real ones;
+`python -m tests.accuracy benchmark --help` tells of full-size models under memory caps, beside other libraries.
 """
 
 import argparse
 import logging
+import sys
 import warnings
 from collections.abc import Iterable
 
 
 def main() -> None:
     """Read the command line and print."""
+    if sys.argv[1:2] == ["benchmark"]:
+        from tests.accuracy.benchmark import command
+
+        command.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(prog="python -m tests.accuracy", description=__doc__)
     parser.add_argument("--markdown", action="store_true", help="print the table for a document")
     parser.add_argument("--page", action="store_true", help="write all rows into tests/accuracy/README.md")
