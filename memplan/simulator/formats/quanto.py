@@ -19,9 +19,9 @@ def _tensors(weight: Weight) -> tuple[int, ...]:
 
 
 def _making(weight: Weight, on_cpu: bool) -> int:
-    """The new layer's own weight, as large as the old, its quotients and what they are rounded to, and the result."""
+    """The quotients and what they are rounded to, and the result; the layer's own weights need no gradient."""
     item = ITEM_SIZE[weight.dtype]
-    return (4 * item + 1) * weight.numel + 2 * item * features_of(weight) + 4 * item
+    return (2 * item + 1) * weight.numel + item * features_of(weight) + 2 * item
 
 
 def _int8_held(leaf: Leaf) -> int:
