@@ -178,16 +178,16 @@ def strategy(name: str) -> Any:
 
 # ---- against real loads ----------------------------------------------------------------------------------------------
 needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-CLOSE, NOISE = 0.05, 6 * MIB
+CLOSE, NOISE = 0.05, 32 * MIB
 """How far a prediction may be off, and what libraries keep while they load."""
 
 
 def assert_as_predicted(case: Case, folder: Path) -> None:
     expected = case.predicted(folder)
     anonymous, resident = case.measured(folder)
-    assert (1 - CLOSE) * expected <= anonymous <= expected + NOISE, (anonymous, expected)
+    assert anonymous == pytest.approx(expected, rel=CLOSE)
     files = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-    assert resident <= (1 + CLOSE) * expected + files + 8 * NOISE  # what maps files goes where others need memory
+    assert resident <= (1 + CLOSE) * expected + files + NOISE  # what maps files goes where others need memory
 
 
 @needs_proc
