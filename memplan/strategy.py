@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, ClassVar, Self
 from urllib.parse import quote
 
@@ -164,6 +165,7 @@ def in_order(strategies: Iterable[Strategy]) -> tuple[Strategy, ...]:
     return tuple(ordered)
 
 
+@lru_cache(maxsize=4096)
 def _turn(strategy: Strategy) -> tuple[int, bool, str]:
     return min(_ORDER.index(seat.decision) for seat in strategy.seats), not strategy.frees_host, str(strategy)
 

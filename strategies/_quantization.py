@@ -108,7 +108,7 @@ class Quantization(Strategy):
         missing = [name for name in needed if name not in self.spare]
         if missing:
             return f"{component.class_name} needs {', '.join(missing)} as it is: name it in spare"
-        nothing = absent(component, (name for name in self.spare if name not in needed))
+        nothing = absent(component, tuple(name for name in self.spare if name not in needed))
         if nothing:
             return nothing
         if not component.matrices(self.spare):

@@ -1,7 +1,8 @@
 """Which layers of a quantized component are most worth leaving as they are."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 
 from memplan.facts import Component
 
@@ -28,7 +29,8 @@ def _ends(layers: list[str]) -> list[str]:
     return [blocks[0], blocks[-1]] if len(blocks) > SPARED // 2 else []
 
 
-def absent(component: Component, names: Iterable[str]) -> str | None:
+@lru_cache(maxsize=1024)
+def absent(component: Component, names: tuple[str, ...]) -> str | None:
     """The sentence about names to spare that no module of `component` has as a whole part, or several, of its path."""
     paths = {f".{weight.module}." for weight in component.weights}
     unknown = [name for name in names if not any(f".{name}." in path for path in paths)]
