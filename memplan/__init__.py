@@ -22,6 +22,7 @@ if _typing.TYPE_CHECKING:
     from memplan.faces.live import applied as applied
     from memplan.faces.live import auto_optimize as auto_optimize
     from memplan.faces.load import load as load
+    from memplan.faces.reload import reload as reload
     from memplan.facts import Facts as Facts
     from memplan.facts import Machine as Machine
     from memplan.facts import Model as Model
@@ -37,6 +38,7 @@ _HOMES = {
     "memplan.faces.calibrate": ("calibrate",),
     "memplan.faces.live": ("applied", "auto_optimize"),
     "memplan.faces.load": ("load",),
+    "memplan.faces.reload": ("reload",),
     "memplan.facts": ("Facts", "Machine", "Model", "Rates"),
     "memplan.planner": ("Plan", "Recommendation"),
     "memplan.strategy": ("Strategy",),
@@ -65,6 +67,7 @@ __all__ = [
     "price",
     "probe",
     "recommend",
+    "reload",
 ]
 
 
