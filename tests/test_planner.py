@@ -147,7 +147,7 @@ def test_so_is_a_pick_that_may_pin_only_so_much(
 LIMITS = [
     Limits(ram=4 * GIB), Limits(loss="near-lossless", vram=3 * GIB), Limits(seconds=0.6),
     *(pytest.param(limits, marks=pytest.mark.wide) for limits in (
-        Limits(vram=3 * GIB), Limits(loss="exact"), Limits(seconds=1, loss="slight", ram=8 * GIB), Limits(seconds=0.001),
+        Limits(vram=3 * GIB), Limits(loss="exact"), Limits(seconds=1, loss="slight", ram=8 * GIB), Limits(seconds=0.01),
     )),
 ]  # fmt: skip
 
