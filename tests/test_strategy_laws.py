@@ -27,7 +27,7 @@ from tests.some import some
 FAMILIES = ("flux", "sdxl", "wan", "cogvideox")
 CATALOGUE = [pytest.param(cls, id=cls.name) for cls in STRATEGIES]
 over_catalogue = pytest.mark.parametrize("cls", CATALOGUE)
-over_families = pytest.mark.parametrize("family", some(FAMILIES, "flux", "wan"))
+over_families = pytest.mark.parametrize("family", some(FAMILIES, "flux"))
 
 
 def build(family: str) -> Any:
