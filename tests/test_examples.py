@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 PRINTS = {
     "proof.py": ("transformer.forward", "everything on the device", "undone: 0, same picture", "Proved."),
     "plan_for_another_card.py": ("balanced: ", "quality: ", "of device memory", "pipe."),
-    "live_pipeline.py": ("applied: ", "group_offload:vae", "picture: (32, 32)", "undone: the pipeline is as it was"),
+    "live_pipeline.py": ("applied: ", "on_demand:vae", "picture: (32, 32)", "undone: the pipeline is as it was"),
     "plugin_strategy.py": ("everything on the device", "everything_in_groups", "pipe.enable_group_offload("),
 }
 

@@ -117,7 +117,9 @@ def plans(facts: Facts) -> Iterator[tuple[Strategy, ...]]:
     names = [component.name for component in facts.model.components]
     own = [[s for s in found if {seat.component for seat in s.seats} == {name}] for name in names]
     for row in zip_longest(*own):
-        yield tuple(s or OnGpu(name) for s, name in zip(row, names, strict=True))
+        apart = any(isinstance(s, OnCpu) for s in row)  # beside what computes on the CPU nothing comes on demand
+        kept = (None if apart and isinstance(s, OnDemand) else s for s in row)
+        yield tuple(s or OnGpu(name) for s, name in zip(kept, names, strict=True))
 
 
 def places(strategy: Strategy) -> bool:

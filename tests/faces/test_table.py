@@ -153,7 +153,8 @@ def test_nothing_fits() -> None:
     assert not found.picks
     text = said(found.nearest, Nearest(weights=True))
     assert f"{mib(-found.nearest.margin)} MiB more than the 1.00 GiB there are" in text
-    assert "of device memory in denoising (transformer), " in text
+    peak = found.nearest.bill.peak
+    assert f"of device memory in {peak.phase} ({peak.component}), " in text
     assert "The weights alone are too much in every plan" in text
     assert "There is no smaller call to try." in said(found.nearest, Nearest())
     smaller = {"height": 512, "width": 512}

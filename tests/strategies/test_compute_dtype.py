@@ -203,7 +203,7 @@ def test_it_is_never_picked() -> None:
     found = recommend(facts_of(build("flux")), [ComputeDtype, OnGpu])
     assert not any(s.name == "compute_dtype" for plan in found.front for s in plan.strategies)
     (left,) = found.dropped
-    assert left.reason == "pictures of one seed change with it; name compute_dtype to have it"
+    assert left.reason == "pictures of one seed change with it; to have it all the same, name compute_dtype"
 
 
 @pytest.mark.wide

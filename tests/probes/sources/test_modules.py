@@ -115,7 +115,7 @@ def test_optimized_and_back() -> None:
     expected = module(tensor)
     less = memplan.Target(vram=0.05, ram=16)  # a CPU has no device context
     with memplan.auto_optimize(module, prefer="quality", target=less, device="cpu", input=tensor) as applied:
-        assert applied.strategies[0].name in ("group_offload", "sequential_offload")
+        assert applied.strategies[0].name in ("group_offload", "partial_residency", "sequential_offload")
         assert hooked(module)
         assert torch.equal(module(tensor), expected)
     assert not hooked(module)
