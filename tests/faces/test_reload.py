@@ -1,6 +1,7 @@
 """What a plan has given up is loaded anew."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ PARTS = ("transformer", "text_encoder_2")
 def test_the_originals_are_back(loaded_by: str, tmp_path: Path) -> None:
     """Whether each component was loaded with the pipeline or by itself; what was not quantized is left alone."""
     build("flux", dtype=torch.bfloat16).save_pretrained(tmp_path)
-    pipe = DiffusionPipeline.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
+    pipe: Any = DiffusionPipeline.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
     expected = pipe(**inputs("flux"))[0]
     if loaded_by == "memplan":
         room = memplan.Target(vram=4, ram=8)
