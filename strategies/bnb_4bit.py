@@ -7,10 +7,10 @@ from memplan.facts import BY_MODULE, Component
 from memplan.run import Run
 from memplan.strategy import Config
 
-from ._bnb import bnb_config
-from ._layers import aliases, selection
-from ._needs import Needs
-from ._quantization import Quantization
+from .quantizing.bnb import bnb_config
+from .quantizing.layers import aliases, selection
+from .quantizing.quantization import Quantization
+from .rules.needs import Needs
 
 TYPES = ("nf4", "fp4")
 

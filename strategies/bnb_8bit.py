@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 from memplan.facts import BY_MODULE, Component
 from memplan.strategy import Config
 
-from ._bnb import bnb_config
-from ._layers import aliases, selection
-from ._needs import Needs
-from ._quantization import Quantization
+from .quantizing.bnb import bnb_config
+from .quantizing.layers import aliases, selection
+from .quantizing.quantization import Quantization
+from .rules.needs import Needs
 
 THRESHOLD = 6.0
 """Columns of the input with a larger value are computed in half precision: the library's default for models."""

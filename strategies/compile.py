@@ -10,8 +10,8 @@ from memplan.facts import SEQUENTIAL, Component, Facts, Trace
 from memplan.run import Aside, Compiled, FromDisk, InGroups, OnCall, OnDemand, OnHost, Partly, Run
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
-from ._compiler import DEVICES, lacking
-from ._way_back import attributes
+from .live.way_back import attributes
+from .rules.compiler import DEVICES, lacking
 
 BLOCKS, WHOLE, DECODER = REGIONS = "blocks", "whole", "decoder"
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")

@@ -11,9 +11,9 @@ from memplan.facts import COMPUTED, Component, Facts
 from memplan.run import Run, Stored
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
-from ._own_dtype import HOOK, HUNG
-from ._refusals import check_free
-from ._torso import SELECTED, SELECTION, converts, recast, torso
+from .live.own_dtype import HOOK, HUNG
+from .live.torso import SELECTED, SELECTION, converts, recast, torso
+from .rules.refusals import check_free
 
 DTYPES = ("bfloat16", "float16", "float32")
 BFLOAT16_SINCE = (8, 0)

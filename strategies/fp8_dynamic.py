@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ._needs import Needs
-from ._torchao import VERSION, Torchao
+from .quantizing.torchao import VERSION, Torchao
+from .rules.needs import Needs
 
 MI300 = ("gfx940", "gfx941", "gfx942", "gfx950")
 """MI300 and MI350: those that torchao knows (`is_MI300` and `is_MI350` in its utils.py)."""

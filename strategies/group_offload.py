@@ -11,9 +11,9 @@ from memplan.facts import Component, Facts, Grouping
 from memplan.run import FromDisk, InGroups, Run
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
-from ._files import fresh, read_back
-from ._refusals import check_free, frees_nothing, read_while_away, stuck, willing
-from ._way_back import attributes, done, homes
+from .live.files import fresh, read_back
+from .live.way_back import attributes, done, homes
+from .rules.refusals import check_free, frees_nothing, read_while_away, stuck, willing
 
 HAVE_STREAMS = ("cuda", "rocm", "xpu")
 """Kinds of device on which torch can copy beside the computation."""

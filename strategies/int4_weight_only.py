@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from memplan.run import Run
 
-from ._needs import Needs
-from ._torchao import VERSION, Torchao
+from .quantizing.torchao import VERSION, Torchao
+from .rules.needs import Needs
 
 
 @dataclass(frozen=True)

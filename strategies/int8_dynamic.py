@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ._needs import Needs
-from ._torchao import VERSION, Torchao
+from .quantizing.torchao import VERSION, Torchao
+from .rules.needs import Needs
 
 
 @dataclass(frozen=True)

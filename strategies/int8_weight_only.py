@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ._torchao import Torchao
+from .quantizing.torchao import Torchao
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from memplan.facts import Component, Facts
 from memplan.run import Run, Stored
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
-from ._refusals import no_dtype, willing
-from ._way_back import originals, registries, switched
+from .live.way_back import originals, registries, switched
+from .rules.refusals import no_dtype, willing
 
 STORAGES = ("float8_e4m3fn", "float8_e5m2")
 

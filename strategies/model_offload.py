@@ -7,9 +7,9 @@ from memplan.facts import Component, Model
 from memplan.run import OnCall, Placement, Run
 from memplan.strategy import Undo
 
-from ._refusals import check_free
-from ._way_back import attributes, done, homes
-from ._whole_pipeline import WholePipeline
+from .live.way_back import attributes, done, homes
+from .rules.refusals import check_free
+from .rules.whole_pipeline import WholePipeline
 
 LEFT_ON_PIPE = ("_all_hooks", "_offload_device", "_offload_gpu_id")
 """What enable_model_cpu_offload() writes on the pipeline."""

@@ -13,9 +13,9 @@ from memplan.facts import BY_MODULE, Component
 from memplan.run import Run
 from memplan.strategy import Config, Undo
 
-from ._layers import selection, twin
-from ._needs import Needs
-from ._quantization import Quantization
+from .quantizing.layers import selection, twin
+from .quantizing.quantization import Quantization
+from .rules.needs import Needs
 
 QUANTIZERS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
     "int8": {"num_bits": 8, "axis": 0},

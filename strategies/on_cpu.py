@@ -8,8 +8,8 @@ from memplan.facts import TEXT_ENCODING, Component, Facts
 from memplan.run import OnHost, Run
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
-from ._refusals import check_free, frees_nothing, willing
-from ._way_back import done, homes
+from .live.way_back import done, homes
+from .rules.refusals import check_free, frees_nothing, willing
 
 
 @dataclass(frozen=True)

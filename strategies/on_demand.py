@@ -9,8 +9,8 @@ from memplan.run import OnDemand as OnDemandPlacement
 from memplan.run import OnHost, Run
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
-from ._refusals import check_free, frees_nothing, willing
-from ._way_back import attributes, done
+from .live.way_back import attributes, done
+from .rules.refusals import check_free, frees_nothing, willing
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class OnDemand(Strategy):
         """Hooks the component, which comes at once. Raises BadInput for one that is offloaded already."""
         import torch
 
-        from ._visitors import lend
+        from .live.visitors import lend
 
         parts = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
         part, ends = parts[self.component], list[Undo]()

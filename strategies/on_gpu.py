@@ -8,7 +8,7 @@ from memplan.facts import Facts
 from memplan.run import Resident, Run
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
-from ._way_back import done, homes
+from .live.way_back import done, homes
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from memplan.facts import TEXT_ENCODING, Component, Facts, Grouping, Trace
 from memplan.run import SPLIT, Partly, Run, worth
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
-from ._copiers import Copier
-from ._partly import chosen, place
-from ._refusals import check_free, frees_nothing, stuck, willing
+from .rules.refusals import check_free, frees_nothing, stuck, willing
+from .streaming.copiers import Copier
+from .streaming.partly import chosen, place
 
 KINDS = ("cuda", "rocm", "cpu")
 """Kinds of device that it runs on: those with streams and pinned memory as CUDA has them; the CPU for trials."""

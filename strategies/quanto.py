@@ -7,10 +7,10 @@ from memplan.facts import BY_MODULE, Component
 from memplan.run import Run
 from memplan.strategy import Config
 
-from ._layers import selection, twin
-from ._needs import Needs
-from ._quantization import Quantization
-from ._refusals import no_dtype
+from .quantizing.layers import selection, twin
+from .quantizing.quantization import Quantization
+from .rules.needs import Needs
+from .rules.refusals import no_dtype
 
 FOUR_BIT = "int4"
 TYPES = ("int8", "float8", FOUR_BIT)

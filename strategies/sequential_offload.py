@@ -8,9 +8,9 @@ from memplan.facts import SEQUENTIAL, Component, Model
 from memplan.run import InGroups, Placement, Run
 from memplan.strategy import Undo
 
-from ._refusals import check_free, stuck
-from ._way_back import attributes, homes
-from ._whole_pipeline import WholePipeline
+from .live.way_back import attributes, homes
+from .rules.refusals import check_free, stuck
+from .rules.whole_pipeline import WholePipeline
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from memplan.facts import TILED, Facts
 from memplan.run import Run
 from memplan.strategy import Decision, Undo
 
-from ._other_way import OtherWay
-from ._way_back import switched
+from .live.way_back import switched
+from .rules.other_way import OtherWay
 
 
 @dataclass(frozen=True)

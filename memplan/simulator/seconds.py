@@ -119,7 +119,7 @@ def _in_slots(
     *,
     compiled: Compiled | None,
 ) -> float:
-    """Seconds of a call during which streamed groups take turns in their slots, as `_slots.py` of strategies has them.
+    """Seconds of a call in which streamed groups take turns in slots, as `strategies/streaming/slots.py` has it.
 
     The host waits for nothing. The copy of a group begins when the host has issued it, the link is free, and the device
     is done with the group that had the slot before; the group begins when its copy is there.

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from memplan.probes.trace.operands import tensors_in
 
-Slots: Any = import_module("memplan.strategies._slots").Slots
+Slots: Any = import_module("memplan.strategies.streaming.slots").Slots
 CPU, DEVICE = torch.device("cpu"), torch.device("cuda:0")
 PLACES = (str, torch.device)
 MIXING = {

@@ -15,7 +15,7 @@ import pytest
 import memplan
 from memplan.__main__ import main
 from memplan.catalogue.rates import rates_of
-from memplan.faces import api, calibrate, calibrated, store
+from memplan.faces import api, calibrate, calibrated, measuring, store
 from memplan.facts import (
     COMPUTE,
     CONTEXT,
@@ -56,8 +56,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(store.VARIABLE, str(tmp_path / "cache"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml([Board()]))
-    monkeypatch.setattr(api, "_opened", lambda *_: None)
-    monkeypatch.setattr(api, "_measured", lambda *_, **__: _small())
+    monkeypatch.setattr(measuring, "_opened", lambda *_: None)
+    monkeypatch.setattr(measuring, "_measured", lambda *_, **__: _small())
     calibrated._warn.cache_clear()
     return tmp_path / "cache"
 

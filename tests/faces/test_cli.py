@@ -262,8 +262,8 @@ def test_bad_input(line: str, sentence: str, capsys: pytest.CaptureFixture[str])
 def test_a_call_that_cannot_be_is_told_before_the_pipeline_is_read(
     verb: str, options: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("look", "open_pipeline", "probe_machine"):
-        monkeypatch.setattr(api, name, lambda *_, **__: pytest.fail("too late"))
+    for name in ("measuring.look", "measuring.open_pipeline", "target.probe_machine"):
+        monkeypatch.setattr(f"memplan.faces.{name}", lambda *_, **__: pytest.fail("too late"))
     assert main([verb, "flux.1-dev", "--vram", "8", *options.split()]) == 2
     assert sentence in capsys.readouterr().err
 
@@ -306,7 +306,7 @@ def test_a_config_with_a_wrong_type(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     bare = replace(small.facts().machine, gpu=None)
-    monkeypatch.setattr("memplan.faces.api.machine", lambda target: bare)
+    monkeypatch.setattr("memplan.faces.measuring.machine", lambda target: bare)
     assert main(["recommend", "flux.1-dev"]) == 2
     said = capsys.readouterr().err
     assert said == 'memplan: No GPU is visible here to plan for. --gpu "RTX 4070" names a card, ' + (

@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memplan.faces import api, store
+from memplan.faces import api, measuring, store
+from memplan.faces import keys as named
 from memplan.facts import Call, Model, Ops, Segment, Step, Trace
 from tests.faces import small
 
 FACTS = small.facts()
 NAME = "small"
-key = api._key
+key = named.key
 Damage = Callable[[bytes], bytes]
 
 
@@ -171,7 +172,7 @@ def test_facts_are_measured_anew_where_the_file_is_damaged(cache: Path, monkeypa
         measured.append(given)
         return FACTS.model, FACTS.trace
 
-    monkeypatch.setattr(api, "_measured", measure)
+    monkeypatch.setattr(measuring, "_measured", measure)
     target = api.Target(vram=8, ram=32)
     for _ in range(2):
         found = api.facts("flux.1-dev", {}, target=target)
@@ -237,9 +238,9 @@ def test_a_key_tells_calls_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         key("sdxl", {}, "float16"),
         key("sdxl", {}, None, (7, 0)),
     ]
-    monkeypatch.setattr(api, "version", lambda library: "99")
+    monkeypatch.setattr(named, "version", lambda library: "99")
     keys.append(key("sdxl", {}, None))
-    monkeypatch.setattr(api, "KERNELS", "cpu")
+    monkeypatch.setattr(named, "KERNELS", "cpu")
     keys.append(key("sdxl", {}, None))
     monkeypatch.setattr(store, "schema", lambda kind: "another")
     keys.append(key("sdxl", {}, None))
@@ -275,11 +276,11 @@ def test_a_key_follows_the_picture_that_is_named(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    "changed", ["allocator.py", "facts/trace.py", "faces/api.py", "probes/doors.py", "catalogue/components.json"]
+    "changed", ["allocator.py", "facts/trace.py", "faces/measuring.py", "probes/doors.py", "catalogue/components.json"]
 )
 def test_a_key_follows_what_decides_the_facts(changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(Path(api.__file__).parent.parent, tmp_path / "memplan")
-    monkeypatch.setattr(api, "__file__", str(tmp_path / "memplan" / "faces" / "api.py"))
+    shutil.copytree(Path(named.__file__).parent.parent, tmp_path / "memplan")
+    monkeypatch.setattr(named, "__file__", str(tmp_path / "memplan" / "faces" / "keys.py"))
     before = key("sdxl", {}, None)
     assert key("sdxl", {}, None) == before
     with (tmp_path / "memplan" / changed).open("a") as file:

@@ -25,10 +25,10 @@ from tests.pipelines.quantized import four_bit_parts, int8_parts
 from tests.some import some
 from tests.test_strategy_laws import attributes, picture
 
-copiers: Any = import_module("memplan.strategies._copiers")
-packing: Any = import_module("memplan.strategies._packing")
-turns: Any = import_module("memplan.strategies._slots")
-weighing: Any = import_module("memplan.strategies._weights")
+copiers: Any = import_module("memplan.strategies.streaming.copiers")
+packing: Any = import_module("memplan.strategies.streaming.packing")
+turns: Any = import_module("memplan.strategies.streaming.slots")
+weighing: Any = import_module("memplan.strategies.streaming.weights")
 FOUR = PartialResidency("transformer", 4)
 
 

@@ -9,11 +9,11 @@ from memplan.errors import BadInput
 from memplan.run import spread
 from memplan.strategy import STREAMED, Undo
 
-from ._copiers import Copier, copier
-from ._packing import Pack
-from ._slots import Slots
-from ._way_back import attributes, homes
-from ._weights import Tables, Weight, plain, standing
+from ..live.way_back import attributes, homes
+from .copiers import Copier, copier
+from .packing import Pack
+from .slots import Slots
+from .weights import Tables, Weight, plain, standing
 
 CASTING = "layerwise_casting"
 """How diffusers names the hook that casts a layer."""

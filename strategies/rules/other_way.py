@@ -8,7 +8,7 @@ from memplan.facts import Facts
 from memplan.run import Run
 from memplan.strategy import Decision, Seat, Strategy
 
-from ._refusals import willing
+from .refusals import willing
 
 
 class OtherWay(Strategy):

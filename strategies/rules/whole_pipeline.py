@@ -9,7 +9,7 @@ from memplan.facts import Component, Facts, Model
 from memplan.run import Placement, Resident, Run
 from memplan.strategy import Decision, Seat, Strategy
 
-from ._refusals import frees_nothing, willing
+from .refusals import frees_nothing, willing
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from typing import Any
 
 from memplan.strategy import Undo
 
-from ._own_dtype import fitted
-from ._trimmed import trim
-from ._way_back import switched
+from .own_dtype import fitted
+from .trimmed import trim
+from .way_back import switched
 
 EDGES = ("embed", "norm", "proj")
 """What the paths of lists outside the torso have in them: refiners inside embedders, lists of projections."""

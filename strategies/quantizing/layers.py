@@ -6,7 +6,7 @@ from typing import Any
 
 from memplan.strategy import Undo
 
-from ._way_back import homes
+from ..live.way_back import homes
 
 HOOKS = (
     "_forward_hooks",

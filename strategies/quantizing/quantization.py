@@ -12,11 +12,11 @@ from memplan.facts import Component, Facts
 from memplan.run import Run, Stored
 from memplan.strategy import Config, Decision, Seat, Strategy, Undo
 
-from ._layers import drained, hooked_like, kept, layers
-from ._needs import Needs
-from ._skipping import skipped
-from ._sparing import absent, most_worth
-from ._trimmed import trim
+from ..live.trimmed import trim
+from ..rules.needs import Needs
+from .layers import drained, hooked_like, kept, layers
+from .skipping import skipped
+from .sparing import absent, most_worth
 
 LIBRARIES = ("diffusers", "transformers")
 """Those whose from_pretrained() quantizes."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from memplan.run import SLOTS
 
-from ._copiers import Copier, Slot
-from ._packing import Pack
+from .copiers import Copier, Slot
+from .packing import Pack
 
 
 class Slots:

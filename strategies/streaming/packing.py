@@ -7,7 +7,7 @@ from typing import Any
 
 from memplan.run import ALIGNMENT
 
-from ._weights import Weight, plain
+from .weights import Weight, plain
 
 PAGE = 4096
 """Bytes of a page of host memory, in which it is pinned."""

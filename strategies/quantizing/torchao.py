@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from memplan.facts import BY_WEIGHT, Component
 from memplan.strategy import Config
 
-from ._layers import selection
-from ._needs import Needs
-from ._quantization import Quantization
+from ..rules.needs import Needs
+from .layers import selection
+from .quantization import Quantization
 
 VERSION = "0.16"
 """The first whose int8 and float8 weights keep a scale for each row as this planner reckons."""

@@ -1,0 +1,72 @@
+"""The name under which measured facts are cached: all that they depend on."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from os.path import expanduser, isfile
+from pathlib import Path
+from typing import Any
+
+from memplan.faces import store
+from memplan.probes.sources import identity
+
+KERNELS = "cuda"
+"""The kind of device whose kernels a dry run assumes."""
+OLDER, NEWER = (7, 0), (8, 0)
+"""Compute capabilities from which PyTorch chooses other attention kernels; a dry run is made for one of them."""
+DECIDING = (
+    "allocator.py",
+    "faces/measuring.py",
+    "facts/*.py",
+    "probes/**/*.py",
+    "catalogue/*.py",
+    "catalogue/**/*.json",
+)
+"""The files of memplan on which facts depend."""
+LIBRARIES = ("memplan", "torch", "diffusers", "transformers", "accelerate")
+
+
+def key(
+    source: Any,
+    call: Mapping[str, Any],
+    dtype: str | None,
+    capability: tuple[int, int] = NEWER,
+    ways: Sequence[str] = (),
+    *,
+    variant: str = "",
+) -> str | None:
+    """The cache's name for these facts, or None where they can't be kept."""
+    if not isinstance(source, str | Path) or not all(_plain(value) for value in call.values()):
+        return None
+    content = identity(source)
+    versions = {library: version(library) for library in LIBRARIES}
+    place = {"source": str(source), "content": content, "files": _files(call)}
+    kernels = {"kernels": KERNELS, "capability": capability, "ways": list(ways)}
+    return store.key(
+        {**place, "call": dict(call), "dtype": dtype, "variant": variant, **kernels, "program": _program(), **versions}
+    )
+
+
+def _program() -> list[tuple[str, int, int]]:
+    """What tells two states of memplan's own measuring apart: in a checkout the version stays the same."""
+    here = Path(__file__).parent.parent
+    places = (
+        "allocator.py",
+        "faces/measuring.py",
+        "facts/*.py",
+        "probes/**/*.py",
+        "catalogue/*.py",
+        "catalogue/**/*.json",
+    )
+    files = [path for place in places for path in here.glob(place)]
+    return sorted((str(p.relative_to(here)), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
+
+
+def _files(call: Mapping[str, Any]) -> list[tuple[str, int, int]]:
+    """Path, bytes and time of change of the arguments that name a file, as a picture may be replaced by another."""
+    texts = (value for value in call.values() if isinstance(value, str))
+    paths = (Path(path).resolve() for path in map(expanduser, texts) if isfile(path))  # noqa: PTH113  (Path raises)
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool | None)

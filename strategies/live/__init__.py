@@ -1,0 +1,1 @@
+"""What is done to the modules of a live pipeline, and the way back."""

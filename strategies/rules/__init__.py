@@ -1,0 +1,1 @@
+"""What techniques refuse, in which words, and where they sit."""

@@ -1,0 +1,1 @@
+"""Weights that come to the device while others compute."""
