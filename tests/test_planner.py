@@ -8,6 +8,8 @@ from math import log
 from typing import Any, ClassVar, Self
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from memplan import planner
 from memplan.errors import BadInput
@@ -251,16 +253,47 @@ def test_what_was_left_out_has_a_reason(vram: float, ram: float) -> None:
 
 
 # ---- picks -----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("vram", [8, 12, 16, 24, 32, 40, 80])
-def test_never_worse_than_doing_less(flux: Facts, vram: int) -> None:
-    facts = replace(flux, machine=small.machine(vram, 64))
-    found = planner.recommend(facts, strategies())
-    for preference in PREFERENCES:
-        pick = picked(found, preference)
+def check_nothing_is_in_vain(found: Recommendation) -> None:
+    """No pick is as good, or better, without one of its techniques."""
+    for preference, pick in found.picks:
         for strategy in (s for s in pick.strategies if s.name != "on_gpu"):
-            less = planner.seated(facts, [s for s in pick.strategies if s is not strategy])
+            less = planner.seated(found.facts, [s for s in pick.strategies if s is not strategy])
             if safe(less) or (less.fits and not safe(pick)):
                 assert goal(preference, less) > goal(preference, pick), (preference, strategy)
+
+
+@pytest.mark.parametrize("vram", [8, 12, 24, *(pytest.param(v, marks=pytest.mark.wide) for v in (16, 32, 40, 80))])
+def test_never_worse_than_doing_less(flux: Facts, vram: int) -> None:
+    check_nothing_is_in_vain(planner.recommend(replace(flux, machine=small.machine(vram, 64)), strategies()))
+
+
+@given(vram=st.floats(1.5, 40), ram=st.floats(1, 64), rates=st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)))
+@settings(max_examples=8, deadline=None)
+def test_nor_on_any_machine(vram: float, ram: float, rates: tuple[float, float]) -> None:
+    facts, (computing, copying) = small.facts(vram, ram), rates
+    here = facts.machine.rates
+    link = {name: getattr(here, name) * copying for name in ("to_device", "to_host", "pinned", "disk")}
+    faster = replace(here, bandwidth=here.bandwidth * computing, **link)
+    check_nothing_is_in_vain(
+        planner.recommend(replace(facts, machine=replace(facts.machine, rates=faster)), strategies())
+    )
+
+
+@over_machines
+def test_no_other_option_of_one_component_makes_a_pick_better(vram: float, ram: float) -> None:
+    """The search leaves out ways that differ by little, and looks around its picks for what it left out."""
+    found = small.found(vram, ram)
+    weighed = [kind for kind in strategies() if not (kind.beaten_by or kind.last_resort or kind.opt_in)]
+    variants = [s for kind in weighed for s in kind.variants(found.facts) if not s.refuses(Run(found.facts))]
+    for preference, pick in found.picks:
+        shared = any(len(s.seats) > 1 for s in pick.strategies)
+        for component in found.facts.model.components:
+            rest = [s for s in pick.strategies if {seat.component for seat in s.seats} != {component.name}]
+            for way in ways(variants, component.name, placed=not shared):
+                other = planner.seated(found.facts, [*rest, *way])
+                if safe(other) or (other.fits and not safe(pick)):
+                    own = goal(preference, pick)
+                    assert min(own, goal(preference, other)) == pytest.approx(own, abs=1.01)
 
 
 def test_copies_that_are_waited_for_are_slower_than_copies_ahead(flux: Facts) -> None:

@@ -6,7 +6,7 @@ from memplan.planner.plan import Dropped as Dropped
 from memplan.planner.plan import Plan as Plan
 from memplan.planner.plan import Recommendation as Recommendation
 from memplan.planner.plan import check_preference as check_preference
-from memplan.planner.search import draw as draw
 from memplan.planner.search import recommend as recommend
-from memplan.planner.search import seated as seated
+from memplan.planner.seating import draw as draw
+from memplan.planner.seating import seated as seated
 from memplan.planner.shortage import Shortage as Shortage

@@ -1,28 +1,18 @@
-"""Seats times variants: every combination that can matter, priced."""
+"""From a catalogue of techniques to a recommendation."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import product
 
-from memplan.errors import BadInput
 from memplan.facts import Facts
-from memplan.planner.judgement import (
-    COARSE,
-    FINE,
-    Scale,
-    changes_nothing,
-    judge,
-    no_worse,
-    reasoned,
-    share_of,
-    undominated,
-)
+from memplan.planner.judgement import changes_nothing, judge, no_worse, reasoned
 from memplan.planner.plan import Dropped, Plan, Recommendation
 from memplan.planner.refine import refined
+from memplan.planner.seating import components, filled, seat
+from memplan.planner.space import Space
+from memplan.planner.weighing import COARSE, FINE
 from memplan.run import Run
-from memplan.simulator import simulate
-from memplan.strategy import Decision, Strategy, in_order
+from memplan.strategy import Strategy
 
 
 def recommend(facts: Facts, catalogue: Sequence[type[Strategy]]) -> Recommendation:
@@ -46,22 +36,45 @@ def _finer(facts: Facts, catalogue: Sequence[type[Strategy]], *, beaten: bool = 
 
 def _help(found: Recommendation, resorts: Sequence[Strategy]) -> bool:
     """Whether less is missing when `resorts`, as many as go together, take seats in the nearest plan of single ones."""
-    single = [plan for plan in found.front if all(_components(s) == 1 for s in plan.strategies)]
+    single = [plan for plan in found.front if all(len(components(s)) == 1 for s in plan.strategies)]
     plan = max(single, key=lambda p: p.nearness, default=found.nearest)
-    swapped = _seat(found.facts, _filled(_filled([], resorts), plan.strategies))
+    swapped = seat(found.facts, filled(filled([], resorts), plan.strategies))
     return isinstance(swapped, Plan) and swapped.nearness > found.nearest.nearness
 
 
 def _search(facts: Facts, catalogue: Sequence[type[Strategy]], grain: int, beaten: bool) -> Recommendation:
     dropped: list[Dropped] = []
     variants = list(_willing(facts, catalogue, dropped, beaten))
-    plans: list[Plan] = []
-    for shared in ((), *((s,) for s in variants if _components(s) > 1)):
-        plans += _combinations(facts, variants, shared, dropped, grain)
-    found = judge(facts, plans, dropped, grain)
+    several = [(s,) for s in variants if len(components(s)) > 1]
+    spaces = [Space(facts, variants, shared, dropped, grain) for shared in ((), *several)]
+    found = _settled(facts, spaces, dropped, grain)
     idle = [s for s in variants if changes_nothing(s, facts)]
     lean = ((name, _spared(facts, name, plan, idle)) for name, plan in found.picks)
-    return replace(found, picks=tuple((name, refined(name, plan, partial(_seat, facts))) for name, plan in lean))
+    return replace(found, picks=tuple((name, refined(name, plan, partial(seat, facts))) for name, plan in lean))
+
+
+ROUNDS = 8
+"""How often at most the picks are looked around."""
+
+
+def _settled(facts: Facts, spaces: Sequence[Space], dropped: Sequence[Dropped], grain: int) -> Recommendation:
+    """The recommendation when no pick gets better by another option of one component.
+
+    Joining components, ways were left out that differ by little, and that little may decide a pick.
+    """
+    plans = [plan for space in spaces for plan in space.plans()]
+    found = judge(facts, plans, dropped, grain)
+    seen = {frozenset(plan.strategies) for plan in plans}
+    for _ in range(ROUNDS):
+        picks = [plan for _, plan in found.picks] or [found.nearest]
+        ways = {frozenset(way): way for plan in picks for space in spaces for way in space.around(plan)}
+        near = (seat(facts, way) for key, way in ways.items() if key not in seen)
+        plans += [plan for plan in near if isinstance(plan, Plan)]
+        seen |= ways.keys()
+        before, found = found, judge(facts, plans, dropped, grain)
+        if [plan.strategies for _, plan in found.picks] == [plan.strategies for _, plan in before.picks]:
+            break
+    return found
 
 
 def _spared(facts: Facts, preference: str, plan: Plan, idle: Sequence[Strategy]) -> Plan:
@@ -69,38 +82,10 @@ def _spared(facts: Facts, preference: str, plan: Plan, idle: Sequence[Strategy])
     for strategy in plan.strategies:
         if strategy in idle:
             continue
-        less = _seat(facts, _filled([s for s in plan.strategies if s is not strategy], idle))
+        less = seat(facts, filled([s for s in plan.strategies if s is not strategy], idle))
         if isinstance(less, Plan) and no_worse(preference, less, plan):
             return _spared(facts, preference, reasoned(preference, less), idle)
     return plan
-
-
-def draw(facts: Facts, strategies: Iterable[Strategy]) -> Plan:
-    """The plan of exactly these strategies, refusals ignored."""
-    run, chosen = Run(facts), tuple(strategies)
-    for strategy in chosen:
-        run = strategy.redraw(run)
-    return Plan(chosen, run, simulate(run))
-
-
-def seated(facts: Facts, strategies: Sequence[Strategy]) -> Plan:
-    """The plan of these strategies. Raises BadInput when two want one seat, or one refuses to join the others."""
-    plan = _seat(facts, strategies)
-    if isinstance(plan, Dropped):
-        raise BadInput(f"{plan.what} cannot be: {plan.reason}")
-    return plan
-
-
-def _filled(chosen: list[Strategy], idle: Sequence[Strategy]) -> list[Strategy]:
-    """`chosen`, and on the seats they leave free what is `idle`."""
-    for strategy in idle:
-        if not any(strategy.seats & other.seats for other in chosen):
-            chosen.append(strategy)
-    return chosen
-
-
-def _components(strategy: Strategy) -> int:
-    return len({seat.component for seat in strategy.seats})
 
 
 def _willing(
@@ -116,99 +101,3 @@ def _willing(
             dropped.append(Dropped(str(variant), refusal or f"{why}; to have it all the same, name {variant.name}"))
         else:
             yield variant
-
-
-def _combinations(
-    facts: Facts, variants: Sequence[Strategy], shared: tuple[Strategy, ...], dropped: list[Dropped], grain: int
-) -> Iterable[Plan]:
-    """Plans that seat `shared`, and of each component one of its undominated options beside it.
-
-    Components join one after the other, and what is beaten so far goes no further: costs add.
-    """
-    taken = {seat for s in shared for seat in s.seats}
-    scale = Scale(max(grain // (2 * len(facts.model.components)), FINE))  # what each join forgoes adds up
-    joined = _seated(facts, shared, [()])
-    for component in facts.model.components:
-        own = [s for s in variants if _only(s, component.name) and not s.seats & taken]
-        options = _options(facts, own, shared, dropped, scale)
-        ways = ((*chosen, *option) for chosen, option in product(_some(joined, scale), options))
-        joined = _seated(facts, shared, ways)
-    return joined.values()
-
-
-MOST = 150
-"""How many ways to fill the seats of some components go on to the next, which has some 20 options of its own."""
-COARSEST = 32
-"""By how many times larger differences they are compared at first."""
-Way = tuple[Strategy, ...]
-"""What is decided about one or several components."""
-
-
-def _seated(facts: Facts, shared: Way, ways: Iterable[Way]) -> dict[Way, Plan]:
-    """The plans of these ways that are not refused, everything else as it is."""
-    plans = ((way, _seat(facts, (*shared, *way))) for way in ways)
-    return {way: plan for way, plan in plans if isinstance(plan, Plan)}
-
-
-def _unbeaten(plans: Mapping[Way, Plan], scale: Scale) -> list[Way]:
-    best = {id(plan) for plan in undominated(plans.values(), partial(share_of, scale=scale))}
-    return [way for way, plan in plans.items() if id(plan) in best]
-
-
-def _some(plans: Mapping[Way, Plan], scale: Scale) -> list[Way]:
-    """The unbeaten ways by the smallest differences, a power of two times those of `scale`, that leave MOST or fewer.
-
-    From the largest on, by which few are left and comparing them is quick.
-    """
-    best = _unbeaten(plans, scale.times(COARSEST))
-    for factor in (COARSEST >> step for step in range(1, COARSEST.bit_length())):
-        finer = _unbeaten(plans, scale.times(factor))
-        if len(finer) > MOST:
-            break
-        best = finer
-    return best
-
-
-def _only(strategy: Strategy, component: str) -> bool:
-    return {seat.component for seat in strategy.seats} == {component}
-
-
-def _options(
-    facts: Facts, variants: Sequence[Strategy], shared: Way, dropped: list[Dropped], scale: Scale
-) -> list[Way]:
-    """The ways to fill the free seats of one component that no other way beats in every respect."""
-    seats = [[(s,) for s in variants if _decides(s, decision)] for decision in Decision]
-    choices = [
-        own if decision is Decision.PLACEMENT and own else [(), *own]
-        for decision, own in zip(Decision, seats, strict=True)
-    ]
-    ways = [tuple(s for part in parts for s in part) for parts in product(*choices)]
-    plans = _seated(facts, shared, ways)
-    best = _unbeaten(plans, scale)
-    if not shared:
-        refused = (_seat(facts, way) for way in ways if way not in plans)
-        dropped += [refusal for refusal in refused if isinstance(refusal, Dropped)]
-        dropped += [Dropped(_name(way), BEATEN) for way in plans if way not in best]
-    return best
-
-
-BEATEN = "another way of running this component, which is weighed, needs no more of anything"
-
-
-def _decides(strategy: Strategy, decision: Decision) -> bool:
-    return any(seat.decision is decision for seat in strategy.seats)
-
-
-def _name(strategies: Iterable[Strategy]) -> str:
-    return " + ".join(str(s) for s in strategies) or "nothing"
-
-
-def _seat(facts: Facts, strategies: Iterable[Strategy]) -> Plan | Dropped:
-    """The plan of these strategies, or the first refusal among them. Raises BadInput where two want one seat."""
-    run, chosen = Run(facts), in_order(strategies)
-    for strategy in chosen:
-        refusal = strategy.refuses(run)
-        if refusal:
-            return Dropped(_name(chosen), refusal)
-        run = strategy.redraw(run)
-    return Plan(chosen, run, simulate(run))

@@ -12,7 +12,7 @@ from memplan.errors import BadInput
 from memplan.faces.api import named
 from memplan.facts import GIB, Facts
 from memplan.planner import Plan
-from memplan.planner.judgement import SAFETY
+from memplan.planner.weighing import SAFETY
 from memplan.registry import strategies
 from tests.comparison.contenders import CONTENDERS, QUALITY, SPEED
 

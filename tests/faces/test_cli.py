@@ -348,6 +348,7 @@ def test_our_warnings_are_one_line_and_others_are_kept_back(
         return small.facts()
 
     monkeypatch.setattr(api, "facts", measured)
+    monkeypatch.setattr(terminal, "PATIENCE", 600.0)
     assert main(["recommend", "small"]) == 0
     assert capsys.readouterr().err == "memplan: the cache is gone\n"
 

@@ -9,7 +9,7 @@ import transformers
 from memplan.errors import BadInput
 from memplan.facts import Facts, Weight
 from memplan.planner import draw, recommend, seated
-from memplan.planner.judgement import FINE
+from memplan.planner.weighing import FINE
 from memplan.probes.pipeline import measure
 from memplan.probes.sources import open_pipeline
 from memplan.probes.trace import dry_run

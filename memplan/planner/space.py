@@ -1,0 +1,126 @@
+"""The combinations that can matter: of each component its best options, joined one component after the other."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import product
+
+from memplan.facts import Facts
+from memplan.planner.judgement import touched
+from memplan.planner.plan import Dropped, Plan
+from memplan.planner.seating import components, seat, words
+from memplan.planner.weighing import (
+    FINE,
+    Offer,
+    Scale,
+    Way,
+    at_best,
+    figures,
+    hopeful,
+    pinning_share_of,
+    price_of,
+    share_of,
+    unbeaten,
+)
+from memplan.strategy import Decision, Strategy
+
+MOST = 150
+"""How many ways to fill the seats of some components go on to the next, which has some 20 options of its own."""
+COARSEST = 32
+"""By how many times larger differences they are compared at first."""
+BEATEN = "another way of running this component, which is weighed, needs no more of anything"
+
+
+class Space:
+    """The plans that seat `shared`, strategies of several components, and of each component one option beside them.
+
+    `options` are those that no other option of the component beats in every respect.
+    """
+
+    def __init__(
+        self, facts: Facts, variants: Sequence[Strategy], shared: Way, dropped: list[Dropped], grain: int
+    ) -> None:
+        """What is refused, and what is beaten, goes to `dropped` where nothing is shared."""
+        self.facts, self.shared = facts, shared
+        taken = {seat for s in shared for seat in s.seats}
+        self._grain = grain
+        self._scale = Scale(max(grain // (2 * len(facts.model.components)), FINE))  # what each join forgoes adds up
+        self._price = share_of if facts.machine.host.pinnable is None else pinning_share_of
+        self._start = self._offers([()])
+        self.options: dict[str, list[Offer]] = {}
+        for component in facts.model.components if self._start else ():
+            own = [s for s in variants if components(s) == {component.name} and not s.seats & taken]
+            self.options[component.name] = self._options(own, dropped)
+
+    def plans(self) -> Iterator[Plan]:
+        """Those that no other beats. Components join one after the other: what is beaten goes no further, costs add."""
+        joined = self._start
+        for options in self.options.values():
+            joined = [self._joined(one, option) for one, option in product(self._some(joined), options)]
+        yield from (offer.plan for offer in unbeaten(joined, price_of, Scale(self._grain)) if offer.plan)
+
+    def around(self, plan: Plan) -> Iterator[Way]:
+        """The strategies of `plan` with another option of one component."""
+        if set(self.shared) != {s for s in plan.strategies if len(components(s)) > 1}:
+            return
+        for name, options in self.options.items():
+            rest = tuple(s for s in plan.strategies if components(s) != {name})
+            yield from ((*rest, *option.way) for option in options)
+
+    def _offers(self, ways: Iterable[Way]) -> list[Offer]:
+        """The plans of these ways that are not refused, everything else as it is."""
+        plans = ((way, seat(self.facts, (*self.shared, *way))) for way in ways)
+        return [self._offer(way, plan) for way, plan in plans if isinstance(plan, Plan)]
+
+    def _offer(self, way: Way, plan: Plan) -> Offer:
+        return Offer(way, touched(way, self.facts), figures(plan), lambda: plan)
+
+    def _joined(self, one: Offer, option: Offer) -> Offer:
+        """Both ways in one plan, which is priced when it must be."""
+        parts = one.figures, option.figures, self._start[0].figures
+        if not all(parts):
+            raise AssertionError("what was refused joins nothing")
+        best = at_best(*parts, self.facts.machine)  # type: ignore[arg-type]
+        way = (*one.way, *option.way)
+        return Offer(way, one.touched + option.touched, best, partial(self._seated, way))
+
+    def _seated(self, way: Way) -> Plan | None:
+        plan = seat(self.facts, (*self.shared, *way))
+        return plan if isinstance(plan, Plan) else None
+
+    def _some(self, offers: Sequence[Offer]) -> list[Offer]:
+        """The unbeaten ways by the smallest differences, a power of two times those that count, that leave some MOST.
+
+        From the largest on, by which few are left and comparing them is quick.
+        """
+        chosen = self._scale.times(COARSEST)
+        for factor in (COARSEST >> step for step in range(1, COARSEST.bit_length())):
+            if len(hopeful(offers, self._price, self._scale.times(factor))) > MOST:
+                break
+            chosen = self._scale.times(factor)
+        return unbeaten(offers, self._price, chosen)
+
+    def _options(self, variants: Sequence[Strategy], dropped: list[Dropped]) -> list[Offer]:
+        """The ways to fill the free seats of one component that no other way beats in every respect."""
+        ways = list(_ways(variants))
+        offers = self._offers(ways)
+        best = unbeaten(offers, self._price, self._scale)
+        if not self.shared:
+            seated = {offer.way for offer in offers}
+            refused = (seat(self.facts, way) for way in ways if way not in seated)
+            dropped += [refusal for refusal in refused if isinstance(refusal, Dropped)]
+            dropped += [Dropped(words(offer.way), BEATEN) for offer in offers if offer not in best]
+        return best
+
+
+def _ways(variants: Sequence[Strategy]) -> Iterator[Way]:
+    """Every way to fill the seats of one component, which is placed where something places it."""
+    seats = [[(s,) for s in variants if _decides(s, decision)] for decision in Decision]
+    choices = [
+        own if decision is Decision.PLACEMENT and own else [(), *own]
+        for decision, own in zip(Decision, seats, strict=True)
+    ]
+    yield from (tuple(s for part in parts for s in part) for parts in product(*choices))
+
+
+def _decides(strategy: Strategy, decision: Decision) -> bool:
+    return any(seat.decision is decision for seat in strategy.seats)

@@ -1,0 +1,211 @@
+"""What is weighed of plans, and which of them no other beats; what could not be better at its best is never priced."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from math import log
+from operator import le
+
+from memplan.facts import MIB, Machine
+from memplan.planner.plan import Plan
+from memplan.strategy import Strategy
+
+SAFETY = 0.02
+"""The share of device and host memory that a pick leaves free where it can: predictions err by about one percent."""
+COMFORT = 0.8
+"""The share of either memory that a balanced plan may take, so that other work does not push it over."""
+COARSE, FINE = 256 * MIB, 4 * MIB
+"""Differences of memory below a grain do not make a plan better than another: at most COARSE, a 64th of the device
+memory on small cards, and FINE where a coarser search finds nothing that fits."""
+INSTANT = 1e-6
+"""Seconds below which no plan is faster than another."""
+MISFIT = 2
+"""The rank of a plan that does not fit."""
+
+Way = tuple[Strategy, ...]
+"""What is decided about one or several components."""
+
+
+def rank(plan: Plan) -> int:
+    """0 fits with something to spare, 1 fits, 2 does not fit."""
+    if not plan.fits:
+        return MISFIT
+    machine = plan.run.facts.machine
+    return 0 if plan.margin >= SAFETY * machine.vram and plan.host_margin >= SAFETY * machine.ram else 1
+
+
+def comfortable(required: int, host: int, machine: Machine) -> bool:
+    """Whether so much device and host memory stays within what a balanced plan may take."""
+    return required <= COMFORT * machine.vram and host <= COMFORT * machine.ram
+
+
+# ---- figures ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Figures:
+    """What is weighed of a plan: device memory by phase and at most, and host memory, in bytes; seconds; loss; fit.
+
+    `steady` and `host` are host memory between calls and at most, `pinned` is part of both. `ways` counts the other
+    ways in which components are called.
+    """
+
+    phases: tuple[int, ...]
+    required: int
+    steady: int
+    host: int
+    pinned: int
+    effort: float
+    error: float
+    tiles: int
+    ways: int
+    rank: int
+    comfortable: bool
+
+
+def figures(plan: Plan) -> Figures:
+    """Those of a plan."""
+    bill, ways = plan.bill, sum(map(len, plan.run.variants.values()))
+    phases, host = tuple(peak.memory.required for peak in bill.peaks), bill.host
+    memory = phases, bill.peak.memory.required, host.steady, host.peak, host.pinned
+    easy = comfortable(bill.peak.memory.required, host.peak, plan.run.facts.machine)
+    return Figures(*memory, plan.effort, bill.loss.error, bill.loss.tiles, ways, rank(plan), easy)
+
+
+def at_best(plan: Figures, option: Figures, base: Figures, machine: Machine) -> Figures:
+    """The least that `plan` can need with an `option` of one component besides, if that alone changes `base` so.
+
+    What components add to each phase, to seconds and to host memory between calls adds up, but for tens of MiB by which
+    the allocator's rounding differs, and for files that are read again where they do not stay in host memory together.
+    The most host memory is at least that of either.
+    """
+    phases = tuple(a + b - c for a, b, c in zip(plan.phases, option.phases, base.phases, strict=True))
+    steady, pinned = plan.steady + option.steady - base.steady, plan.pinned + option.pinned - base.pinned
+    required, host = max(phases), max(steady, plan.host, option.host)
+    misfits = required > machine.vram + COARSE or host > machine.ram or pinned > machine.pinnable
+    return Figures(
+        phases,
+        required,
+        steady,
+        host,
+        pinned,
+        effort=plan.effort + option.effort - base.effort,
+        error=plan.error + option.error - base.error,
+        tiles=max(plan.tiles, option.tiles),
+        ways=plan.ways + option.ways - base.ways,
+        rank=MISFIT if misfits else 0,
+        comfortable=comfortable(required, host, machine),
+    )
+
+
+# ---- prices ----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Scale:
+    """How much less of something counts as less: bytes of memory, a share of the seconds, an error of weights."""
+
+    memory: int
+    effort: float = 0.05
+    loss: float = 0.002
+
+    def times(self, factor: int) -> "Scale":
+        """Differences so many times as large."""
+        return Scale(factor * self.memory, factor * self.effort, self.loss)
+
+
+Price = Callable[[Figures, Scale], tuple[float, ...]]
+
+
+def price_of(plan: Figures, scale: Scale) -> tuple[float, ...]:
+    """What the front weighs, in units of its scale: device and host memory, seconds, loss, tiles, other calls and fit.
+
+    Tiles and how well a plan fits count double, so that a small difference of memory matters where they differ.
+    """
+    return *_weighed(plan, scale), 2 * plan.rank, 0 if plan.comfortable else 2
+
+
+def share_of(plan: Figures, scale: Scale) -> tuple[float, ...]:
+    """All that an option of one component adds to a plan: memory in each phase, and the rest of its price."""
+    phases = (required / scale.memory for required in plan.phases)
+    return *phases, plan.steady / scale.memory, *_weighed(plan, scale)
+
+
+def pinning_share_of(plan: Figures, scale: Scale) -> tuple[float, ...]:
+    """The same where pinning is limited: what it pins is a part of it."""
+    return *share_of(plan, scale), plan.pinned / FINE
+
+
+def _weighed(plan: Figures, scale: Scale) -> tuple[float, ...]:
+    """Device memory, host memory, seconds, loss, tiles and the number of other ways in which components are called."""
+    return (
+        plan.required / scale.memory,
+        plan.host / scale.memory,
+        log(max(plan.effort, INSTANT)) / scale.effort,
+        plan.error / scale.loss,
+        2 * plan.tiles,
+        plan.ways,
+    )
+
+
+# ---- offers ----------------------------------------------------------------------------------------------------------
+class Offer:
+    """A way to fill seats. What it needs at its best is known; the plan is priced when that does not settle it."""
+
+    def __init__(self, way: Way, touched: int, at_best: Figures, seat: Callable[[], Plan | None]) -> None:
+        """`touched` counts the components that it changes; `seat` makes the plan, or None where one refuses."""
+        self.way, self.touched, self.at_best, self._seat = way, touched, at_best, seat
+
+    @cached_property
+    def plan(self) -> Plan | None:
+        """The plan, or None where a strategy refuses to join."""
+        return self._seat()
+
+    @cached_property
+    def figures(self) -> Figures | None:
+        """What is weighed of the plan."""
+        return figures(self.plan) if self.plan else None
+
+
+def unbeaten(offers: Iterable[Offer], price: Price, scale: Scale) -> list[Offer]:
+    """The offers that no other beats, simple ones first.
+
+    One that touches more components, or takes longer, must be better by a unit in some respect to count. Those that
+    none beats at their best are priced first, as few of the others are then left to price.
+    """
+    ordered = sorted(offers, key=_simple)
+    first = set(map(id, hopeful(ordered, price, scale)))
+    front: Front = []
+    for offer in sorted(ordered, key=lambda o: id(o) not in first):
+        if not _beaten(price(offer.at_best, scale), front) and offer.figures:
+            _enter(front, price(offer.figures, scale), offer)
+    return sorted((offer for _, offer in front), key=_simple)
+
+
+def hopeful(offers: Iterable[Offer], price: Price, scale: Scale) -> list[Offer]:
+    """Those that none beats at their best."""
+    front: Front = []
+    for offer in sorted(offers, key=_simple):
+        _enter(front, price(offer.at_best, scale), offer)
+    return [offer for _, offer in front]
+
+
+Front = list[tuple[tuple[float, ...], Offer]]
+"""Offers that none of the others beats, with their prices."""
+
+
+def _enter(front: Front, own: tuple[float, ...], offer: Offer) -> None:
+    """Takes an offer in, if none beats it, for those that it beats."""
+    if not _beaten(own, front):
+        front[:] = [(other, kept) for other, kept in front if not all(map(le, own, other))]
+        front.append((own, offer))
+
+
+def _beaten(own: tuple[float, ...], front: Front) -> bool:
+    """Whether one of the front is better, or no worse by a unit; it is asked first the next time."""
+    within = [figure + 1 for figure in own]
+    for place, (other, _) in enumerate(front):
+        if all(map(le, other, within)):
+            front.insert(0, front.pop(place))
+            return True
+    return False
+
+
+def _simple(offer: Offer) -> tuple[int, float]:
+    return offer.touched, offer.at_best.effort
