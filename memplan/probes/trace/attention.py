@@ -1,4 +1,4 @@
-"""What PyTorch's attention holds on a CUDA device: the rules that choose its kernel, and what each of them allocates."""
+"""What PyTorch's attention holds on a CUDA device: the rules that choose its kernel, and what each one allocates."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -37,8 +37,8 @@ def backends(ledger: Ledger, device: str, capability: tuple[int, int] = FLASH_SI
     found = list(_found(ledger, device, capability))
     originals = [getattr(owner, name) for owner, name, _ in found]
     try:
-        for (owner, name, there), original in zip(found, originals, strict=True):
-            setattr(owner, name, there if isinstance(there, SimpleNamespace) else partial(_called, there, original))
+        for owner, name, there in found:
+            setattr(owner, name, there)
         yield
     finally:
         for (owner, name, _), original in zip(found, originals, strict=True):
@@ -50,20 +50,24 @@ def _found(ledger: Ledger, device: str, capability: tuple[int, int]) -> Iterator
     from diffusers.models import attention_dispatch as dispatch
     from torch.nn.attention import flex_attention
 
-    yield flex_attention, "flex_attention", _flex
+    yield _instead(flex_attention, "flex_attention", _flex)
     if device != "cuda":
         return
     packages = _Packages(ledger, Attention(ledger, capability))
-    yield dispatch, "flash_attn_func", packages.flash
-    yield dispatch, "_wrapped_flash_attn_3", lambda *args, **kwargs: (packages.flash(*args, **kwargs), None)
-    yield dispatch, "sageattn", packages.sage
-    real = dispatch.xops
-    called = partial(_called, packages.xformers, getattr(real, "memory_efficient_attention", None))
-    yield dispatch, "xops", SimpleNamespace(**(vars(real) if real else {}) | {"memory_efficient_attention": called})
+    yield _instead(dispatch, "flash_attn_func", packages.flash)
+    yield _instead(dispatch, "_wrapped_flash_attn_3", lambda *args, **kwargs: (packages.flash(*args, **kwargs), None))
+    yield _instead(dispatch, "sageattn", packages.sage)
     kernels, names = dispatch._HUB_KERNELS_REGISTRY, dispatch.AttentionBackendName
-    yield kernels[names.FLASH_HUB], "kernel_fn", packages.flash
-    yield kernels[names._FLASH_3_HUB], "kernel_fn", packages.flash
-    yield kernels[names.SAGE_HUB], "kernel_fn", packages.sage
+    yield _instead(kernels[names.FLASH_HUB], "kernel_fn", packages.flash)
+    yield _instead(kernels[names._FLASH_3_HUB], "kernel_fn", packages.flash)
+    yield _instead(kernels[names.SAGE_HUB], "kernel_fn", packages.sage)
+    library = SimpleNamespace(**{"memory_efficient_attention": None, **(vars(dispatch.xops) if dispatch.xops else {})})
+    setattr(*_instead(library, "memory_efficient_attention", packages.xformers))
+    yield dispatch, "xops", library
+
+
+def _instead(owner: Any, name: str, there: Callable[..., Any]) -> tuple[Any, str, Callable[..., Any]]:
+    return owner, name, partial(_called, there, getattr(owner, name))
 
 
 def _called(there: Callable[..., Any], here: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -140,8 +144,7 @@ def _flex(
     value: torch.Tensor,
     score_mod: Any = None,
     block_mask: Any = None,
-    scale: float | None = None,
-    **_: Any,
+    **settings: Any,
 ) -> torch.Tensor:
     """PyTorch's flex attention where nobody compiles it: op by op, with all scores in float32."""
     from torch._higher_order_ops.flex_attention import sdpa_dense
@@ -149,8 +152,8 @@ def _flex(
 
     if score_mod is not None or block_mask is not None:
         raise RuntimeError("masks of flex attention are not followed")
-    blocks = _create_empty_block_mask(query, key).as_tuple()
-    result: torch.Tensor = sdpa_dense(query, key, value, _identity, blocks, scale or query.shape[-1] ** -0.5, {})[0]
+    blocks, scale = _create_empty_block_mask(query, key).as_tuple(), settings.get("scale") or query.shape[-1] ** -0.5
+    result: torch.Tensor = sdpa_dense(query, key, value, _identity, blocks, scale, {})[0]
     return result
 
 
