@@ -57,10 +57,10 @@ def _found(ledger: Ledger, device: str, capability: tuple[int, int]) -> Iterator
     yield _instead(dispatch, "flash_attn_func", packages.flash)
     yield _instead(dispatch, "_wrapped_flash_attn_3", lambda *args, **kwargs: (packages.flash(*args, **kwargs), None))
     yield _instead(dispatch, "sageattn", packages.sage)
-    kernels, names = dispatch._HUB_KERNELS_REGISTRY, dispatch.AttentionBackendName
-    yield _instead(kernels[names.FLASH_HUB], "kernel_fn", packages.flash)
-    yield _instead(kernels[names._FLASH_3_HUB], "kernel_fn", packages.flash)
-    yield _instead(kernels[names.SAGE_HUB], "kernel_fn", packages.sage)
+    downloaded = {"flash_hub": packages.flash, "_flash_3_hub": packages.flash, "sage_hub": packages.sage}
+    for backend, kernel in dispatch._HUB_KERNELS_REGISTRY.items():
+        if backend.value in downloaded:
+            yield _instead(kernel, "kernel_fn", downloaded[backend.value])
     library = SimpleNamespace(**{"memory_efficient_attention": None, **(vars(dispatch.xops) if dispatch.xops else {})})
     setattr(*_instead(library, "memory_efficient_attention", packages.xformers))
     yield dispatch, "xops", library
@@ -130,12 +130,12 @@ class _Packages:
         """
         if query.dim() != len("BSHD"):
             raise RuntimeError("grouped heads of xformers are not followed")
-        turned = [x.transpose(1, 2) for x in (query, key, value)]
-        if self.native.takes_flash(turned[0], turned[2], mask):
-            return self.native.flash(*turned).transpose(1, 2)
-        if not self.native.takes_efficient(*turned):
+        q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+        if self.native.takes_flash(q, v, mask):
+            return self.native.flash(q, k, v).transpose(1, 2)
+        if not self.native.takes_efficient(q, k, v):
             raise RuntimeError(f"xformers takes no {dtype_of([query])} with heads of {query.shape[-1]} on this card")
-        return self.native.efficient(*turned, mask).transpose(1, 2)
+        return self.native.efficient(q, k, v, mask).transpose(1, 2)
 
 
 def _flex(
