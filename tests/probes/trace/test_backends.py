@@ -22,9 +22,10 @@ def heads(dim: int, dtype: torch.dtype = HALF) -> list[torch.Tensor]:
     return [torch.zeros(BATCH, LENGTH, HEADS, dim, dtype=dtype) for _ in range(3)]
 
 
-def computed(backend: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *mask: torch.Tensor) -> torch.Tensor:
-    """Attention by the dispatcher."""
-    out: torch.Tensor = dispatch_attention_fn(q, k, v, *mask, backend=AttentionBackendName(backend))
+def computed(backend: str, *given: torch.Tensor) -> torch.Tensor:
+    """Attention by the dispatcher, of queries, keys and values, and perhaps a mask."""
+    settings = dict(zip(("query", "key", "value", "attn_mask"), given, strict=False))
+    out: torch.Tensor = dispatch_attention_fn(**settings, backend=AttentionBackendName(backend))
     return out
 
 
