@@ -2,6 +2,7 @@
 
 from memplan.strategy import Strategy
 
+from .attention_backend import AttentionBackend as AttentionBackend
 from .attention_slicing import AttentionSlicing as AttentionSlicing
 from .bnb_4bit import Bnb4bit as Bnb4bit
 from .bnb_8bit import Bnb8bit as Bnb8bit
@@ -49,5 +50,6 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     VaeTiling,
     VaeSlicing,
     AttentionSlicing,
+    AttentionBackend,
     Compile,
 )

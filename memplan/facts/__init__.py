@@ -36,6 +36,7 @@ from memplan.facts.model import Weight as Weight
 from memplan.facts.rates import USUAL as USUAL
 from memplan.facts.rates import Rates as Rates
 from memplan.facts.trace import ATTENTION as ATTENTION
+from memplan.facts.trace import BACKEND as BACKEND
 from memplan.facts.trace import COMPUTED as COMPUTED
 from memplan.facts.trace import CONVOLUTION as CONVOLUTION
 from memplan.facts.trace import ELEMENTWISE as ELEMENTWISE

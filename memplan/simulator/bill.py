@@ -76,17 +76,19 @@ class Loss:
 
     `tiles` is 0 where every picture is made whole, 1 for tiles of the library's size and 2 for smaller ones. Each tile
     is normalised by itself and blended with its neighbours, so that no tiled picture is that of the whole. How far it
-    is off depends on the picture, and no figure is given.
+    is off depends on the picture, and no figure is given. Nor is there one of attention that is computed `rounded`, in
+    8 bits.
     """
 
     error: float
     tiles: int = 0
+    rounded: bool = False
 
     @property
     def word(self) -> str:
         """ "exact", "near-lossless", "slight" or "visible"."""
         limits = ((NEAR_LOSSLESS, 0.012), (SLIGHT, 0.06))
-        exact = not self.error and not self.tiles
+        exact = not (self.error or self.tiles or self.rounded)
         return EXACT if exact else next((word for word, limit in limits if self.error <= limit), VISIBLE)
 
 

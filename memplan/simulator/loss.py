@@ -3,7 +3,7 @@
 from functools import lru_cache
 from math import hypot, sqrt
 
-from memplan.facts import TILED, Component
+from memplan.facts import BACKEND, TILED, Component
 from memplan.run import Run, Stored
 from memplan.simulator.bill import Loss
 from memplan.simulator.formats import CASTS, FORMATS
@@ -13,17 +13,21 @@ DTYPES = {"bfloat16": 0.00166, "float16": 0.000208, "float32": 2.54e-8}
 
 WEIGHTS_OF = {"bnb int8": "int8", "int8 dynamic": "int8", "float8 dynamic": "float8"}
 """Formats whose layers round their inputs too, and the one that rounds weights alone alike."""
+ROUNDING = ("sage", "sage_hub")
+"""Attention kernels that round what they are given to 8 bits."""
 
 
 def loss(run: Run) -> Loss:
-    """The weight error of all components, weighted by their parameters, and whether pictures are cut into tiles."""
+    """The weight error of all components, weighted by their parameters, whether pictures are cut into tiles, and
+    whether attention is rounded."""
     error = count = 0.0
     for component in run.facts.model.components:
         count += component.numel
         error += _error(component, run.stored(component.name))
     ways = [way.partition(":") for chosen in run.variants.values() for way in chosen]
     tiles = max((2 if size else 1 for name, _, size in ways if name == TILED), default=0)
-    return Loss(error / count if count else 0.0, tiles)
+    rounded = any(name == BACKEND and kernel in ROUNDING for name, _, kernel in ways)
+    return Loss(error / count if count else 0.0, tiles, rounded)
 
 
 @lru_cache(maxsize=1024)

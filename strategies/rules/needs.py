@@ -12,9 +12,10 @@ _STACKS = {"cuda": "CUDA", "rocm": "ROCm", "xpu": "XPU", "mps": "MPS", "cpu": "a
 
 @dataclass(frozen=True)
 class Needs:
-    """A package of at least `version`, and a device of one of the `kinds`.
+    """A package of at least `version`, "" for none, and a device of one of the `kinds`.
 
-    On CUDA it must be of at least this compute `capability`, on ROCm one of the `archs`, where there are any.
+    On CUDA it must be of at least this compute `capability`, or of one of the `only` ones; on ROCm one of the `archs`.
+    The last two are for those that name some.
     """
 
     package: str
@@ -22,12 +23,13 @@ class Needs:
     kinds: tuple[str, ...]
     capability: tuple[int, int] = (0, 0)
     archs: tuple[str, ...] = ()
+    only: tuple[tuple[int, int], ...] = ()
 
     def __str__(self) -> str:
         """All of it, as people read it."""
         *others, last = (self._device(kind) for kind in self.kinds)
         devices = " or ".join(filter(None, (", ".join(others), last)))
-        return f"{self.package} {self.version} or newer, and {devices}"
+        return f"{self.package} {self.version} or newer, and {devices}" if self.package else devices
 
     def lacking(self, machine: Machine, name: str) -> str | None:
         """The sentence that says what `machine` lacks for the technique `name`, or None."""
@@ -35,9 +37,9 @@ class Needs:
 
     def _lacks(self, machine: Machine, name: str) -> Iterator[str]:
         gpu, installed = machine.gpu, dict(machine.packages).get(self.package)
-        if installed is None:
+        if self.package and installed is None:
             yield f'{name} needs {self.package}, which is not installed: pip install "{self.package}>={self.version}"'
-        elif Version(installed) < Version(self.version):
+        elif installed and Version(installed) < Version(self.version):
             yield f"{name} needs {self.package} {self.version}, and {installed} is installed: upgrade it"
         if gpu is None:
             return
@@ -51,7 +53,8 @@ class Needs:
         """Whether a device of a right kind is new enough; one of which that is not known is taken for it."""
         if gpu.kind == "rocm":
             return not (self.archs and gpu.arch) or gpu.arch in self.archs
-        return gpu.kind != "cuda" or (gpu.capability or ASSUMED_CAPABILITY) >= self.capability
+        capability = gpu.capability or ASSUMED_CAPABILITY
+        return gpu.kind != "cuda" or (capability in self.only if self.only else capability >= self.capability)
 
     def _device(self, kind: str) -> str:
         """A kind of device, and what of it is needed."""
@@ -59,6 +62,8 @@ class Needs:
         return f"{_STACKS[kind]} ({least})" if least else _STACKS[kind]
 
     def _least(self, kind: str) -> str:
+        if kind == "cuda" and self.only:
+            return f"compute capability {' or '.join(map(_dotted, self.only))}"
         if kind == "cuda" and any(self.capability):
             return f"compute capability {_dotted(self.capability)}"
         return f"one of {', '.join(self.archs)}" if kind == "rocm" and self.archs else ""

@@ -7,6 +7,7 @@ import torch
 
 from memplan.probes.fakes.fake import fresh_mode
 from memplan.probes.fakes.values import Source, carries, keep
+from memplan.probes.trace.backends import backends
 from memplan.probes.trace.kernels import Kernels
 from memplan.probes.trace.ledger import Ledger, Recording
 from memplan.probes.trace.tracker import Tracker
@@ -29,7 +30,8 @@ class Traced:
             ledger.admit(fake)
             if carries(source.value):
                 keep(fake, source.value.clone(), [source])
-        with torch.no_grad(), Kernels(ledger, device, capability), mode, Tracker(ledger, device):
+        kernels, others = Kernels(ledger, device, capability), backends(ledger, device, capability)
+        with torch.no_grad(), others, kernels, mode, Tracker(ledger, device):
             ledger.begin("part")
             self.out = function(*fakes)
         self.assumptions = list(ledger.assumptions)

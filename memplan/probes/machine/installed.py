@@ -6,6 +6,7 @@ from shutil import which
 
 OPTIONAL = (
     *("bitsandbytes", "torchao", "optimum-quanto", "nvidia-modelopt", "gguf", "peft"),
+    *("flash-attn", "flash-attn-3", "sageattention", "xformers", "kernels"),
     *("triton", "pytorch-triton", "triton-rocm", "pytorch-triton-rocm", "pytorch-triton-xpu", "triton-windows"),
 )
 COMPILERS = ("cc", "gcc", "clang", "cl")

@@ -15,10 +15,12 @@ from memplan.facts import TEXT_ENCODING, Trace
 from memplan.facts.trace import TOGETHER
 from memplan.probes.fakes.sizes import SIZES, check_sizes
 from memplan.probes.fakes.twin import Twin
+from memplan.probes.trace.attention import FLASH_SINCE
+from memplan.probes.trace.backends import backends
 from memplan.probes.trace.doors import Doors
 from memplan.probes.trace.elsewhere import asking
 from memplan.probes.trace.inputs import attempts, describe, made_up, read
-from memplan.probes.trace.kernels import FLASH_SINCE, Kernels
+from memplan.probes.trace.kernels import Kernels
 from memplan.probes.trace.ledger import ALLOCATION_UNIT, Ledger
 from memplan.probes.trace.postprocess import METHOD as POSTPROCESS
 from memplan.probes.trace.postprocess import postprocessing
@@ -103,7 +105,8 @@ def _trace(
         for weight in (*module.parameters(), *module.buffers()):
             ledger.own(weight)
     with torch.random.fork_rng(devices=[]), ExitStack() as stack:
-        opened = (doors.open(components), postprocessing(twin.pipe, doors), unseen_fakes(), products(ledger, device))
+        elsewhere = products(ledger, device), backends(ledger, device, capability)
+        opened = (doors.open(components), postprocessing(twin.pipe, doors), unseen_fakes(), *elsewhere)
         for context in opened:
             stack.enter_context(context)
         entered = stack.enter_context(running(components, lambda: doors.inside))

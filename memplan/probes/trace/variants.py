@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
+from itertools import combinations
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +19,8 @@ IGNORED = {"AutoencoderKLCosmos": "takes the setting and ignores it"}
 """diffusers classes whose enable_tiling() changes nothing."""
 REPLACEABLE = ("AttnProcessor", "AttnProcessor2_0", "AttnAddedKVProcessor", "AttnAddedKVProcessor2_0")
 """The library's own attention, which it puts slices in place of."""
+DISPATCHED = "_attention_backend"
+"""The attribute by which a processor tells diffusers' dispatcher what to compute its attention with."""
 Switches = Mapping[str, Callable[[Any], Callable[[], None]]]
 """Ways that somebody asks for, by name: what switches a module to each, and returns what undoes that."""
 NO_SWITCHES: Switches = MappingProxyType({})
@@ -38,6 +41,8 @@ def lacks(module: Any) -> Iterator[tuple[str, str]]:
                 yield technique, f"{kind} {IGNORED[kind]}"
     else:
         yield "tiling", f"{kind} has no decode() to tile"
+    if not any(hasattr(getattr(part, "processor", None), DISPATCHED) for part in module.modules()):
+        yield "attention_backend", f"the attention of {kind} does not go through diffusers' dispatcher"
     unsliced = _unsliced(module)
     if unsliced:
         yield "attention_slicing", unsliced
@@ -90,10 +95,18 @@ def others(
                 changes(SLICED, way)
         return found
     sliced = "attention_slicing" not in lacking and plain.peak_op in SCORES and changes(IN_SLICES)
-    for way in () if type(module).__module__.startswith("transformers.") else asked:
+    wanted = () if type(module).__module__.startswith("transformers.") else sorted(asked)
+    for way in wanted:
         if changes(way) and sliced:
             changes(IN_SLICES, way)
+    for one, other in combinations(wanted, 2):
+        if (one,) in found and (other,) in found and _kind(one) != _kind(other):
+            changes(one, other)
     return found
+
+
+def _kind(way: str) -> str:
+    return way.partition(":")[0]
 
 
 def _tiles(module: Any) -> Iterator[str]:
