@@ -34,7 +34,7 @@ Heads = torch.Tensor
 @contextmanager
 def backends(ledger: Ledger, device: str, capability: tuple[int, int] = FLASH_SINCE) -> Generator[None]:
     """What diffusers' dispatcher calls takes fake tensors: on "cuda" all of it, elsewhere what is PyTorch's own."""
-    found = list(_found(ledger, device, capability))
+    found = [(owner, name, there) for owner, name, there in _found(ledger, device, capability) if hasattr(owner, name)]
     originals = [getattr(owner, name) for owner, name, _ in found]
     try:
         for owner, name, there in found:
@@ -46,7 +46,7 @@ def backends(ledger: Ledger, device: str, capability: tuple[int, int] = FLASH_SI
 
 
 def _found(ledger: Ledger, device: str, capability: tuple[int, int]) -> Iterator[tuple[Any, str, Any]]:
-    """Where the dispatcher looks for a kernel, under which name, and what stands in for it."""
+    """Where the dispatcher of diffusers 0.42 looks for a kernel, under which name, and what stands in for it."""
     from diffusers.models import attention_dispatch as dispatch
     from torch.nn.attention import flex_attention
 
@@ -58,19 +58,20 @@ def _found(ledger: Ledger, device: str, capability: tuple[int, int]) -> Iterator
     yield _instead(dispatch, "_wrapped_flash_attn_3", lambda *args, **kwargs: (packages.flash(*args, **kwargs), None))
     yield _instead(dispatch, "sageattn", packages.sage)
     downloaded = {"flash_hub": packages.flash, "_flash_3_hub": packages.flash, "sage_hub": packages.sage}
-    for backend, kernel in dispatch._HUB_KERNELS_REGISTRY.items():
+    for backend, kernel in getattr(dispatch, "_HUB_KERNELS_REGISTRY", {}).items():
         if backend.value in downloaded:
             yield _instead(kernel, "kernel_fn", downloaded[backend.value])
-    library = SimpleNamespace(**{"memory_efficient_attention": None, **(vars(dispatch.xops) if dispatch.xops else {})})
+    there = getattr(dispatch, "xops", None)
+    library = SimpleNamespace(**{"memory_efficient_attention": None, **(vars(there) if there else {})})
     setattr(*_instead(library, "memory_efficient_attention", packages.xformers))
     yield dispatch, "xops", library
 
 
 def _instead(owner: Any, name: str, there: Callable[..., Any]) -> tuple[Any, str, Callable[..., Any]]:
-    return owner, name, partial(_called, there, getattr(owner, name))
+    return owner, name, partial(_called, there, getattr(owner, name, None))
 
 
-def _called(there: Callable[..., Any], here: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _called(there: Callable[..., Any], here: Any, *args: Any, **kwargs: Any) -> Any:
     first = next(iter((*args, *kwargs.values())))
     return (there if isinstance(first, FakeTensor) else here)(*args, **kwargs)
 
