@@ -3,7 +3,7 @@
 from functools import lru_cache
 from math import hypot, sqrt
 
-from memplan.facts import TILED, Component
+from memplan.facts import BATCHED, TILED, Component
 from memplan.run import Run, Stored
 from memplan.simulator.bill import Loss
 from memplan.simulator.formats import CASTS, FORMATS
@@ -21,9 +21,18 @@ def loss(run: Run) -> Loss:
     for component in run.facts.model.components:
         count += component.numel
         error += _error(component, run.stored(component.name))
-    ways = [way.partition(":") for chosen in run.variants.values() for way in chosen]
-    tiles = max((2 if size else 1 for name, _, size in ways if name == TILED), default=0)
-    return Loss(error / count if count else 0.0, tiles)
+    ways = ((name, way) for name, chosen in run.variants.items() for way in chosen)
+    return Loss(error / count if count else 0.0, max((_pieces(run, *each) for each in ways), default=0))
+
+
+def _pieces(run: Run, component: str, way: str) -> int:
+    """How far a way cuts what a component makes into pieces, as in `Loss.tiles`: smaller tiles hold no more."""
+    name, _, size = way.partition(":")
+    if name != TILED:
+        return 1 if name == BATCHED else 0
+    usual = run.facts.trace.held(component, TILED)  # none where the library's own tile takes the whole picture
+    larger = usual and run.facts.trace.held(component, way) > usual
+    return 1 if larger or not size else 2
 
 
 @lru_cache(maxsize=1024)
