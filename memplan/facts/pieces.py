@@ -27,7 +27,13 @@ def tiles(vae: Any, tile: int) -> dict[str, int]:
     if not sides:
         raise BadInput(f"{type(vae).__name__} has no size of tiles to set")
     lengths = [length for name, size in named.items() for length in _lengths(vae, name, size)]
-    return _scaled(named, tile, max(sides), lengths, f"tiles of {type(vae).__name__} come in multiples of {{}} pixels")
+    return _scaled(
+        named,
+        tile,
+        max(sides),
+        lengths,
+        f"tiles of {type(vae).__name__} come in multiples of {{}} pixels, by which they meet",
+    )
 
 
 def _in_pixels(name: str) -> bool:
@@ -86,5 +92,5 @@ def _scaled(named: dict[str, int], wanted: int, own: int, lengths: Iterable[Frac
     common = lcm(*(length.denominator for length in parts))
     step = own * common // gcd(*(int(length * common) for length in parts))
     if wanted <= 0 or wanted % step:
-        raise BadInput(f"{rule.format(step)}, so that they meet at their seams; {wanted} is none")
+        raise BadInput(f"{rule.format(step)}; {wanted} is none")
     return {name: size * wanted // own for name, size in named.items()}

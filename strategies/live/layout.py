@@ -25,7 +25,7 @@ def channels_last(part: Any, keep: bool = False) -> Undo:
     try:
         for weight in part.parameters():
             if weight.dim() == IMAGES:
-                other = weight.data.contiguous(memory_format=torch.channels_last)
+                other = weight.data.to(memory_format=torch.channels_last)  # also of one pixel
                 done.append((weight, weight.data if keep else weight.stride()))
                 weight.data = other
     except BaseException:

@@ -9,7 +9,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from memplan.errors import BadInput
-from memplan.facts import BATCHED, CHANNELS_LAST, COMPUTED, IN_SLICES, SLICED, TILED, pieces
+from memplan.facts import BATCHED, CHANNELS_LAST, IN_SLICES, SLICED, TILED, pieces
 from memplan.probes.trace.calling import attentions
 from memplan.probes.trace.ledger import Recording
 
@@ -17,6 +17,8 @@ SCORES = ("aten._softmax", "aten._safe_softmax", "aten.bmm", "aten.baddbmm")
 """Ops of an attention that holds all its scores. Slices of it are smaller; a fused kernel holds none."""
 IGNORED = {"AutoencoderKLCosmos": "takes the setting and ignores it"}
 """diffusers classes whose enable_tiling() changes nothing, nor do their numbers of frames."""
+OF_VAES = (TILED, BATCHED)
+"""Ways to encode or decode that somebody may ask for; what else is asked for is for denoisers."""
 LEAST = 0.2
 """The part of the weights from which a component is one of 2D convolutions; a U-Net's attention holds much, too."""
 IMAGES, VOLUMES = 4, 5
@@ -105,7 +107,8 @@ def others(
     else:
         sliced = "attention_slicing" not in lacking and plain.peak_op in SCORES
         own = frozenset[str]() if type(module).__module__.startswith("transformers.") else asked
-        questions = [[IN_SLICES] if sliced else [], _named(own, COMPUTED), _layouts(own, lacking)]
+        others_asked = sorted(way for way in own if way.partition(":")[0] not in OF_VAES and way != CHANNELS_LAST)
+        questions = [[IN_SLICES] if sliced else [], others_asked, _layouts(own, lacking)]
     answers = [[way for way in ways if changes(way)] for ways in questions]
     for chosen in product(*([None, *ways] for ways in answers)):
         ways = tuple(filter(None, chosen))
