@@ -84,7 +84,7 @@ def others(
     *,
     asked: Set[str] = frozenset(),
 ) -> dict[tuple[str, ...], Recording]:
-    """What `trace` records of a call in each way that holds other memory than the `plain` one, and in both of two.
+    """What `trace` records of a call in each way that holds other memory than the `plain` one, and in several together.
 
     Slices are tried for several pictures, and slices of attention where the peak is in its scores. What somebody asks
     for is tried besides; of a denoiser it is recorded whatever it holds.
