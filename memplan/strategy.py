@@ -26,8 +26,10 @@ class Decision(StrEnum):
 
     FORMAT = "format"
     TILES = "tiles"
+    FRAMES = "frames"
     SLICES = "slices"
     ATTENTION = "attention"
+    LAYOUT = "layout"
     PLACEMENT = "placement"
     COMPILATION = "compilation"
 

@@ -6,6 +6,7 @@ from .attention_backend import AttentionBackend as AttentionBackend
 from .attention_slicing import AttentionSlicing as AttentionSlicing
 from .bnb_4bit import Bnb4bit as Bnb4bit
 from .bnb_8bit import Bnb8bit as Bnb8bit
+from .channels_last import ChannelsLast as ChannelsLast
 from .compile import Compile as Compile
 from .compute_dtype import ComputeDtype as ComputeDtype
 from .fp8_dynamic import Fp8Dynamic as Fp8Dynamic
@@ -24,6 +25,7 @@ from .partial_residency import PartialResidency as PartialResidency
 from .quanto import Quanto as Quanto
 from .sequential_offload import SequentialOffload as SequentialOffload
 from .set_aside import SetAside as SetAside
+from .vae_frame_batching import VaeFrameBatching as VaeFrameBatching
 from .vae_slicing import VaeSlicing as VaeSlicing
 from .vae_tiling import VaeTiling as VaeTiling
 
@@ -48,8 +50,10 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     Bnb4bit,
     Int4WeightOnly,
     VaeTiling,
+    VaeFrameBatching,
     VaeSlicing,
     AttentionSlicing,
     AttentionBackend,
+    ChannelsLast,
     Compile,
 )

@@ -57,7 +57,10 @@ def ways_of(pipe: Any) -> Ways:
     """Every way that memplan knows to call the components of `pipe`, as if each changed something."""
     square = hasattr(pipe.vae, "tile_sample_min_size")
     tiles = (("tiled",), ("tiled:16",)) if square else (("tiled",),)
-    return {"vae": [("sliced",), *tiles, *(("sliced", *tile) for tile in tiles)], "unet": [("attention in slices",)]}
+    frames = [("frames:16",)] if hasattr(pipe.vae, "num_sample_frames_batch_size") else []
+    layout = ("channels last",)
+    vae = [("sliced",), *tiles, *(("sliced", *tile) for tile in tiles), *frames, layout]
+    return {"vae": vae, "unet": [("attention in slices",), layout]}
 
 
 def facts_of(pipe: Any, kind: str = "cuda", ways: Ways | None = None, unified: bool = False) -> Facts:

@@ -56,13 +56,13 @@ PLAIN = bool | int | float | str | None
 
 
 def attributes(pipe: Any) -> dict[str, Any]:
-    """Every attribute of the pipeline and its modules, plain ones by value; dtype and device of every weight."""
+    """Every attribute of the pipeline and its modules, plain ones by value; dtype, device and strides of weights."""
     found: dict[str, Any] = {"pipe": dict(vars(pipe))}
     for path, module in modules(pipe):
         found[path] = {name: v if isinstance(v, PLAIN) else type(v) for name, v in vars(module).items()}
         for key, weight in (*module._parameters.items(), *module._buffers.items()):
             if weight is not None:
-                found[f"{path}.{key}"] = (weight.dtype, weight.device)
+                found[f"{path}.{key}"] = (weight.dtype, weight.device, weight.stride())
     return found
 
 
@@ -71,7 +71,8 @@ def effect(pipe: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path, module in modules(pipe):
         plain = {k: v for k, v in vars(module).items() if isinstance(v, PLAIN)}
-        weights = {k: (type(w), w.dtype, w.device) for k, w in (*module.named_parameters(), *module.named_buffers())}
+        tensors = (*module.named_parameters(), *module.named_buffers())
+        weights = {k: (type(w), w.dtype, w.device, w.stride()) for k, w in tensors}
         registry: Any = getattr(module, "_diffusers_hook", None)
         hooks: list[Any] = [(n, settings(registry.hooks[n])) for n in registry._hook_order] if registry else []
         hooks += [len(module._forward_pre_hooks), len(module._forward_hooks)]

@@ -54,7 +54,7 @@ def facts(
 ) -> Facts:
     """Everything measured: the machine, and the model and dry run of `call`, from the cache where they are known.
 
-    `parts` are components in memory that replace those of a source; `switches` do the ways to call denoisers that the
+    `parts` are components in memory that replace those of a source; `switches` do the ways to call components that the
     dry run follows besides, by name. Only named and saved models without such parts are cached: what is live may change
     between two calls. A source or a machine that does not exist, and a size below one, is found before torch is
     imported.

@@ -37,6 +37,8 @@ from memplan.facts.rates import USUAL as USUAL
 from memplan.facts.rates import Rates as Rates
 from memplan.facts.trace import ATTENTION as ATTENTION
 from memplan.facts.trace import BACKEND as BACKEND
+from memplan.facts.trace import BATCHED as BATCHED
+from memplan.facts.trace import CHANNELS_LAST as CHANNELS_LAST
 from memplan.facts.trace import COMPUTED as COMPUTED
 from memplan.facts.trace import CONVOLUTION as CONVOLUTION
 from memplan.facts.trace import ELEMENTWISE as ELEMENTWISE

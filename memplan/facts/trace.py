@@ -6,9 +6,10 @@ from functools import cached_property
 from memplan.facts.units import amount
 
 TILED, SLICED, IN_SLICES, COMPUTED = "tiled", "sliced", "attention in slices", "computed"
-BACKEND = "attention"
+BACKEND, BATCHED, CHANNELS_LAST = "attention", "frames", "channels last"
 """Ways to make a call otherwise than the pipeline does; tiles of another size than the library's are "tiled:512", what
-computes in another dtype is "computed:float16", and attention by another kernel "attention:flash"."""
+computes in another dtype is "computed:float16", attention by another kernel "attention:flash", and a video that is
+decoded 32 frames at a time "frames:32"."""
 
 TEXT_ENCODING = "text encoding"
 """The phase in which text encoders are called."""
@@ -191,6 +192,11 @@ class Trace:
     def ways(self, component: str) -> frozenset[str]:
         """The ways to call `component` that change what it holds."""
         return frozenset(way for call in self.alternatives if call.component == component for way in call.variant)
+
+    def held(self, component: str, way: str) -> int:
+        """The most activations, in bytes, of the calls of `component` that are made in this way alone; 0 for none."""
+        alone = (call for call in self.alternatives if (call.component, call.variant) == (component, (way,)))
+        return max((call.activations for call in alone), default=0)
 
     def recast(self, component: str, way: str) -> tuple[tuple[str, str], ...]:
         """The weights of `component` that have another dtype when it is called in this way, each with that dtype."""

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from math import hypot, sqrt
 
-from memplan.facts import BACKEND, TILED, Component
+from memplan.facts import BACKEND, BATCHED, TILED, Component
 from memplan.run import Run, Stored
 from memplan.simulator.bill import Loss
 from memplan.simulator.formats import CASTS, FORMATS
@@ -13,7 +13,7 @@ DTYPES = {"bfloat16": 0.00166, "float16": 0.000208, "float32": 2.54e-8}
 
 WEIGHTS_OF = {"bnb int8": "int8", "int8 dynamic": "int8", "float8 dynamic": "float8"}
 """Formats whose layers round their inputs too, and the one that rounds weights alone alike."""
-ROUNDING = ("sage", "sage_hub")
+ROUNDING = tuple(f"{BACKEND}:{kernel}" for kernel in ("sage", "sage_hub"))
 """Attention kernels that round what they are given to 8 bits."""
 
 
@@ -24,10 +24,19 @@ def loss(run: Run) -> Loss:
     for component in run.facts.model.components:
         count += component.numel
         error += _error(component, run.stored(component.name))
-    ways = [way.partition(":") for chosen in run.variants.values() for way in chosen]
-    tiles = max((2 if size else 1 for name, _, size in ways if name == TILED), default=0)
-    rounded = any(name == BACKEND and kernel in ROUNDING for name, _, kernel in ways)
-    return Loss(error / count if count else 0.0, tiles, rounded)
+    ways = [(name, way) for name, chosen in run.variants.items() for way in chosen]
+    rounded = any(way in ROUNDING for _, way in ways)
+    return Loss(error / count if count else 0.0, max((_pieces(run, *each) for each in ways), default=0), rounded)
+
+
+def _pieces(run: Run, component: str, way: str) -> int:
+    """How far a way cuts what a component makes into pieces, as in `Loss.tiles`: smaller tiles hold no more."""
+    name, _, size = way.partition(":")
+    if name != TILED:
+        return 1 if name == BATCHED else 0
+    usual = run.facts.trace.held(component, TILED)  # none where the library's own tile takes the whole picture
+    larger = usual and run.facts.trace.held(component, way) > usual
+    return 1 if larger or not size else 2
 
 
 @lru_cache(maxsize=1024)

@@ -30,7 +30,9 @@ def test_a_run_as_loaded_is_exact() -> None:
     assert (loss.error, loss.tiles, loss.word) == (0.0, 0, "exact")
 
 
-@pytest.mark.parametrize(("way", "tiles", "word"), [("tiled", 1, NEAR), ("tiled:16", 2, NEAR), ("sliced", 0, "exact")])
+@pytest.mark.parametrize(
+    ("way", "tiles", "word"), [("tiled", 1, NEAR), ("tiled:16", 2, NEAR), ("frames:8", 1, NEAR), ("sliced", 0, "exact")]
+)
 def test_tiles_are_not_exact_and_slices_are(way: str, tiles: int, word: str) -> None:
     run = Run(facts_of(build("flux"))).vary("vae", way)
     loss = simulate(run).loss

@@ -5,10 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from memplan import planner
+from memplan.errors import BadInput
+from memplan.probes.sources import open_pipeline
+from memplan.probes.trace import dry_run
+from memplan.registry import switches
 from memplan.run import Run
 from memplan.strategies import VaeTiling
 from tests.measured_facts import facts_of
-from tests.pipelines import build
+from tests.pipelines import build, inputs
 
 
 @pytest.mark.parametrize(
@@ -19,9 +24,9 @@ from tests.pipelines import build
         (
             [("tiled",), ("tiled:16",)],
             VaeTiling(tile=8),
-            "tiles of 8 pixels were not tried: vae_tiling and vae_tiling:tile=16 would do",
+            "where a plan names it: vae_tiling and vae_tiling:tile=16 would do",
         ),
-        ([("sliced",)], VaeTiling(tile=16), "own size and of half of it change nothing at this size"),
+        ([("sliced",)], VaeTiling(tile=16), "tiles of 16 pixels change nothing at this size, or need a dry run"),
         ([("tiled",)], VaeTiling("transformer"), "no decode()"),
     ],
 )
@@ -53,10 +58,34 @@ def test_refuses_where_tiles_are_on() -> None:
 def test_tiling_that_was_on_stays_on(tile: int) -> None:
     pipe = build("flux")
     pipe.vae.enable_tiling()
-    pipe.vae.tile_latent_min_size = 7
+    pipe.vae.tile_latent_min_size = 8
     VaeTiling(tile=tile).apply(pipe, "cpu")()
     assert pipe.vae.use_tiling
-    assert (pipe.vae.tile_latent_min_size, pipe.vae.tile_sample_min_size) == (7, 32)
+    assert (pipe.vae.tile_latent_min_size, pipe.vae.tile_sample_min_size) == (8, 32)
+
+
+def test_tiles_that_would_not_meet_are_refused_and_nothing_is_changed() -> None:
+    pipe = build("flux")
+    with pytest.raises(BadInput, match="tiles of AutoencoderKL come in multiples of 8 pixels, by which they meet; 12"):
+        VaeTiling(tile=12).apply(pipe, "cpu")
+    assert not pipe.vae.use_tiling
+
+
+@pytest.mark.slow
+def test_a_size_that_is_named_is_dry_run() -> None:
+    """Also one that is larger than the library's own, which loses no more; a plan that names none asks for nothing."""
+    assert not switches(["vae_tiling"])
+    asked = switches(["vae_tiling:tile=64", "vae_tiling:tile=12"])
+    trace = dry_run(open_pipeline(build("flux")), inputs("flux") | {"height": 128, "width": 128}, switches=asked)
+    decode = next(c for c in trace.calls if c.method == "decode")
+    assert 0 < trace.held("vae", "tiled") < trace.held("vae", "tiled:64") < decode.activations
+    facts = replace(facts_of(build("flux")), trace=trace)
+    larger, refused = VaeTiling(tile=64), VaeTiling(tile=12)
+    assert planner.seated(facts, [larger]).bill.loss.tiles == 1
+    assert refused.refuses(Run(facts)) == (
+        "vae fails in tiles of this size: tiles of AutoencoderKL come in multiples of 8 pixels, by which they meet; "
+        "12 is none"
+    )
 
 
 def test_a_picture_of_tiles_is_another_picture() -> None:

@@ -17,6 +17,7 @@ from memplan.probes.fakes.sizes import SIZES, check_sizes
 from memplan.probes.fakes.twin import Twin
 from memplan.probes.trace.attention import FLASH_SINCE
 from memplan.probes.trace.backends import backends
+from memplan.probes.trace.calling import NO_SWITCHES, Switches
 from memplan.probes.trace.doors import Doors
 from memplan.probes.trace.elsewhere import asking
 from memplan.probes.trace.inputs import attempts, describe, made_up, read
@@ -30,7 +31,6 @@ from memplan.probes.trace.shapes import Shape
 from memplan.probes.trace.timeline import OWN_CODE, Timeline
 from memplan.probes.trace.tracker import Tracker
 from memplan.probes.trace.unseen import unseen_fakes
-from memplan.probes.trace.variants import NO_SWITCHES, Switches
 
 Progress = Callable[[str], None]
 IMAGE, VIDEO = 4, 5
@@ -57,7 +57,7 @@ def dry_run(
     """Run `twin.pipe(**arguments)` on fake weights and return its timeline.
 
     `device` is the kind whose kernels are assumed, "cuda" or "cpu", `capability` the compute capability of "cuda";
-    `progress` is told which component is traced. `switches` do ways to call denoisers that are followed besides. A
+    `progress` is told which component is traced. `switches` do ways to call components that are followed besides. A
     picture may be given as a size or as a path; one that the pipeline needs and that is absent is made up.
 
     Raises BadInput when the pipeline refuses the arguments, with the pipeline's own words.

@@ -16,13 +16,14 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from memplan.probes.fakes.values import Source, carries, keep, snapshot
+from memplan.probes.trace.calling import Switches, called
 from memplan.probes.trace.known import KnownOps
 from memplan.probes.trace.ledger import Ledger, Pools, Recording
 from memplan.probes.trace.regions import regions
 from memplan.probes.trace.replay import replaying
-from memplan.probes.trace.shapes import fill, shapes, signature
+from memplan.probes.trace.shapes import check_sizes, fill, shapes, signature
 from memplan.probes.trace.tracker import Tracker
-from memplan.probes.trace.variants import Switches, called, others
+from memplan.probes.trace.variants import others
 
 METHODS = ("forward", "encode", "decode")
 """Methods of a component through which pipelines reach it."""
@@ -123,7 +124,7 @@ class Doors:
             self.on_trace(door.component)
             before = self.ledger.pools()
             visit = self._trace(door, (args, kwargs))
-            trace = partial(self._trace_otherwise, door, (args, kwargs), before)
+            trace = partial(self._trace_otherwise, door, (args, kwargs), visit.result, before)
             way = (door.module, door.method, (args, kwargs), visit.recording)
             visit.others = others(*way, trace, asked=self.switches.keys())
             self.seen.setdefault(key, []).append(visit)
@@ -137,17 +138,22 @@ class Doors:
         """All that was traced, once each."""
         return [visit for alike in self.seen.values() for visit in alike]
 
-    def _trace_otherwise(self, door: Door, inputs: Any, before: Pools, ways: tuple[str, ...]) -> Recording | None:
-        """The same call made in these `ways`; None where it fails."""
-        stored = _dtypes(door.module)
+    def _trace_otherwise(
+        self, door: Door, inputs: Any, expected: Any, before: Pools, ways: tuple[str, ...]
+    ) -> Recording | None:
+        """The same call made in these `ways`; None where it fails, or does not return what is `expected`."""
+        stored = {name: (weight.dtype, weight.stride()) for name, weight in _named(door.module)}
         try:
             with called(door.module, ways, self.switches), self.ledger.aside(before):
-                recast = [(name, weight) for name, weight in _named(door.module) if weight.dtype != stored[name]]
-                for _, weight in recast:
+                other = [(name, w) for name, w in _named(door.module) if (w.dtype, w.stride()) != stored[name]]
+                for _, weight in other:
                     self.ledger.admit(weight, counted=False)
-                recording = self._trace(door, inputs).recording
-                recording.recast = tuple((name, str(w.dtype).removeprefix("torch.")) for name, w in recast)
-                return recording
+                made = self._trace(door, inputs)
+                recast = ((name, w) for name, w in other if w.dtype != stored[name][0])
+                made.recording.recast = tuple((name, str(w.dtype).removeprefix("torch.")) for name, w in recast)
+            if not self.switches.keys().isdisjoint(ways):
+                check_sizes(made.result, expected)
+            return made.recording
         except Exception as error:
             self.failed[door.component, ways] = str(error).partition("\n")[0] or type(error).__name__
             return None
@@ -235,10 +241,6 @@ def boundaries(root: nn.Module, ledger: Ledger) -> Generator[None]:
 def _named(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from module.named_parameters()
     yield from module.named_buffers()
-
-
-def _dtypes(module: nn.Module) -> dict[str, torch.dtype]:
-    return {name: weight.dtype for name, weight in _named(module)}
 
 
 def _weights(module: nn.Module) -> Iterator[torch.Tensor]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
+from memplan.errors import BadInput
 from memplan.probes.fakes.values import exact, read
 from memplan.probes.trace.moulds import Mould, ZerosMaker, cast
 
@@ -53,6 +54,19 @@ def _sign(value: Any) -> Any:
 def shapes(result: Any) -> Any:
     """`result` with each tensor replaced by its shape, also inside objects that hold tensors as attributes."""
     return tree_map(_shape_leaf, result)
+
+
+def check_sizes(result: Any, expected: Any) -> None:
+    """Raises BadInput where the tensors of `result` are not as large as those of `expected`, both being `shapes`."""
+    made, wanted = ([shape.size for shape in _shapes_in(value)] for value in (result, expected))
+    if made != wanted:
+        words = (" and ".join("x".join(map(str, size)) for size in sizes) for sizes in (made, wanted))
+        raise BadInput("what comes out would be {}, and should be {}".format(*words))
+
+
+def _shapes_in(value: Any) -> list["Shape"]:
+    leaves = (list(vars(leaf.value).values()) if isinstance(leaf, Holder) else leaf for leaf in tree_leaves(value))
+    return [shape for shape in tree_leaves(list(leaves)) if isinstance(shape, Shape)]
 
 
 def _shape_leaf(value: Any) -> Any:

@@ -1,29 +1,32 @@
-"""Other ways to call a component: in tiles, slice by slice, attention in slices, another dtype; alone and combined."""
+"""Other ways to call a component: in tiles, some frames at a time, attention in slices, another dtype or layout …"""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Set
-from contextlib import ExitStack, contextmanager
-from itertools import combinations
-from types import MappingProxyType
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import suppress
+from itertools import product
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-from memplan.facts import IN_SLICES, SLICED, TILED
+from memplan.errors import BadInput
+from memplan.facts import BATCHED, CHANNELS_LAST, IN_SLICES, SLICED, TILED, pieces
+from memplan.probes.trace.calling import attentions
 from memplan.probes.trace.ledger import Recording
 
 SCORES = ("aten._softmax", "aten._safe_softmax", "aten.bmm", "aten.baddbmm")
 """Ops of an attention that holds all its scores. Slices of it are smaller; a fused kernel holds none."""
 IGNORED = {"AutoencoderKLCosmos": "takes the setting and ignores it"}
-"""diffusers classes whose enable_tiling() changes nothing."""
+"""diffusers classes whose enable_tiling() changes nothing, nor do their numbers of frames."""
+OF_VAES = (TILED, BATCHED)
+"""Ways to encode or decode that somebody may ask for; what else is asked for is for denoisers."""
+LEAST = 0.2
+"""The part of the weights from which a component is one of 2D convolutions; a U-Net's attention holds much, too."""
+IMAGES, VOLUMES = 4, 5
+"""Dimensions of the filters of 2D and of 3D convolutions."""
 REPLACEABLE = ("AttnProcessor", "AttnProcessor2_0", "AttnAddedKVProcessor", "AttnAddedKVProcessor2_0")
 """The library's own attention, which it puts slices in place of."""
 DISPATCHED = "_attention_backend"
 """The attribute by which a processor tells diffusers' dispatcher what to compute its attention with."""
-Switches = Mapping[str, Callable[[Any], Callable[[], None]]]
-"""Ways that somebody asks for, by name: what switches a module to each, and returns what undoes that."""
-NO_SWITCHES: Switches = MappingProxyType({})
 
 
 # ---- what there is ---------------------------------------------------------------------------------------------------
@@ -43,6 +46,11 @@ def lacks(module: Any) -> Iterator[tuple[str, str]]:
         yield "tiling", f"{kind} has no decode() to tile"
     if not any(hasattr(getattr(part, "processor", None), DISPATCHED) for part in module.modules()):
         yield "attention_backend", f"the attention of {kind} does not go through diffusers' dispatcher"
+    if kind in IGNORED or not pieces.batched(module):
+        yield "frames", f"nothing can be set about how many frames {kind} decodes at a time"
+    flat = _no_images(module)
+    if flat:
+        yield "channels_last", flat
     unsliced = _unsliced(module)
     if unsliced:
         yield "attention_slicing", unsliced
@@ -52,15 +60,22 @@ def _unsliced(module: Any) -> str | None:
     """Why the attention of `module` cannot be sliced."""
     if not hasattr(module, "set_attention_slice"):
         return f"diffusers slices no attention of {type(module).__name__}"
-    kinds = [type(part.processor).__name__ for part in _attentions(module)]
+    kinds = [type(part.processor).__name__ for part in attentions(module)]
     if any(kind.startswith("Sliced") for kind in kinds):
         return "its attention is in slices already"
     own = next((kind for kind in kinds if kind not in REPLACEABLE), None)
     return f"slices would take the place of its {own}" if own else None
 
 
-def _attentions(module: Any) -> list[Any]:
-    return [part for part in module.modules() if hasattr(part, "set_attention_slice") and hasattr(part, "processor")]
+def _no_images(module: Any) -> str | None:
+    """Why the layout of images matters nothing to `module`, or cannot be chosen for all of it."""
+    filters = {dims: [w for w in module.parameters() if w.dim() == dims] for dims in (IMAGES, VOLUMES)}
+    if filters[VOLUMES]:
+        return f"{type(module).__name__} has 3D convolutions, for which no layout of images does"
+    share = sum(w.numel() for w in filters[IMAGES]) / max(sum(w.numel() for w in module.parameters()), 1)
+    if share < LEAST:
+        return f"2D convolutions hold {share:.0%} of the weights of {type(module).__name__}: it is not made of images"
+    return None
 
 
 # ---- what matters ----------------------------------------------------------------------------------------------------
@@ -73,96 +88,68 @@ def others(
     *,
     asked: Set[str] = frozenset(),
 ) -> dict[tuple[str, ...], Recording]:
-    """What `trace` records of a call in each way that holds other memory than the `plain` one, and in both of two.
+    """What `trace` records of a call in each way that holds other memory than the `plain` one, and in several together.
 
-    Slices are tried for several pictures, and slices of attention where the peak is in its scores. Ways that are
-    `asked` for are those of denoisers, and recorded whatever they hold.
+    Slices are tried for several pictures, and slices of attention where the peak is in its scores. What somebody asks
+    for is tried besides; of a denoiser it is recorded whatever it holds.
     """
     found: dict[tuple[str, ...], Recording] = {}
     lacking = dict(lacks(module))
+    whatever = asked if method == "forward" else frozenset[str]()
 
     def changes(*ways: str) -> bool:
         recording = trace(ways)
-        if recording is None or (asked.isdisjoint(ways) and recording.segments() == plain.segments()):
+        if recording is None:
+            return False
+        if len(ways) == 1 and whatever.isdisjoint(ways) and recording.segments() == plain.segments():
             return False
         found[ways] = recording
         return True
 
     if method in ("decode", "encode"):
-        tiles = [] if "tiling" in lacking else [way for way in _tiles(module) if changes(way)]
-        if "slicing" not in lacking and _batch(inputs) > 1 and changes(SLICED):
-            for way in tiles:
-                changes(SLICED, way)
-        return found
-    sliced = "attention_slicing" not in lacking and plain.peak_op in SCORES and changes(IN_SLICES)
-    wanted = () if type(module).__module__.startswith("transformers.") else sorted(asked)
-    for way in wanted:
-        if changes(way) and sliced:
-            changes(IN_SLICES, way)
-    for one, other in combinations(wanted, 2):
-        if (one,) in found and (other,) in found and _kind(one) != _kind(other):
-            changes(one, other)
+        questions = list(_of_a_vae(module, inputs, lacking, asked))
+    else:
+        sliced = "attention_slicing" not in lacking and plain.peak_op in SCORES
+        own = frozenset[str]() if type(module).__module__.startswith("transformers.") else asked
+        kinds = sorted({way.partition(":")[0] for way in own} - {*OF_VAES, CHANNELS_LAST})
+        wanted = (_named(own, kind) for kind in kinds)
+        questions = [[IN_SLICES] if sliced else [], *wanted, _layouts(own, lacking)]
+    answers = [[way for way in ways if changes(way)] for ways in questions]
+    for chosen in product(*([None, *ways] for ways in answers)):
+        ways = tuple(filter(None, chosen))
+        if len(ways) > 1:
+            changes(*ways)
     return found
 
 
-def _kind(way: str) -> str:
-    return way.partition(":")[0]
+def _of_a_vae(module: Any, inputs: Any, lacking: Mapping[str, str], asked: Set[str]) -> Iterator[list[str]]:
+    """Ways to encode or decode, of which one each can be chosen."""
+    yield [SLICED] if "slicing" not in lacking and _batch(inputs) > 1 else []
+    yield _layouts(asked, lacking)
+    yield [] if "frames" in lacking else _named(asked, BATCHED)
+    yield [] if "tiling" in lacking else list(dict.fromkeys((*_tiles(module), *_named(asked, TILED))))
+
+
+def _named(asked: Set[str], name: str) -> list[str]:
+    return sorted(way for way in asked if way.partition(":")[0] == name)
+
+
+def _layouts(asked: Set[str], lacking: Mapping[str, str]) -> list[str]:
+    return [] if "channels_last" in lacking else _named(asked, CHANNELS_LAST)
 
 
 def _tiles(module: Any) -> Iterator[str]:
-    """Tiles of the library's size, and where they are square also of half of it."""
+    """Tiles of the library's size, and where they are square also of half of it, if those meet.
+
+    Other sizes take seconds each, of a video: each tile at an edge is another shape to trace, for some frames.
+    """
     yield TILED
     size = getattr(module, "tile_sample_min_size", None)
     if isinstance(size, int):
-        yield f"{TILED}:{size // 2}"
+        with suppress(BadInput):
+            pieces.tiles(module, size // 2)
+            yield f"{TILED}:{size // 2}"
 
 
 def _batch(inputs: Any) -> int:
     return next((len(leaf) for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor) and leaf.dim()), 0)
-
-
-# ---- switches --------------------------------------------------------------------------------------------------------
-@contextmanager
-def called(module: Any, ways: tuple[str, ...], switches: Switches = NO_SWITCHES) -> Generator[None]:
-    """`module` is called in these ways for the length of the context; then its settings are what they were.
-
-    Where `switches` have a way, they do it, unseen by the dry run: what they cast is no part of the call.
-    """
-    parts = [module, *_attentions(module)]
-    before = [(vars(part), dict(vars(part))) for part in parts]
-
-    def restore() -> None:
-        for now, then in before:
-            now.clear()
-            now.update(then)
-
-    with ExitStack() as undos:
-        undos.callback(restore)
-        for way in ways:
-            if way in switches:
-                with _disable_current_modes():
-                    undos.callback(_unseen(switches[way](module)))
-            else:
-                _switch(module, way)
-        yield
-
-
-def _unseen(undo: Callable[[], None]) -> Callable[[], None]:
-    def unseen() -> None:
-        with _disable_current_modes():
-            undo()
-
-    return unseen
-
-
-def _switch(module: Any, way: str) -> None:
-    name, _, size = way.partition(":")
-    if name == SLICED:
-        module.enable_slicing()
-    elif name == IN_SLICES:
-        module.set_attention_slice("auto")
-    else:
-        module.enable_tiling()
-    if size:
-        module.tile_latent_min_size = module.tile_latent_min_size * int(size) // module.tile_sample_min_size
-        module.tile_sample_min_size = int(size)

@@ -86,7 +86,8 @@ def cudnn_workspace(args: Any, out: torch.Tensor) -> int:
     last = channels_last(image) or channels_last(filters)
     fits = channels_last(image) if last else image.is_contiguous()
     half = image.dtype in HALF
-    held = (0 if fits else size_of(image)) + (size_of(filters) if last or half else 0)
+    filtered = not channels_last(filters) if last else half
+    held = (0 if fits else size_of(image)) + (size_of(filters) if filtered else 0)
     if half and last:
         return held
     copies = size_of(out) + (size_of(image) if half else 0)

@@ -12,7 +12,8 @@ from torch import nn
 from memplan.facts import IN_SLICES, SLICED, TILED
 from memplan.probes.fakes.twin import live_twin
 from memplan.probes.trace import dry_run
-from memplan.probes.trace.variants import called, lacks
+from memplan.probes.trace.calling import called
+from memplan.probes.trace.variants import lacks
 from tests.accuracy.measured import peak_of
 from tests.pipelines import build, inputs
 from tests.pipelines.images import unet
