@@ -29,6 +29,7 @@ class Decision(StrEnum):
     SLICES = "slices"
     ATTENTION = "attention"
     PLACEMENT = "placement"
+    CACHE = "step cache"
     COMPILATION = "compilation"
 
 

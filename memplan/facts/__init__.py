@@ -16,6 +16,9 @@ from memplan.facts.calibration import WORKSPACE as WORKSPACE
 from memplan.facts.calibration import Calibration as Calibration
 from memplan.facts.calibration import Reading as Reading
 from memplan.facts.calibration import Setting as Setting
+from memplan.facts.caching import CacheHooks as CacheHooks
+from memplan.facts.caching import Result as Result
+from memplan.facts.caching import Turn as Turn
 from memplan.facts.caveats import caveats
 from memplan.facts.limits import LOSSES as LOSSES
 from memplan.facts.limits import NO_LIMITS as NO_LIMITS

@@ -1,4 +1,4 @@
-"""Loss of precision by storage format and by tiles."""
+"""Loss of precision by storage format, by tiles and by step caches."""
 
 from functools import lru_cache
 from math import hypot, sqrt
@@ -16,14 +16,14 @@ WEIGHTS_OF = {"bnb int8": "int8", "int8 dynamic": "int8", "float8 dynamic": "flo
 
 
 def loss(run: Run) -> Loss:
-    """The weight error of all components, weighted by their parameters, and whether pictures are cut into tiles."""
+    """The weight error of all components, weighted by their parameters; whether pictures are cut into tiles, or cached."""
     error = count = 0.0
     for component in run.facts.model.components:
         count += component.numel
         error += _error(component, run.stored(component.name))
     ways = [way.partition(":") for chosen in run.variants.values() for way in chosen]
     tiles = max((2 if size else 1 for name, _, size in ways if name == TILED), default=0)
-    return Loss(error / count if count else 0.0, tiles)
+    return Loss(error / count if count else 0.0, tiles, bool(run.caches))
 
 
 @lru_cache(maxsize=1024)

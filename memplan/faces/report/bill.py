@@ -29,7 +29,7 @@ def bill(plan: Plan) -> str:
         *titled("RAM", [_ram(plan)]),
         *titled("Traffic", [f"{_traffic(plan)}, per call"]),
         *(titled("CPU", [f"{operations(cost.host_flops)} computed there per call"]) if cost.host_flops else []),
-        *titled("Precision", [f"{cost.loss.word}: expected relative weight error {cost.loss.error:.4f}{_tiles(cost)}"]),
+        *titled("Precision", [f"{cost.loss.word}: expected relative weight error {cost.loss.error:.4f}{_changes(cost)}"]),
         *titled("Time", [f"{duration(cost.seconds)} per call"]),
         *(titled("First call", [_first(cost)]) if cost.compiling else []),
     ]
@@ -42,8 +42,9 @@ def bill(plan: Plan) -> str:
     return "\n\n".join("\n".join(part) for part in [*parts, totals, paragraph(LEGEND)])
 
 
-def _tiles(cost: Bill) -> str:
-    return "; pictures are made of tiles, each normalised by itself" if cost.loss.tiles else ""
+def _changes(cost: Bill) -> str:
+    tiles = "; pictures are made of tiles, each normalised by itself" if cost.loss.tiles else ""
+    return tiles + ("; a step cache changes the output" if cost.loss.cached else "")
 
 
 def _first(cost: Bill) -> str:
