@@ -24,7 +24,8 @@ class MagCache(StepCache):
     has for FLUX.1. Skipping goes on while the error that they add up to is at most `threshold`, for at most `most`
     steps in a row, and not in the first `retained` share of the `steps`. So which steps are skipped is known beforehand.
 
-    It keeps two tensors of the size of the hidden states for each context, and saves the time of all blocks.
+    It keeps two tensors of the size of the hidden states for each context, and saves the time of all blocks. One of the
+    two is what the first block is given: where that is a view of a larger tensor, the rest of it is not counted.
 
     Traps: it changes the picture; `steps` must be those of the call, which a plan is checked for; ratios are those of
     one model and scheduler. For another, run once with MagCacheConfig(calibrate=True), which prints them.

@@ -33,7 +33,7 @@ class Forwards:
     def _next(self, call: Call) -> tuple[Call, int]:
         forward, before = next(self._waiting[call.component], Shortened()), self._total
         self._kept[call.component, forward.context] = kept(call, forward.kept)
-        return shortened(call, forward.skipped, forward.halved), max(before, self._total)
+        return shortened(call, forward.skipped, halved=forward.halved), max(before, self._total)
 
     @property
     def _total(self) -> int:
@@ -57,7 +57,7 @@ def _bytes(result: Result, one: Kept) -> int:
 
 
 @lru_cache(maxsize=1024)
-def shortened(call: Call, skipped: tuple[str, ...], halved: bool = False) -> Call:
+def shortened(call: Call, skipped: tuple[str, ...], *, halved: bool = False) -> Call:
     """`call` without what is done inside the modules `skipped`, their hooks included; `halved`, half of the rest.
 
     Half of a batch is taken to read half, weights included, and to hold as much as the whole: others hold that anyway.

@@ -23,6 +23,7 @@ class Turns:
         self.pipe, self.ledger = pipe, ledger
         self.taken: list[Turn] = []
         self._contexts: dict[str, str | None] = {}
+        self._distilled: set[str] = set()
 
     @contextmanager
     def watching(self, components: Mapping[str, nn.Module]) -> Generator[None]:
@@ -31,6 +32,8 @@ class Turns:
             for name, module in components.items():
                 if hasattr(type(module), CONTEXT):
                     self._contexts[name] = None
+                    if getattr(getattr(module, "config", None), "guidance_embeds", False):
+                        self._distilled.add(name)
                     vars(module)[CONTEXT] = self._listening(name, getattr(module, CONTEXT))
                     stack.callback(vars(module).pop, CONTEXT)
             yield
@@ -50,8 +53,12 @@ class Turns:
     def given(self, component: str, method: str) -> None:
         """`method` of `component` is called."""
         if component in self._contexts and method == "forward":
-            guided = bool(getattr(self.pipe, "do_classifier_free_guidance", False))
-            self.taken.append(Turn(component, self._contexts[component], self._timestep(), guided))
+            self.taken.append(Turn(component, self._contexts[component], self._timestep(), self._guided(component)))
+
+    def _guided(self, component: str) -> bool:
+        """Whether a second prompt guides it: what the pipeline says, else by its scale, which may go in as a number."""
+        scale = 0.0 if component in self._distilled else getattr(self.pipe, "guidance_scale", None)
+        return bool(getattr(self.pipe, "do_classifier_free_guidance", isinstance(scale, int | float) and scale > 1))
 
     def _timestep(self) -> float | None:
         """What the pipeline says; None for nothing, or for what a dry run does not know."""
