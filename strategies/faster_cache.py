@@ -66,7 +66,9 @@ class FasterCache(StepCache):
         """Refuses what moves the whole component by a hook of its own, beside what every cache does."""
         placement = run.placement(self.component)
         if isinstance(placement, OnCall):
-            return "the pipeline puts its offload hooks on anew after each call, and this cache's own hook would be lost"
+            return (
+                "the pipeline puts its offload hooks on anew after each call, and this cache's own hook would be lost"
+            )
         return super().refuses(run)
 
     def unfit(self, stepping: Stepping) -> str | None:
@@ -89,7 +91,7 @@ class FasterCache(StepCache):
         hooks = stepping.hooks
         kinds = {"spatial": (self.spatial, self.spatial_window), "temporal": (self.temporal, self.temporal_window)}
         chosen = [(path, *kinds[kind]) for path, kind in zip(hooks.modules, hooks.kinds, strict=True)]
-        past = {path: (Kept(path),) for path, steps, _ in chosen if steps}
+        past: dict[str, tuple[Kept, ...]] = {path: (Kept(path),) for path, steps, _ in chosen if steps}
         spectra = () if self.distilled else (Kept("", (0,), anew=True, dtype="complex64", parts=2),) * 2
         for number, turn in enumerate(stepping.turns):
             halved = bool(number % self.unguided) and window(turn, self.unguided_window) and not self.distilled

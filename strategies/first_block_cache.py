@@ -34,7 +34,9 @@ class FirstBlockCache(StepCache):
     name: ClassVar[str] = "first_block_cache"
     known_as: ClassVar[tuple[str, ...]] = ("fbcache", "fbc", "teacache", "para_attention")
     config_class: ClassVar[str] = "FirstBlockCacheConfig"
-    uncompiled: ClassVar[str] = "its first block asks the host at each step, and memplan has not followed compilers there"
+    uncompiled: ClassVar[str] = (
+        "its first block asks the host at each step, and memplan has not followed compilers there"
+    )
 
     @property
     def invalid(self) -> str | None:

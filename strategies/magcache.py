@@ -22,7 +22,7 @@ class MagCache(StepCache):
 
     `ratios` say by how much the residual's magnitude changes from step to step; none are the library's own, which it
     has for FLUX.1. Skipping goes on while the error that they add up to is at most `threshold`, for at most `most`
-    steps in a row, and not in the first `retained` share of the `steps`. So which steps are skipped is known beforehand.
+    steps in a row, and not in the first `retained` share of the `steps`. So it is known beforehand which are skipped.
 
     It keeps two tensors of the size of the hidden states for each context, and saves the time of all blocks. One of the
     two is what the first block is given: where that is a view of a larger tensor, the rest of it is not counted.

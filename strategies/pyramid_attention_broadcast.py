@@ -15,8 +15,8 @@ from .rules.step_cache import CURRENT, StepCache, Stepping, window
 class PyramidAttentionBroadcast(StepCache):
     """Pyramid Attention Broadcast: attention is computed at some steps, and gives at others what it gave last.
 
-    It is computed once in `spatial`, `temporal` or `cross` steps, each for attention of that kind, while the timestep is
-    within its window; "none" leaves the kind alone. It saves the attention modules' time, and the rest of the model
+    It is computed once in `spatial`, `temporal` or `cross` steps, each for attention of that kind, while the timestep
+    is within its window; "none" leaves the kind alone. It saves the attention modules' time, and the rest of the model
     runs as before. Windows are timesteps, of which most schedulers have 1000.
 
     It keeps what each of these modules gives: for large pictures and videos that is gigabytes.

@@ -6,6 +6,9 @@ The large facts compare by identity, so that prices computed from them can be re
 
 from dataclasses import dataclass
 
+from memplan.facts.caching import CacheHooks as CacheHooks
+from memplan.facts.caching import Result as Result
+from memplan.facts.caching import Turn as Turn
 from memplan.facts.calibration import COMPUTE as COMPUTE
 from memplan.facts.calibration import CONTEXT as CONTEXT
 from memplan.facts.calibration import KINDS as KINDS
@@ -16,9 +19,6 @@ from memplan.facts.calibration import WORKSPACE as WORKSPACE
 from memplan.facts.calibration import Calibration as Calibration
 from memplan.facts.calibration import Reading as Reading
 from memplan.facts.calibration import Setting as Setting
-from memplan.facts.caching import CacheHooks as CacheHooks
-from memplan.facts.caching import Result as Result
-from memplan.facts.caching import Turn as Turn
 from memplan.facts.caveats import caveats
 from memplan.facts.limits import LOSSES as LOSSES
 from memplan.facts.limits import NO_LIMITS as NO_LIMITS

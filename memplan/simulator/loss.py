@@ -16,7 +16,7 @@ WEIGHTS_OF = {"bnb int8": "int8", "int8 dynamic": "int8", "float8 dynamic": "flo
 
 
 def loss(run: Run) -> Loss:
-    """The weight error of all components, weighted by their parameters; whether pictures are cut into tiles, or cached."""
+    """The weight error of all components, weighted by their parameters; whether pictures are tiled, or cached."""
     error = count = 0.0
     for component in run.facts.model.components:
         count += component.numel

@@ -25,8 +25,13 @@ CALL = Call(
         segment((3,), (3,), 10, 70),
         segment((4,), (4, 0), 10, 30),
     ),
-    results=((), (Result((2, 3, 4), "float32", 96),), (Result((2, 3, 4), "bfloat16", 200), Result((2, 3), "bfloat16", 0)),
-             (), ()),
+    results=(
+        (),
+        (Result((2, 3, 4), "float32", 96),),
+        (Result((2, 3, 4), "bfloat16", 200), Result((2, 3), "bfloat16", 0)),
+        (),
+        (),
+    ),
 )  # fmt: skip
 
 

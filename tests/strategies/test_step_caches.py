@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS, nearest_interp
 
 from memplan.errors import BadInput
 from memplan.facts import Facts
@@ -15,7 +16,7 @@ from memplan.planner import recommend
 from memplan.planner.search import seated
 from memplan.probes.sources import open_pipeline
 from memplan.probes.trace import dry_run
-from memplan.run import InGroups, OnCall, OnHost, Partly, Run
+from memplan.run import InGroups, OnCall, OnHost, Partly, Placement, Run
 from memplan.simulator import simulate
 from memplan.simulator.forwards import kept
 from memplan.strategies import (
@@ -183,12 +184,9 @@ def test_groups_without_a_stream_come_and_go_under_it(cache: Any, level: str) ->
 
 
 def test_a_longer_call_than_the_table_of_ratios_takes_the_nearest_as_the_library_does() -> None:
-    from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS, nearest_interp
-
-    from memplan.strategies.magcache import _spread
-
     for steps in (1, 2, 7, 20, 28, 50, 99):
-        assert _spread(tuple(FLUX_MAG_RATIOS.tolist()), steps) == tuple(nearest_interp(FLUX_MAG_RATIOS, steps).tolist())
+        own = spread(tuple(FLUX_MAG_RATIOS.tolist()), steps)
+        assert own == tuple(nearest_interp(FLUX_MAG_RATIOS, steps).tolist())
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------
@@ -227,7 +225,7 @@ def test_what_fails_is_refused(family: str, cache: Any, sentence: str) -> None:
 
 def test_placements_that_copy_ahead_or_hook_the_component_are_refused() -> None:
     run = Run(followed("flux"))
-    moved = {
+    moved: dict[Placement, str] = {
         InGroups("leaf_level", stream=True): "copied ahead",
         InGroups("block_level", 2): "would stay on the device",
         Partly("block_level", 2): "copied ahead",

@@ -29,7 +29,9 @@ def bill(plan: Plan) -> str:
         *titled("RAM", [_ram(plan)]),
         *titled("Traffic", [f"{_traffic(plan)}, per call"]),
         *(titled("CPU", [f"{operations(cost.host_flops)} computed there per call"]) if cost.host_flops else []),
-        *titled("Precision", [f"{cost.loss.word}: expected relative weight error {cost.loss.error:.4f}{_changes(cost)}"]),
+        *titled(
+            "Precision", [f"{cost.loss.word}: expected relative weight error {cost.loss.error:.4f}{_changes(cost)}"]
+        ),
         *titled("Time", [f"{duration(cost.seconds)} per call"]),
         *(titled("First call", [_first(cost)]) if cost.compiling else []),
     ]
