@@ -81,10 +81,11 @@ class FasterCache(StepCache):
             early = window(stepping.turns[0], self.spatial_window) or window(stepping.turns[0], self.temporal_window)
             return "the first step is within a window, and has nothing to be extrapolated from" if early else None
         result = next(iter(stepping.call.returned("")), None)
+        if not all(turn.guided for turn in stepping.turns) or (result is not None and result.shape[0] % 2):
+            return "the call is not guided by two halves of a batch: set distilled=true"
         if result is not None and len(result.shape) != FORMATS[self.format]:
             return f"the model returns {len(result.shape)} dimensions, and {self.format} has {FORMATS[self.format]}"
-        guided = all(turn.guided for turn in stepping.turns) and (result is None or result.shape[0] % 2 == 0)
-        return None if guided else "the call is not guided by two halves of a batch: set distilled=true"
+        return None
 
     def forwards(self, stepping: Stepping) -> Iterator[Shortened]:
         """The rule of `FasterCacheDenoiserHook` and `FasterCacheBlockHook`."""

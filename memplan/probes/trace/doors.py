@@ -66,8 +66,8 @@ class Doors:
 
     `on_trace` is told the component before a call is traced; `on_called` of each call its component and its method,
     `on_given` and `on_returned` what goes in and what comes out. `failed` says which components fail when called
-    another way, though not as they are, and in which words: tiles may be smaller than what a layer takes. `switches` do the
-    ways that are tried only because somebody asks.
+    another way, though not as they are, and in which words: tiles may be smaller than what a layer takes. `switches`
+    do the ways that are tried only because somebody asks.
     """
 
     ledger: Ledger
