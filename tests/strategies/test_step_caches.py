@@ -1,6 +1,7 @@
 """Step caches against the library's hooks on small real pipelines: what is skipped, what is kept, and the way back."""
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache as cached

@@ -37,8 +37,8 @@ class Entry:
         pools = (recording.pool.reserved, recording.pool.highest, recording.reserved, recording.occupied)
         rows = tuple(recording.rows.get(module, 0) for module in recording.modules)
         results = tuple(recording.results.get(module, ()) for module in recording.modules)
-        last = (recording.host, rows, recording.recast, results)
-        return Call(*place, *names, recording.segments(), self.variant, *pools, *last)
+        call = Call(*place, *names, recording.segments(), self.variant, *pools, recording.host, rows, recording.recast)
+        return replace(call, results=results)
 
 
 class Timeline:
