@@ -90,7 +90,9 @@ class FasterCache(StepCache):
     def forwards(self, stepping: Stepping) -> Iterator[Shortened]:
         """The rule of `FasterCacheDenoiserHook` and `FasterCacheBlockHook`."""
         hooks = stepping.hooks
-        kinds = {"spatial": (self.spatial, self.spatial_window), "temporal": (self.temporal, self.temporal_window)}
+        temporal = (self.temporal, self.temporal_window)
+        kinds: dict[str, tuple[int | None, tuple[int, ...]]]
+        kinds = {"spatial": (self.spatial, self.spatial_window), "temporal": temporal}
         chosen = [(path, *kinds[kind]) for path, kind in zip(hooks.modules, hooks.kinds, strict=True)]
         past: dict[str, tuple[Kept, ...]] = {path: (Kept(path),) for path, steps, _ in chosen if steps}
         spectra = () if self.distilled else (Kept("", (0,), anew=True, dtype="complex64", parts=2),) * 2
