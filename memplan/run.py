@@ -137,6 +137,46 @@ class Compiled:
     graphs: bool = False
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What a step cache keeps of the last thing that module `path` returned, from one forward to the next.
+
+    Of its tensors those numbered `outputs`, or all. They are kept as they are, with the whole storage that they are
+    views of, or `anew`: as tensors of their own, which in another `dtype` they are anyway. With `parts` they are a
+    so-manieth of what a whole forward gives.
+    """
+
+    path: str
+    outputs: tuple[int, ...] = ()
+    anew: bool = False
+    dtype: str = ""
+    parts: int = 1
+
+
+@dataclass(frozen=True)
+class Shortened:
+    """One forward under a step cache: the modules that it skips, and what is kept after it in its `context`.
+
+    One that is `halved` computes half of its batch.
+    """
+
+    skipped: tuple[str, ...] = ()
+    kept: tuple[Kept, ...] = ()
+    context: str = ""
+    halved: bool = False
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A component's forwards under a step cache, in order; `breaks` holds (technique, sentence) for what it excludes.
+
+    What it keeps is there until the pipeline's call ends.
+    """
+
+    forwards: tuple[Shortened, ...]
+    breaks: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass(frozen=True, repr=False)
 class Run:
     """One generation, drawn. Immutable; what is not mentioned is as loaded, whole and on the device."""
@@ -146,6 +186,7 @@ class Run:
     storage: Mapping[str, Stored] = field(default_factory=lambda: MappingProxyType({}))
     variants: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
     compiled: Mapping[str, Compiled] = field(default_factory=lambda: MappingProxyType({}))
+    caches: Mapping[str, Cached] = field(default_factory=lambda: MappingProxyType({}))
 
     def __repr__(self) -> str:
         """The model, and what is drawn of each component."""
@@ -153,6 +194,7 @@ class Run:
         drawn += [f"{name} as {stored.format}" for name, stored in self.storage.items()]
         drawn += [f"{name} {' and '.join(sorted(ways))}" for name, ways in self.variants.items()]
         drawn += [f"{name} compiled" for name in self.compiled]
+        drawn += [f"{name} cached" for name in self.caches]
         return f"<Run of {self.facts.model.name}: {', '.join(drawn) or 'everything on the device'}>"
 
     def placement(self, component: str) -> Placement:
@@ -166,6 +208,7 @@ class Run:
     def lack(self, component: str, technique: str) -> str | None:
         """The sentence that says why `technique` is not to be had for `component`, as it is stored now, or None."""
         broken = dict(self.stored(component).breaks)
+        broken |= dict(self.caches[component].breaks) if component in self.caches else {}
         return self.facts.model.component(component).lack(technique) or broken.get(technique)
 
     def variant(self, component: str) -> frozenset[str]:
@@ -183,6 +226,10 @@ class Run:
     def vary(self, component: str, way: str) -> Self:
         """The same run with the calls of `component` made this way too."""
         return replace(self, variants=MappingProxyType({**self.variants, component: self.variant(component) | {way}}))
+
+    def cache(self, component: str, cached: Cached) -> Self:
+        """The same run with a step cache in `component`."""
+        return replace(self, caches=MappingProxyType({**self.caches, component: cached}))
 
     def compile(self, component: str, compiled: Compiled) -> Self:
         """The same run with modules of `component` compiled."""

@@ -31,6 +31,7 @@ class Decision(StrEnum):
     ATTENTION = "attention"
     LAYOUT = "layout"
     PLACEMENT = "placement"
+    CACHE = "step cache"
     COMPILATION = "compilation"
 
 

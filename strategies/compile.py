@@ -96,7 +96,7 @@ class Compile(Strategy):
     def _format(self, run: Run) -> str | None:
         """The sentence about weights in whose format nothing would be fused."""
         broken = BROKEN.get(run.stored(self.component).format or "")
-        return broken or run.facts.model.component(self.component).lack("compile")
+        return broken or run.lack(self.component, self.name)
 
     def _placement(self, run: Run) -> str | None:
         """The sentence about weights that come and go, or compute elsewhere."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from memplan.facts import GIB, TEXT_ENCODING, Call, Facts, Gpu, Host, Machine, Segment, Step, Trace
+from memplan.facts import GIB, TEXT_ENCODING, Call, Facts, Gpu, Host, Machine, Segment, Step, Trace, Turn
 from memplan.probes.machine.installed import installed
 from memplan.probes.pipeline import measure
 from memplan.probes.trace.elsewhere import QUESTION
@@ -76,7 +76,18 @@ def facts_of(pipe: Any, kind: str = "cuda", ways: Ways | None = None, unified: b
     gpu = Gpu("a GPU", total=24 * GIB, free=24 * GIB, kind=kind, unified=unified)
     machine = Machine(gpu, Host(total=64 * GIB, available=64 * GIB), packages=installed())
     alone = tuple((c.name,) for c in model.components if c.name.startswith("text_encoder"))
-    return Facts(machine, model, Trace("cuda", calls, timeline, others, host_side=alone if asks(pipe) else ()))
+    host_side = alone if asks(pipe) else ()
+    return Facts(machine, model, Trace("cuda", calls, timeline, others, host_side=host_side, turns=turns_of(pipe)))
+
+
+def turns_of(pipe: Any) -> tuple[Turn, ...]:
+    """Two steps of each denoiser that takes step caches, guided where the pipeline guides by halves of a batch."""
+    caching = [name for name, part in pipe.components.items() if hasattr(part, "enable_cache")]
+    guided = type(pipe).__name__ in HALVES
+    return tuple(Turn(name, "cond", time, guided) for name in caching for time in (1000.0, 500.0))
+
+
+HALVES = ("CogVideoXPipeline", "MochiPipeline")
 
 
 def asks(pipe: Any) -> bool:

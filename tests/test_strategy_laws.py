@@ -85,7 +85,8 @@ def effect(pipe: Any) -> dict[str, Any]:
 def settings(hook: Any) -> dict[str, str]:
     """A hook's own settings, less what differs between two equal pipelines."""
     values = {**vars(hook), **vars(getattr(hook, "config", hook))}
-    return {key: str(v) for key, v in values.items() if key not in ("group", "config", "fn_ref", "next_group")}
+    left_out = ("group", "config", "fn_ref", "next_group", "state", "state_manager")
+    return {key: "called" if callable(v) else str(v) for key, v in values.items() if key not in left_out}
 
 
 def variants(cls: type[Strategy], facts: Facts) -> list[Strategy]:
@@ -141,7 +142,7 @@ def test_redraw_is_pure(cls: type[Strategy], family: str) -> None:
         assert first == second
         assert run == Run(run.facts)
         assert strategy.redraw(first) == first
-        changed = {*first.placements, *first.storage, *first.variants, *first.compiled}
+        changed = {*first.placements, *first.storage, *first.variants, *first.compiled, *first.caches}
         assert changed == {seat.component for seat in strategy.seats}
 
 

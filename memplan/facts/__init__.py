@@ -6,6 +6,9 @@ The large facts compare by identity, so that prices computed from them can be re
 
 from dataclasses import dataclass
 
+from memplan.facts.caching import CacheHooks as CacheHooks
+from memplan.facts.caching import Result as Result
+from memplan.facts.caching import Turn as Turn
 from memplan.facts.calibration import COMPUTE as COMPUTE
 from memplan.facts.calibration import CONTEXT as CONTEXT
 from memplan.facts.calibration import KINDS as KINDS

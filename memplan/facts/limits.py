@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 EXACT, NEAR_LOSSLESS, SLIGHT, VISIBLE = "exact", "near-lossless", "slight", "visible"
-LOSSES = (EXACT, NEAR_LOSSLESS, SLIGHT, VISIBLE)
+UNPREDICTED = "not predicted"
+"""The word for a picture that is another one, by how much nobody can tell beforehand: that of a step cache."""
+LOSSES = (EXACT, NEAR_LOSSLESS, SLIGHT, VISIBLE, UNPREDICTED)
 """Words for a loss of precision, the least first."""
 
 

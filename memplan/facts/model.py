@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from memplan.facts.caching import CacheHooks
 from memplan.facts.units import amount
 
 ITEM_SIZE = {
@@ -87,7 +88,7 @@ class Component:
     `on_device` are on a device already, where a plan is applied to them in place.
     `errors` holds, for each format, the relative error of each linear layer's matrix in it, in the order of
     `matrices()`, where the weights were at hand. `regions` are the modules that the library's regional compilation
-    compiles, each by itself.
+    compiles, each by itself. `caches` are the step caches that it takes, and the modules that they hook.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Component:
     on_device: bool = False
     errors: tuple[tuple[str, tuple[float, ...]], ...] = ()
     regions: tuple[str, ...] = ()
+    caches: tuple[CacheHooks, ...] = ()
 
     def __repr__(self) -> str:
         """Name, class, size and dtype."""
@@ -158,6 +160,10 @@ class Component:
     def lack(self, technique: str) -> str | None:
         """The sentence that says why the library does not offer `technique` here, or None when it does."""
         return dict(self.lacks).get(technique)
+
+    def cache(self, technique: str) -> CacheHooks | None:
+        """Where the step cache `technique` hooks it, or None where it takes none."""
+        return next((hooks for hooks in self.caches if hooks.technique == technique), None)
 
     def _group_sizes(self, grouping: Grouping | None) -> Iterator[tuple[Group, int]]:
         for group in grouping.groups if grouping else ():

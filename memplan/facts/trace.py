@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from memplan.facts.caching import Result, Turn
 from memplan.facts.units import amount
 
 TILED, SLICED, IN_SLICES, COMPUTED = "tiled", "sliced", "attention in slices", "computed"
@@ -88,7 +89,8 @@ class Call:
     pipeline began, `occupied` the most in use during the call. All of it without weights. `host` is the most that
     the pipeline's own code holds in host memory: the pictures it makes. `rows` are the most rows that the linear layer
     among `modules` is given at once, 0 for any other module. `recast` names the weights that have another dtype in this
-    variant, each with that dtype.
+    variant, each with that dtype. `results` are the tensors that each of `modules` returned last: the component's own,
+    and those of its blocks and of what they are made of; () for a single layer inside.
     """
 
     component: str
@@ -106,6 +108,7 @@ class Call:
     host: int = 0
     rows: tuple[int, ...] = ()
     recast: tuple[tuple[str, str], ...] = ()
+    results: tuple[tuple[Result, ...], ...] = ()
 
     def __repr__(self) -> str:
         """What is called, in which phase and way, its activations and its segments."""
@@ -128,6 +131,10 @@ class Call:
     def flops(self) -> int:
         """Floating-point operations of one such call."""
         return sum(s.flops * s.repeat for s in self.segments)
+
+    def returned(self, module: str) -> tuple[Result, ...]:
+        """The tensors that `module` returned; () where it does not run, or is a single layer."""
+        return dict(zip(self.modules, self.results, strict=False)).get(module, ())
 
     def module_of(self, segment: Segment) -> str:
         """Path of the innermost module open in `segment`; "" is the component itself."""
@@ -158,6 +165,7 @@ class Trace:
     error. `arguments` are the call's arguments as shown to people; `assumptions` what had to be bounded, in sentences.
     `reached` are components whose modules run, in calls or by other ways. `host_side` are components that may compute
     in host memory, as the pipeline asks where they do and moves what they return: each group as a whole or not at all.
+    `turns` are the forwards of denoisers that can have a step cache, in order.
     """
 
     device: str
@@ -169,6 +177,7 @@ class Trace:
     failed: tuple[tuple[str, str, str], ...] = ()
     reached: tuple[str, ...] = ()
     host_side: tuple[tuple[str, ...], ...] = ()
+    turns: tuple[Turn, ...] = ()
 
     def __repr__(self) -> str:
         """The kind of device, and how long it is."""

@@ -103,8 +103,9 @@ def _about_least(plans: Sequence[Plan], figure: Callable[[Plan], float]) -> list
     return [plan for plan in plans if figure(plan) <= least * (1 + NEGLIGIBLE)]
 
 
-def _loss(plan: Plan) -> tuple[float, int]:
-    return plan.bill.loss.error, plan.bill.loss.tiles
+def _loss(plan: Plan) -> tuple[bool, float, int]:
+    loss = plan.bill.loss
+    return loss.cached, loss.error, loss.tiles
 
 
 def _comfortable(plan: Plan) -> bool:

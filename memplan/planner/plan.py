@@ -69,7 +69,7 @@ class Plan:
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What had to be assumed for this plan beside what holds for every one, in sentences."""
-        return (*self._on_host(), *self._compiled())
+        return (*self._on_host(), *self._compiled(), *self._cached())
 
     def _on_host(self) -> tuple[str, ...]:
         there = [name for name, placement in self.run.placements.items() if isinstance(placement, OnHost)]
@@ -81,6 +81,12 @@ class Plan:
         held = "compiled code holds no more than the same code uncompiled, by whose activations it is counted"
         fused = "what follows directly between two products is one kernel, and products are no faster than without"
         return (f"{names}: {held}", f"{names}: {fused}") if names else ()
+
+    def _cached(self) -> tuple[str, ...]:
+        names = ", ".join(self.run.caches)
+        changes = "a step cache reuses results of earlier steps, which changes the output; loss not predicted"
+        own = "what its hooks compute themselves, to compare, add or extrapolate, is not counted"
+        return (f"{names}: {changes}", f"{names}: {own}") if names else ()
 
     def __str__(self) -> str:
         """The plan as people type it."""

@@ -20,7 +20,7 @@ from memplan.simulator.loading import loading
 from memplan.simulator.loss import loss
 from memplan.simulator.residency import Height, height
 from memplan.simulator.seconds import seconds
-from memplan.simulator.visits import moving, size, visits
+from memplan.simulator.visits import Visit, moving, size, visits
 
 OWN_CODE = ""
 """The component name of the pipeline's own code."""
@@ -37,7 +37,8 @@ def simulate(run: Run) -> Bill:
         step, call = visit.step, visit.call
         own, place = _height(run, call), (call.phase, call.component)
         kept = sum(nbytes for name, nbytes in graphs.items() if name != call.component)
-        peak = _peak(run, call, own, visit.others, cache.after(step, call, visit.here).and_graphs(kept))
+        held = cache.after(step, call, visit.here).and_kept(visit.kept).and_graphs(kept)
+        peak = _peak(run, call, own, visit, held)
         beside = host.steady - sum(size(run, name) for name in visit.lent) + own.host
         left[place] = max(left.get(place, 0), beside)
         taken[place] = taken.get(place, 0.0) + _seconds(run, call) * step.repeat + visit.moving
@@ -81,10 +82,10 @@ def _place(call: Call, number: int) -> tuple[str, str]:
     return call.module_of(segment), call.ops[segment.op]
 
 
-def _peak(run: Run, call: Call, own: Height, others: int, held: Held) -> Peak:
+def _peak(run: Run, call: Call, own: Height, visit: Visit, held: Held) -> Peak:
     gpu = run.facts.machine.gpu
-    weights = own.weights + others
-    activations = own.activations + call.base
+    weights = own.weights + visit.others
+    activations = own.activations + call.base + visit.kept
     blas = blas_workspace(gpu)
     allocated = weights + own.copies + activations + blas + held.padding
     beside = weights + own.copies + blas

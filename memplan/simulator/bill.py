@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from memplan.facts.limits import EXACT, NEAR_LOSSLESS, SLIGHT, VISIBLE
+from memplan.facts.limits import EXACT, NEAR_LOSSLESS, SLIGHT, UNPREDICTED, VISIBLE
 from memplan.facts.units import amount, duration
 
 
@@ -77,16 +77,20 @@ class Loss:
     `tiles` is 0 where every picture is made whole, 1 for tiles of the library's size or a larger one, and for frames
     that are decoded some at a time, 2 for smaller tiles. Each tile is normalised by itself and blended with its
     neighbours, so that no tiled picture is that of the whole. How far it is off depends on the picture, and no figure
-    is given. Nor is there one of attention that is computed `rounded`, in 8 bits.
+    is given. Nor is there one of attention that is computed `rounded`, in
+    8 bits, or where results of earlier steps stand in for later ones, as `cached` says.
     """
 
     error: float
     tiles: int = 0
     rounded: bool = False
+    cached: bool = False
 
     @property
     def word(self) -> str:
-        """ "exact", "near-lossless", "slight" or "visible"."""
+        """ "exact", "near-lossless", "slight" or "visible"; "not predicted" with a step cache."""
+        if self.cached:
+            return UNPREDICTED
         limits = ((NEAR_LOSSLESS, 0.012), (SLIGHT, 0.06))
         exact = not (self.error or self.tiles or self.rounded)
         return EXACT if exact else next((word for word, limit in limits if self.error <= limit), VISIBLE)

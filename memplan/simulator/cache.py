@@ -24,6 +24,10 @@ class Held:
     occupied: int
     graphs: int = 0
 
+    def and_kept(self, nbytes: int) -> "Held":
+        """The same, and what step caches keep beside it."""
+        return Held(self.padding, self.reserved + nbytes, self.occupied + nbytes, self.graphs)
+
     def and_graphs(self, nbytes: int) -> "Held":
         """The same, and pools of CUDA graphs beside it."""
         return Held(self.padding, self.reserved + nbytes, self.occupied + nbytes, nbytes)

@@ -1,4 +1,4 @@
-"""Loss of precision by storage format and by tiles."""
+"""Loss of precision by storage format, by tiles and by step caches."""
 
 from functools import lru_cache
 from math import hypot, sqrt
@@ -18,15 +18,15 @@ ROUNDING = tuple(f"{BACKEND}:{kernel}" for kernel in ("sage", "sage_hub"))
 
 
 def loss(run: Run) -> Loss:
-    """The weight error of all components, weighted by their parameters, whether pictures are cut into tiles, and
-    whether attention is rounded."""
+    """The weight error of all components, weighted by their parameters, and what else changes pictures."""
     error = count = 0.0
     for component in run.facts.model.components:
         count += component.numel
         error += _error(component, run.stored(component.name))
     ways = [(name, way) for name, chosen in run.variants.items() for way in chosen]
     rounded = any(way in ROUNDING for _, way in ways)
-    return Loss(error / count if count else 0.0, max((_pieces(run, *each) for each in ways), default=0), rounded)
+    tiles = max((_pieces(run, *each) for each in ways), default=0)
+    return Loss(error / count if count else 0.0, tiles, rounded, bool(run.caches))
 
 
 def _pieces(run: Run, component: str, way: str) -> int:

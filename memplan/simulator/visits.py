@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from memplan.facts import Call, Step
 from memplan.run import OnDemand, Run
 from memplan.simulator.chain import Chain
+from memplan.simulator.forwards import Forwards
 from memplan.simulator.host import host_memory
 from memplan.simulator.movers import outside
 from memplan.simulator.weights import anonymous, total
@@ -16,7 +17,8 @@ class Visit:
     """`step.repeat` runs of `call`. `others` are bytes of weights that other components hold on the device meanwhile.
 
     `here` names the components that take turns and are on the device, the called one included; `lent` are those of them
-    that host memory does not hold meanwhile. `moving` are the seconds in which they are moved before the call.
+    that host memory does not hold meanwhile. `moving` are the seconds in which they are moved before the call. `kept`
+    are the bytes that step caches keep.
     """
 
     step: Step
@@ -25,18 +27,21 @@ class Visit:
     here: frozenset[str]
     lent: frozenset[str]
     moving: float
+    kept: int = 0
 
 
 def visits(run: Run, chain: Chain) -> Iterator[Visit]:
     """Every step in order; `chain` follows them."""
     resident = {c.name: outside(c, run.placement(c.name), run.stored(c.name)) for c in run.facts.model.components}
-    everything = sum(resident.values())
+    everything, forwards = sum(resident.values()), Forwards(run)
     for step in run.facts.trace.timeline:
         call = _varied(run, run.facts.trace.calls[step.call])
         moved = moving(run, *chain.call(call.component, call.method))
         others = everything - resident.get(call.component, 0)
         others += sum(size(run, name) for name in chain.here if name != call.component)
-        yield Visit(step, call, others, frozenset(chain.here), chain.lent, moved)
+        for number, (times, made, kept) in enumerate(forwards.of(call, step.repeat)):
+            here = frozenset(chain.here), chain.lent
+            yield Visit(Step(step.call, times), made, others, *here, 0.0 if number else moved, kept)
 
 
 def moving(run: Run, come: Sequence[str], gone: Sequence[str]) -> float:

@@ -47,7 +47,8 @@ def bill(plan: Plan) -> str:
 def _beside(cost: Bill) -> str:
     """What is lost beside the precision of weights."""
     tiles = "; pictures are made of tiles, each normalised by itself" if cost.loss.tiles else ""
-    return tiles + ("; attention is computed in 8 bits" if cost.loss.rounded else "")
+    rounded = "; attention is computed in 8 bits" if cost.loss.rounded else ""
+    return tiles + rounded + ("; a step cache changes the output" if cost.loss.cached else "")
 
 
 def _first(cost: Bill) -> str:

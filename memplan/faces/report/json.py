@@ -152,7 +152,12 @@ def _plan(plan: Plan, reason: str) -> dict[str, Any]:
         "host_flops": cost.host_flops,
         "seconds": cost.seconds,
         "first_call": cost.first,
-        "loss": {"error": cost.loss.error, "tiles": cost.loss.tiles, "word": cost.loss.word},
+        "loss": {
+            "error": cost.loss.error,
+            "tiles": cost.loss.tiles,
+            "cached": cost.loss.cached,
+            "word": cost.loss.word,
+        },
         "margin": plan.margin,
         "ram_margin": plan.host_margin,
         "reason": reason,

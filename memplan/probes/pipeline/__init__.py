@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from memplan.facts import Component, Model, Weight
 from memplan.probes.fakes import quantized
-from memplan.probes.pipeline import casting, grouping, modular, quantizing
+from memplan.probes.pipeline import caching, casting, grouping, modular, quantizing
 from memplan.probes.trace import variants
 from memplan.probes.trace.regions import regions
 
@@ -111,6 +111,8 @@ def _component(key: str, module: torch.nn.Module, owner: dict[int, str], shared:
     lacks = dict(grouping.lacks(module, groups)) | formats
     lacks |= {"layerwise_casting": uncast} if uncast else {}
     lacks |= dict(variants.lacks(module))
+    caches, uncached = caching.caches(module)
+    lacks |= uncached
     unquantizable = quantizing.lack(module)
     lacks |= {"quantization": unquantizable} if unquantizable else {}
     by_loaders = None if unquantizable else quantizing.loading_lack(module)
@@ -131,6 +133,7 @@ def _component(key: str, module: torch.nn.Module, owner: dict[int, str], shared:
         lacks=tuple(lacks.items()),
         spared=() if unquantizable else tuple(quantizing.spared(module)),
         regions=regions(module),
+        caches=caches,
     )
 
 

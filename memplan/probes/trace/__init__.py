@@ -30,6 +30,7 @@ from memplan.probes.trace.reached import running
 from memplan.probes.trace.shapes import Shape
 from memplan.probes.trace.timeline import OWN_CODE, Timeline
 from memplan.probes.trace.tracker import Tracker
+from memplan.probes.trace.turns import Turns
 from memplan.probes.trace.unseen import unseen_fakes
 
 Progress = Callable[[str], None]
@@ -111,7 +112,9 @@ def _trace(
             stack.enter_context(context)
         entered = stack.enter_context(running(components, lambda: doors.inside))
         places = stack.enter_context(asking(twin.pipe, components, lambda: doors.inside))
-        doors.on_given, doors.on_returned = places.given, places.returned
+        turns = Turns(twin.pipe, ledger)
+        stack.enter_context(turns.watching(components))
+        doors.on_called, doors.on_given, doors.on_returned = turns.given, places.given, places.returned
         for mode in (Kernels(ledger, device, capability), Tracker(ledger, device)):
             stack.enter_context(mode)
         result = _call(twin.pipe, arguments)
@@ -121,7 +124,8 @@ def _trace(
     shown = tuple((name, describe(value, invented=name in pictures) or show(value)) for name, value in named)
     failed = tuple((name, TOGETHER.join(ways), words) for (name, ways), words in doors.failed.items())
     ran = tuple(sorted(entered))
-    tried = Trace(device, calls, steps, failed=failed, reached=ran, host_side=places.groups())
+    seen = tuple(turns.taken)
+    tried = Trace(device, calls, steps, failed=failed, reached=ran, host_side=places.groups(), turns=seen)
     others = tuple(c for c in timeline.alternatives() if not tried.failure(c.component, *c.variant))
     assumptions = (*twin.assumptions, *ledger.assumptions)
     return replace(tried, alternatives=others, arguments=shown, assumptions=assumptions)

@@ -19,6 +19,7 @@ from memplan.probes.fakes.values import Source, carries, keep, snapshot
 from memplan.probes.trace.calling import Switches, called
 from memplan.probes.trace.known import KnownOps
 from memplan.probes.trace.ledger import Ledger, Pools, Recording
+from memplan.probes.trace.operands import tensors_in
 from memplan.probes.trace.regions import regions
 from memplan.probes.trace.replay import replaying
 from memplan.probes.trace.shapes import check_sizes, fill, shapes, signature
@@ -64,10 +65,10 @@ class Door:
 class Doors:
     """All doors of one pipeline. `seen` are the visits made so far, by what makes two calls alike.
 
-    `on_trace` is told the component before a call is traced; `on_given` and `on_returned` of each call what goes in and
-    what comes out. `failed` says which components fail when called another
-    way, though not as they are, and in which words: tiles may be smaller than what a layer takes. `switches` do the
-    ways that are tried only because somebody asks.
+    `on_trace` is told the component before a call is traced; `on_called` of each call its component and its method,
+    `on_given` and `on_returned` what goes in and what comes out. `failed` says which components fail when called
+    another way, though not as they are, and in which words: tiles may be smaller than what a layer takes. `switches`
+    do the ways that are tried only because somebody asks.
     """
 
     ledger: Ledger
@@ -78,6 +79,7 @@ class Doors:
     on_trace: Callable[[str], None] = lambda component: None
     on_given: Callable[[str, Any], None] = lambda component, inputs: None
     on_returned: Callable[[str, Any], None] = lambda component, result: None
+    on_called: Callable[[str, str], None] = lambda component, method: None
     seen: dict[Any, list[Visit]] = field(default_factory=dict)
     failed: dict[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)
     inside: bool = False
@@ -116,6 +118,7 @@ class Doors:
     def visit(self, door: Door, args: Any, kwargs: Any) -> Any:
         """Trace or replay one call; returns real zeros shaped like its result."""
         self.on_arrival()
+        self.on_called(door.component, door.method)
         self.on_given(door.component, (args, kwargs))
         key = (door.component, door.method, signature((args, kwargs)))
         given = self._given((args, kwargs))
@@ -171,6 +174,7 @@ class Doors:
                     ledger.enter("")
                 result = door.original(*args, **kwargs)
                 if door.method == "forward":
+                    ledger.returned("", tensors_in(tree_leaves(result)))
                     ledger.leave("")
             shape = shapes(result)
             del result, args, kwargs
@@ -219,6 +223,7 @@ def _is_real(value: Any) -> bool:
 def boundaries(root: nn.Module, ledger: Ledger) -> Generator[None]:
     """Tell the ledger when a submodule of `root` that holds weights begins and returns."""
     paths = {id(m): name for name, m in root.named_modules() if name and next(_weights(m), None) is not None}
+    shown = {id(m) for name, m in root.named_modules() if "." not in name or next(m.children(), None) is not None}
 
     def enter(module: nn.Module, args: Any) -> None:
         if id(module) in paths:
@@ -228,6 +233,8 @@ def boundaries(root: nn.Module, ledger: Ledger) -> Generator[None]:
 
     def leave(module: nn.Module, args: Any, result: Any) -> None:
         if id(module) in paths:
+            if id(module) in shown:
+                ledger.returned(paths[id(module)], tensors_in((result,)))
             ledger.leave(paths[id(module)])
 
     handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave))

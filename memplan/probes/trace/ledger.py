@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from memplan.allocator import Block, Pool
-from memplan.facts import Ops, Segment
+from memplan.facts import Ops, Result, Segment
 from memplan.probes.fakes.quantized import inner_tensors
 from memplan.probes.trace.fusion import Graph, Operands
 
@@ -45,7 +45,7 @@ class Recording:
     """One call while it is being traced. Sizes are relative to `base`, what was live when it began.
 
     `open` names the component and the modules in it that are running, outermost first. `rows` are the most that a
-    linear layer is given at once, by its path. `pool` is an allocator that
+    linear layer is given at once, by its path; `results` what modules returned last. `pool` is an allocator that
     starts empty with the call. `reserved` is what the pipeline's allocator, which never gives back, holds after it;
     `occupied` the most it had in use during the call. `host` is the most that it held in host memory.
     `recast` are the weights that had another dtype than usual, by name, each with that dtype. `graph` joins the ops to
@@ -58,6 +58,7 @@ class Recording:
     modules: dict[str, int] = field(default_factory=dict)
     ops: dict[str, int] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
+    results: dict[str, tuple[Result, ...]] = field(default_factory=dict)
     pool: Pool = field(default_factory=Pool)
     reserved: int = 0
     occupied: int = 0
@@ -223,6 +224,17 @@ class Ledger:
         """The linear layer `module` is given so many rows."""
         known = self.recording.rows
         known[module] = max(known.get(module, 0), rows)
+
+    def returned(self, module: str, tensors: list[torch.Tensor]) -> None:
+        """The module returns these; of several views of one storage the first counts."""
+        seen: dict[int, None] = {}
+        found = []
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            nbytes = 0 if storage._cdata in seen else int(storage.nbytes())
+            seen[storage._cdata] = None
+            found.append(Result(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), nbytes))
+        self.recording.results[module] = tuple(found)
 
     def leave(self, module: str) -> None:
         """A module returns: it closes the current segment."""

@@ -36,7 +36,9 @@ class Entry:
         place = (self.component, self.method, self.phase, self.base)
         pools = (recording.pool.reserved, recording.pool.highest, recording.reserved, recording.occupied)
         rows = tuple(recording.rows.get(module, 0) for module in recording.modules)
-        return Call(*place, *names, recording.segments(), self.variant, *pools, recording.host, rows, recording.recast)
+        results = tuple(recording.results.get(module, ()) for module in recording.modules)
+        call = Call(*place, *names, recording.segments(), self.variant, *pools, recording.host, rows, recording.recast)
+        return replace(call, results=results)
 
 
 class Timeline:
