@@ -77,8 +77,8 @@ class Loss:
     `tiles` is 0 where every picture is made whole, 1 for tiles of the library's size or a larger one, and for frames
     that are decoded some at a time, 2 for smaller tiles. Each tile is normalised by itself and blended with its
     neighbours, so that no tiled picture is that of the whole. How far it is off depends on the picture, and no figure
-    is given. Nor is there one of attention that is computed `rounded`, in
-    8 bits, or where results of earlier steps stand in for later ones, as `cached` says.
+    is given. Nor is there one of attention that is computed `rounded`, in 8 bits, or where results of earlier steps
+    stand in for later ones, as `cached` says.
     """
 
     error: float

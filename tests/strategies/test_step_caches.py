@@ -14,7 +14,7 @@ from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS, nearest_interp
 from memplan.errors import BadInput
 from memplan.facts import Facts
 from memplan.planner import recommend
-from memplan.planner.search import seated
+from memplan.planner.seating import seated
 from memplan.probes.sources import open_pipeline
 from memplan.probes.trace import dry_run
 from memplan.run import InGroups, OnCall, OnHost, Partly, Placement, Run
