@@ -20,6 +20,7 @@ from memplan.simulator.loading import loading
 from memplan.simulator.loss import loss
 from memplan.simulator.residency import Height, height
 from memplan.simulator.seconds import seconds
+from memplan.simulator.starting import before_the_call, beside_the_first
 from memplan.simulator.visits import moving, size, visits
 
 OWN_CODE = ""
@@ -53,11 +54,12 @@ def simulate(run: Run) -> Bill:
     to_device += sum(size(run, name) for name in chain.arrivals)
     to_host += sum(size(run, name) for name in chain.departures)
     phases = tuple(replace(peak, host=left[place], seconds=taken[place]) for place, peak in peaks.items())
-    before = loading(run)
+    before = replace(loading(run), seconds=before_the_call(run))
     ahead_of_it = 0 if run.facts.machine.unified else before.host  # in one pool it is the device's own memory, earlier
     host = replace(host, peak=max([host.peak, ahead_of_it, *left.values()]))
     traffic = Traffic(to_device, to_host, cast)
-    return Bill(phases, host, traffic, loss(run), host_flops=host_flops, loading=before, compiling=compiling(run))
+    once = {"compiling": compiling(run), "fetching": beside_the_first(run)}
+    return Bill(phases, host, traffic, loss(run), host_flops=host_flops, loading=before, **once)
 
 
 def _height(run: Run, call: Call) -> Height:

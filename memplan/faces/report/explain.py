@@ -8,7 +8,7 @@ from memplan.faces.report.front import others
 from memplan.faces.report.layout import paragraph
 from memplan.faces.report.table import ROWS
 from memplan.facts import ITEM_SIZE, Component
-from memplan.facts.units import amount, gib
+from memplan.facts.units import amount, duration, gib
 from memplan.planner import Plan, Recommendation, draw
 from memplan.planner.label import label
 from memplan.run import SLOTS, Aside, FromDisk, InGroups, OnCall, OnDemand, OnHost, Partly, Resident, Run
@@ -150,12 +150,15 @@ def _activations(run: Run) -> int:
 
 # ---- text ------------------------------------------------------------------------------------------------------------
 def _plan(plan: Plan) -> list[str]:
-    peak = plan.bill.peak
+    peak, cost = plan.bill.peak, plan.bill
+    before = cost.loading.seconds if cost.loading else 0.0
+    times = f"loading {duration(before)}, the first call {duration(cost.first)}, later ones {duration(cost.seconds)}"
     return [
         *paragraph(label(plan.strategies, plan.run.facts)),
         *paragraph(f"VRAM  {_formula(vram(plan.run))}; exact {amount(peak.memory.allocated)} allocated", 2, 8),
         *paragraph(f"RAM   {_formula(ram(plan.run))}; exact {amount(plan.bill.host.peak)}", 2, 8),
         *paragraph(f"peak  {peak.phase}: {where(peak)}", 2, 8),
+        *paragraph(f"time  {times}", 2, 8),
     ]
 
 
