@@ -20,6 +20,7 @@ from .on_cpu import OnCpu as OnCpu
 from .on_demand import OnDemand as OnDemand
 from .on_gpu import OnGpu as OnGpu
 from .partial_residency import PartialResidency as PartialResidency
+from .prompt_reuse import PromptReuse as PromptReuse
 from .quanto import Quanto as Quanto
 from .sequential_offload import SequentialOffload as SequentialOffload
 from .set_aside import SetAside as SetAside
@@ -50,4 +51,5 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     VaeSlicing,
     AttentionSlicing,
     Compile,
+    PromptReuse,
 )

@@ -19,6 +19,7 @@ from memplan.simulator.host import host_memory
 from memplan.simulator.loading import loading
 from memplan.simulator.loss import loss
 from memplan.simulator.residency import Height, height
+from memplan.simulator.reuse import again, kept, together
 from memplan.simulator.seconds import seconds
 from memplan.simulator.starting import before_the_call, beside_the_first
 from memplan.simulator.visits import moving, size, visits
@@ -29,6 +30,11 @@ OWN_CODE = ""
 
 def simulate(run: Run) -> Bill:
     """The bill of `run`: peak of each phase, host memory, bytes moved and loss. Pure."""
+    nbytes = kept(run)
+    return together(_simulated(run), _simulated(again(run)), nbytes) if nbytes else _simulated(run)
+
+
+def _simulated(run: Run) -> Bill:
     chain, cache, host, graphs = Chain(run), Cache(run), host_memory(run), pools(run)
     peaks: dict[tuple[str, str], Peak] = {}
     left: dict[tuple[str, str], int] = {}

@@ -97,7 +97,8 @@ class Bill:
     `host_flops` are the floating-point operations that the CPU does in one pipeline call, in components' place on the
     device. `loading` is the highest moment before the call: while the pipeline is loaded
     and the plan is applied; its `seconds` are those of all of that. `compiling` and `fetching` are seconds that the
-    first call takes beside its own: for compiled components, and for weights that come for the first time.
+    first call takes beside its own: for compiled components, and for weights that come for the first time. `encoding`
+    are those that a call with a new prompt takes besides, where prompts are reused.
     """
 
     peaks: tuple[Peak, ...]
@@ -108,6 +109,7 @@ class Bill:
     loading: Peak | None = None
     compiling: float = 0.0
     fetching: float = 0.0
+    encoding: float = 0.0
 
     def __repr__(self) -> str:
         """Its totals; what each phase holds is in `phases`."""
@@ -121,7 +123,10 @@ class Bill:
 
     @property
     def seconds(self) -> float:
-        """Seconds of one pipeline call once the pipeline is warm; loading is not in it."""
+        """Seconds of one pipeline call once the pipeline is warm; loading is not in it.
+
+        Where prompts are reused it is a call with a known one.
+        """
         return sum(peak.seconds for peak in self.peaks)
 
     @property
@@ -130,7 +135,7 @@ class Bill:
 
         Starting the device is not in it.
         """
-        return self.seconds + self.compiling + self.fetching
+        return self.seconds + self.encoding + self.compiling + self.fetching
 
     @property
     def phases(self) -> tuple[Peak, ...]:

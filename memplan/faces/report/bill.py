@@ -30,7 +30,7 @@ def bill(plan: Plan) -> str:
         *titled("Traffic", [f"{_traffic(plan)}, per call"]),
         *(titled("CPU", [f"{operations(cost.host_flops)} computed there per call"]) if cost.host_flops else []),
         *titled("Precision", [f"{cost.loss.word}: expected relative weight error {cost.loss.error:.4f}{_tiles(cost)}"]),
-        *titled("Time", [f"{duration(cost.seconds)} per call"]),
+        *titled("Time", [f"{duration(cost.seconds)} per call{_new_prompt(cost)}"]),
         *titled("Loading", [_loading(plan)]),
         *(titled("First call", [_first(cost)]) if cost.first != cost.seconds else []),
     ]
@@ -45,6 +45,11 @@ def bill(plan: Plan) -> str:
 
 def _tiles(cost: Bill) -> str:
     return "; pictures are made of tiles, each normalised by itself" if cost.loss.tiles else ""
+
+
+def _new_prompt(cost: Bill) -> str:
+    again = cost.seconds + cost.encoding
+    return f" with a prompt that is kept, {duration(again)} with a new one" if cost.encoding else ""
 
 
 def _loading(plan: Plan) -> str:

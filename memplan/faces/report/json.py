@@ -31,6 +31,7 @@ and `price` one with schema, machine, workload and plan. A plan holds
     traffic      to_device, to_host, cast: bytes per call
     host_flops   floating-point operations that the CPU does in components' place on the device, per call
     seconds      of one call of a warm pipeline; those of each phase are in phases
+    new_prompt   seconds of one whose prompt is new: the same where prompts are not reused
     first_call   seconds of the first call, which compiles, and reads what nothing has read before
     loss         error (expected relative weight error), tiles (0 whole pictures, 1 tiles, 2 small ones), word
     margin       device memory left over; ram_margin: host memory left over; negative when missing
@@ -152,6 +153,7 @@ def _plan(plan: Plan, reason: str) -> dict[str, Any]:
         "traffic": {"to_device": traffic.to_device, "to_host": traffic.to_host, "cast": traffic.cast},
         "host_flops": cost.host_flops,
         "seconds": cost.seconds,
+        "new_prompt": cost.seconds + cost.encoding,
         "first_call": cost.first,
         "loss": {"error": cost.loss.error, "tiles": cost.loss.tiles, "word": cost.loss.word},
         "margin": plan.margin,
