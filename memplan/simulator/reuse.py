@@ -38,6 +38,7 @@ def together(first: Bill, later: Bill, nbytes: int) -> Bill:
 
 def _higher(peak: Peak, later: Peak | None, nbytes: int) -> Peak:
     """The higher of two peaks of one phase, with the seconds of the later."""
-    highest = max((peak, *([later] if later else [])), key=lambda p: p.memory.required)
-    host = max(peak.host, later.host if later else 0)
-    return replace(highest, host=host + nbytes, seconds=later.seconds if later else 0.0)
+    if later is None:
+        return replace(peak, host=peak.host + nbytes, seconds=0.0)
+    highest = later if later.memory.required > peak.memory.required else peak
+    return replace(highest, host=max(peak.host, later.host) + nbytes, seconds=later.seconds)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from memplan.facts import Call, Component, Rates, Trace
-from memplan.run import Aside, FromDisk, InGroups, OnDemand, OnHost, Partly, Placement, Resident, Run, Stored
+from memplan.run import Aside, FromDisk, InGroups, OnDemand, OnHost, Partly, Placement, Resident, Run, Stored, by_turns
 from memplan.simulator.arrivals import STAYS
 from memplan.simulator.chain import DOORS, Chain
 from memplan.simulator.formats import FORMATS
@@ -176,7 +176,7 @@ def _found(run: Run) -> float:
 
     Less than 0 where it is the other way round: the one that was hooked last is there, as it comes at once.
     """
-    hooked = [name for name, placement in run.placements.items() if isinstance(placement, OnDemand)]
+    hooked = [name for name, placement in run.placements.items() if by_turns(placement)]
     if not hooked:
         return 0.0
     trace = run.facts.trace
