@@ -94,13 +94,13 @@ def _states(pipe: Any) -> Iterator[Any]:
     Modules by identity, for a LoRA that comes or goes puts others in; of each weight how often it was written; the
     settings of peft's layers; of tokenizers how many words they know.
     """
-    part: Any
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module) and _encodes(name, part):
             yield from ((weakref.ref(module), _adapted(module)) for module in part.modules())
             yield tuple(weight._version for weight in part.parameters())
         elif hasattr(part, "tokenize"):
-            yield name, id(part), len(part)
+            words: Any = part
+            yield name, id(part), len(words)
 
 
 def _encodes(name: str, part: Any) -> bool:
