@@ -125,7 +125,7 @@ def _assumed(cls: type[Strategy], component: str | None, facts: Facts) -> dict[s
     found |= {f.name: f.default for f in _fields(cls) if f.default is not MISSING}
     names, every = {f.name for f in _fields(cls)}, {part.name: part for part in facts.model.components}
     if "components" in names:
-        found["components"] = tuple(every)
+        found["components"] = cls.takes(facts)
     if "component" in names - found.keys() and component is None:
         found["component"] = denoiser(facts).name
     named = component or found.get("component")

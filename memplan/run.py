@@ -53,12 +53,14 @@ class Partly:
     """On the device, but for `streamed` of its offload groups: those are in pinned host memory.
 
     Each of them is copied ahead into a slot on the device, computes there, and leaves nothing to copy back. `level` and
-    `modules` name the component's grouping; at block level a group is one block.
+    `modules` name the component's grouping; at block level a group is one block. What is not streamed may be there
+    only `on_demand`: from when the component is called until another one is.
     """
 
     level: str
     streamed: int
     modules: str = ""
+    on_demand: bool = False
 
     @property
     def blocks(self) -> int | None:
@@ -77,6 +79,12 @@ class OnHost:
 
 
 Placement = Resident | OnCall | OnDemand | InGroups | FromDisk | Partly | Aside | OnHost
+
+
+def by_turns(placement: Placement) -> bool:
+    """Whether a component, or what of it is not streamed, comes on demand and goes when another one is called."""
+    return placement.on_demand if isinstance(placement, Partly) else isinstance(placement, OnDemand)
+
 
 LEAST, MOST = 0.25, 4
 """Of the mean size: smaller groups are not worth a copy of their own, and larger ones would need too large a slot."""

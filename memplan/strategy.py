@@ -33,6 +33,7 @@ class Decision(StrEnum):
     PLACEMENT = "placement"
     CACHE = "step cache"
     COMPILATION = "compilation"
+    REUSE = "reuse"
 
 
 @dataclass(frozen=True, order=True)
@@ -100,6 +101,11 @@ class Strategy(ABC):
     @abstractmethod
     def variants(cls, facts: Facts) -> Iterator[Self]:
         """Every setting worth weighing for these facts; none where the technique does not apply."""
+
+    @classmethod
+    def takes(cls, facts: Facts) -> tuple[str, ...]:
+        """The components of a technique for several, where nobody names them: all of the pipeline."""
+        return tuple(part.name for part in facts.model.components)
 
     @classmethod
     def measured(cls, component: Component) -> Mapping[str, Any]:

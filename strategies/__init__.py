@@ -25,6 +25,7 @@ from .on_cpu import OnCpu as OnCpu
 from .on_demand import OnDemand as OnDemand
 from .on_gpu import OnGpu as OnGpu
 from .partial_residency import PartialResidency as PartialResidency
+from .prompt_reuse import PromptReuse as PromptReuse
 from .pyramid_attention_broadcast import PyramidAttentionBroadcast as PyramidAttentionBroadcast
 from .quanto import Quanto as Quanto
 from .sequential_offload import SequentialOffload as SequentialOffload
@@ -66,4 +67,5 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     PyramidAttentionBroadcast,
     FasterCache,
     Compile,
+    PromptReuse,
 )

@@ -6,11 +6,12 @@ from typing import Any, ClassVar, Self
 
 from memplan.facts import Facts
 from memplan.run import OnDemand as OnDemandPlacement
-from memplan.run import OnHost, Run
+from memplan.run import Run
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
 from .live.way_back import attributes, done
 from .rules.refusals import check_free, frees_nothing, willing
+from .rules.turns import no_turns
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,7 @@ class OnDemand(Strategy):
             return frees_nothing(run) or lack or component.lack("own_weights")
         if not component.weights:
             return f"{self.component} has no weights of its own to bring"
-        if all(call.component in ("", self.component) for call in run.facts.trace.calls):
-            return f"{self.component} is the only component that is called, so it would never leave"
-        others = (name for name, placement in run.placements.items() if isinstance(placement, OnHost))
-        other = next(others, None)
-        if other:
-            return f"{other} computes on the CPU, and the pipeline may find nothing on the device: put it into groups"
-        return None
+        return no_turns(run, self.component)
 
     def redraw(self, run: Run) -> Run:
         """The component comes when it is called."""
@@ -67,11 +62,9 @@ class OnDemand(Strategy):
 
     def apply(self, pipe: Any, device: str) -> Undo:
         """Hooks the component, which comes at once. Raises BadInput for one that is offloaded already."""
-        import torch
+        from .live.visitors import lend, modules_of
 
-        from .live.visitors import lend
-
-        parts = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+        parts = modules_of(pipe)
         part, ends = parts[self.component], list[Undo]()
         check_free(self.component, part)
         before = attributes(part, "forward", "_hf_hook", "_old_forward")

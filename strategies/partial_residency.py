@@ -1,17 +1,18 @@
 """Only as much of a component is streamed as must be."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import partial
 from typing import Any, ClassVar, Self
 
 from memplan.errors import BadInput
-from memplan.facts import TEXT_ENCODING, Component, Facts, Grouping, Trace
-from memplan.run import SPLIT, Partly, Run, worth
+from memplan.facts import TEXT_ENCODING, Component, Facts, Grouping
+from memplan.run import SPLIT, Partly, Run
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
 from .rules.refusals import check_free, frees_nothing, stuck, willing
+from .rules.turns import no_turns
+from .streaming.choice import LARGE, best, called_apart, expert, worthwhile
 from .streaming.copiers import Copier
 from .streaming.partly import chosen, place
 
@@ -20,10 +21,6 @@ KINDS = ("cuda", "rocm", "cpu")
 LEVELS = ("block_level", "leaf_level")
 STEPS = 4
 """How many counts of streamed groups are searched; the best is refined to single groups."""
-ENOUGH = 8
-"""Groups of a level from which on it is the one that is searched."""
-LARGE = 1 / 10
-"""The share of all weights from which on a component is worth it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,8 @@ class PartialResidency(Strategy):
     It costs the streamed blocks' size in pinned host memory, to the page, and a copy of them on every forward.
     `level` "leaf_level" streams single layers, for models whose blocks are few and large, such as U-Nets; groups that
     are far smaller or larger than the mean stay. `modules` names modules inside which blocks are looked for, such as
-    "encoder" of T5.
+    "encoder" of T5. With `on_demand` what is not streamed is dropped when another component is called, and comes again
+    when this one is: of two experts that take turns each has the device to itself, for a copy per turn.
 
     Traps: moving the component afterwards is refused, as it is in two places; a LoRA may be loaded before or after, and
     what is loaded after stays on the device; diffusers has no call for it, so the code needs memplan.
@@ -48,6 +46,7 @@ class PartialResidency(Strategy):
     streamed: int
     level: str = LEVELS[0]
     modules: str = ""
+    on_demand: bool = False
 
     name: ClassVar[str] = "partial_residency"
 
@@ -59,25 +58,29 @@ class PartialResidency(Strategy):
     @property
     def placement(self) -> Partly:
         """How the run has it."""
-        return Partly(self.level, self.streamed, self.modules)
+        return Partly(self.level, self.streamed, self.modules, self.on_demand)
 
     @classmethod
     def variants(cls, facts: Facts) -> Iterator[Self]:
         """A few counts for each large component that is called as a whole, at the level that has enough groups.
 
-        For text encoders, which run once, all groups; the planner tries fewer of what it picks.
+        For text encoders, which run once, all groups; the planner tries fewer of what it picks. On demand only where
+        several others are large too.
         """
+        experts = len([part for part in facts.model.components if expert(part, facts)])
         called = {call.component for call in facts.trace.calls if call.method == "forward"}
         for component in facts.model.components:
-            grouping = _best(component)
+            grouping = best(component)
             if component.name in called and grouping and component.size >= LARGE * facts.model.size:
                 number, once = (
-                    len(_worth(component, grouping)),
+                    len(worthwhile(component, grouping)),
                     facts.trace.phases(component.name) == frozenset({TEXT_ENCODING}),
                 )
                 counts = dict.fromkeys(-(-number * step // STEPS) for step in range(STEPS if once else 1, STEPS + 1))
-                made = (cls(component.name, count, grouping.level, grouping.modules) for count in counts if count)
+                made = [cls(component.name, count, grouping.level, grouping.modules) for count in counts if count]
                 yield from willing(made, facts)
+                if experts > 1 and expert(component, facts):
+                    yield from willing((replace(one, on_demand=True) for one in made), facts)
 
     def finer(self, facts: Facts) -> Sequence[Self]:
         """Fewer streamed groups, down to one."""
@@ -89,14 +92,14 @@ class PartialResidency(Strategy):
         grouping = component.grouping(self.level, self.placement.blocks, self.modules)
         if self.level not in LEVELS or grouping is None:
             return f"{component.class_name} has no groups of level {self.level}{self._inside}"
-        number = len(_worth(component, grouping))
+        number = len(worthwhile(component, grouping))
         if not 1 <= self.streamed <= number:
             return (
                 f"streamed is from 1 to {number}, which {component.class_name} has at {self.level}, not {self.streamed}"
             )
         if gpu is None or gpu.kind not in KINDS:
             return f"{self.name} needs a CUDA or ROCm device, and this machine has {gpu.kind if gpu else 'none'}"
-        return frees_nothing(run) or self._lack(run, component, grouping)
+        return frees_nothing(run) or self._lack(run, component, grouping) or self._stays(run)
 
     @property
     def _inside(self) -> str:
@@ -111,11 +114,16 @@ class PartialResidency(Strategy):
         if methods and methods != {"forward"}:
             return f"{self.component} is called as {' and '.join(sorted(methods))}(), and the slots come with forward()"
         return (
-            broken
-            or level
-            or stuck(run, component, self.level)
-            or _read_while_away(run.facts.trace, component, grouping)
+            broken or level or stuck(run, component, self.level) or called_apart(run.facts.trace, component, grouping)
         )
+
+    def _stays(self, run: Run) -> str | None:
+        """The sentence about a component whose resident part should come and go, and cannot."""
+        if not self.on_demand:
+            return None
+        if run.stored(self.component).format in SPLIT:
+            return f"the scales of {self.component} in 4 bits stay on the device: leave out on_demand"
+        return run.lack(self.component, "model_offload") or no_turns(run, self.component)
 
     def redraw(self, run: Run) -> Run:
         """The component is on the device in part."""
@@ -131,49 +139,20 @@ class PartialResidency(Strategy):
         picked = chosen(part, self.level, tuple(filter(None, self.modules.split("+"))), self.streamed)
         if not picked:
             raise BadInput(f"{self.component} has no groups of level {self.level}{self._inside}")
-        return place(self.component, part, picked, device, copier)
+        if not self.on_demand:
+            return place(self.component, part, picked, device, copier)
+        from .live.visitors import lend, modules_of
+
+        lending = partial(lend, self.component, modules_of(pipe), device)
+        return place(self.component, part, picked, device, copier, lending=lending)
 
     def code(self, device: str = "cuda") -> tuple[str, ...]:
         """memplan's own call, as diffusers has none."""
         settings = [f'"{self.component}"', str(self.streamed)]
         settings += [f'level="{self.level}"'] if self.level != LEVELS[0] else []
         settings += [f'modules="{self.modules}"'] if self.modules else []
+        settings += ["on_demand=True"] if self.on_demand else []
         return (
             "from memplan.strategies import PartialResidency",
             f'PartialResidency({", ".join(settings)}).apply(pipe, "{device}")',
         )
-
-
-@lru_cache(maxsize=1024)
-def _worth(component: Component, grouping: Grouping) -> tuple[int, ...]:
-    """The groups that may be streamed, by number, as the component is loaded."""
-    times = Counter(number for group in grouping.groups for number in set(group.weights))
-    return worth([
-        sum(component.weights[n].nbytes for n in dict.fromkeys(group.weights))
-        if group.onload and group.streamed and all(times[n] == 1 for n in group.weights)
-        else 0
-        for group in grouping.groups
-    ])  # fmt: skip
-
-
-@lru_cache(maxsize=1024)
-def _read_while_away(trace: Trace, component: Component, grouping: Grouping) -> str | None:
-    """The sentence about a layer of a group that is called while its group is not."""
-    paths = {grouping.groups[number].onload for number in _worth(component, grouping)}
-    for call in (call for call in trace.calls if call.component == component.name):
-        owners = [next((p for p in paths if f"{path}.".startswith(f"{p}.")), "") for path in call.modules]
-        here: set[str] = set()
-        for segment in call.segments:
-            here |= {owners[module] for module in segment.enters if owners[module] == call.modules[module]}
-            module = next((m for m in segment.enters if owners[m] and owners[m] not in here), None)
-            if module is not None:
-                return f"{component.class_name} calls {call.modules[module]} apart from {owners[module]}"
-            here -= {call.modules[module] for module in segment.leaves}
-    return None
-
-
-def _best(component: Component) -> Grouping | None:
-    """Blocks where there are enough of them, also inside named modules; else leaves."""
-    blocks = [g for g in component.groupings if (g.level, g.blocks) == ("block_level", 1)]
-    enough = (g for g in blocks if len(_worth(component, g)) >= ENOUGH)
-    return next(enough, None) or component.grouping("leaf_level") or next(iter(blocks), None)

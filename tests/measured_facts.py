@@ -72,12 +72,13 @@ def facts_of(pipe: Any, kind: str = "cuda", ways: Ways | None = None, unified: b
     others = tuple(call(c.component, c.method, way) for c in calls for way in made.get(c.component, ()))
     if ways is None:
         others += tuple(one for c in calls for one in cast_call(c.component, getattr(pipe, c.component)))
-    timeline = tuple(Step(i, 1) for i in range(len(calls)))
+    timeline = tuple(Step(i, 1, prompted=one.phase == TEXT_ENCODING) for i, one in enumerate(calls))
     gpu = Gpu("a GPU", total=24 * GIB, free=24 * GIB, kind=kind, unified=unified)
     machine = Machine(gpu, Host(total=64 * GIB, available=64 * GIB), packages=installed())
     alone = tuple((c.name,) for c in model.components if c.name.startswith("text_encoder"))
     host_side = alone if asks(pipe) else ()
-    return Facts(machine, model, Trace("cuda", calls, timeline, others, host_side=host_side, turns=turns_of(pipe)))
+    trace = Trace("cuda", calls, timeline, others, host_side=host_side, turns=turns_of(pipe), encoded=1)
+    return Facts(machine, model, trace)
 
 
 def turns_of(pipe: Any) -> tuple[Turn, ...]:

@@ -1,6 +1,6 @@
 """The dry run of one call: a timeline of segments."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from memplan.facts.caching import Result, Turn
@@ -14,6 +14,9 @@ decoded 32 frames at a time "frames:32"."""
 
 TEXT_ENCODING = "text encoding"
 """The phase in which text encoders are called."""
+
+REUSED = "reused"
+"""The way of a component whose calls within encode_prompt() are spared: "reused:16" where 16 results are kept."""
 
 TOGETHER = " + "
 """Joins ways that fail together, though not alone."""
@@ -150,10 +153,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`repeat` runs of `Trace.calls[call]`, one after the other."""
+    """`repeat` runs of `Trace.calls[call]`, one after the other; those `prompted` are within `encode_prompt()`."""
 
     call: int
     repeat: int
+    prompted: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -166,6 +170,7 @@ class Trace:
     `reached` are components whose modules run, in calls or by other ways. `host_side` are components that may compute
     in host memory, as the pipeline asks where they do and moves what they return: each group as a whole or not at all.
     `turns` are the forwards of denoisers that can have a step cache, in order.
+    `encoded` are the most bytes that the pipeline's encode_prompt() returns at once.
     """
 
     device: str
@@ -178,6 +183,7 @@ class Trace:
     reached: tuple[str, ...] = ()
     host_side: tuple[tuple[str, ...], ...] = ()
     turns: tuple[Turn, ...] = ()
+    encoded: int = 0
 
     def __repr__(self) -> str:
         """The kind of device, and how long it is."""
@@ -188,6 +194,17 @@ class Trace:
         """How many calls and segments it has, in words."""
         runs, segments = sum(step.repeat for step in self.timeline), sum(len(call.segments) for call in self.calls)
         return f"{runs:,} calls, {len(self.calls):,} of them different, of {segments:,} segments"
+
+    @cached_property
+    def prompted(self) -> tuple[str, ...]:
+        """The components that are called within `encode_prompt()`, in order."""
+        called = (self.calls[step.call].component for step in self.timeline if step.prompted)
+        return tuple(dict.fromkeys(filter(None, called)))
+
+    @cached_property
+    def again(self) -> "Trace":
+        """The same call for a prompt that is encoded already."""
+        return replace(self, timeline=tuple(step for step in self.timeline if not step.prompted))
 
     def alternative(self, call: Call, ways: frozenset[str]) -> Call:
         """`call` made in as many of these ways as change it; `call` itself where none does."""

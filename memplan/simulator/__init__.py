@@ -19,7 +19,9 @@ from memplan.simulator.host import host_memory
 from memplan.simulator.loading import loading
 from memplan.simulator.loss import loss
 from memplan.simulator.residency import Height, height
+from memplan.simulator.reuse import again, kept, together
 from memplan.simulator.seconds import seconds
+from memplan.simulator.starting import before_the_call, beside_the_first
 from memplan.simulator.visits import Visit, moving, size, visits
 
 OWN_CODE = ""
@@ -28,6 +30,11 @@ OWN_CODE = ""
 
 def simulate(run: Run) -> Bill:
     """The bill of `run`: peak of each phase, host memory, bytes moved and loss. Pure."""
+    nbytes = kept(run)
+    return together(_simulated(run), _simulated(again(run)), nbytes) if nbytes else _simulated(run)
+
+
+def _simulated(run: Run) -> Bill:
     chain, cache, host, graphs = Chain(run), Cache(run), host_memory(run), pools(run)
     peaks: dict[tuple[str, str], Peak] = {}
     left: dict[tuple[str, str], int] = {}
@@ -54,11 +61,12 @@ def simulate(run: Run) -> Bill:
     to_device += sum(size(run, name) for name in chain.arrivals)
     to_host += sum(size(run, name) for name in chain.departures)
     phases = tuple(replace(peak, host=left[place], seconds=taken[place]) for place, peak in peaks.items())
-    before = loading(run)
+    before = replace(loading(run), seconds=before_the_call(run))
     ahead_of_it = 0 if run.facts.machine.unified else before.host  # in one pool it is the device's own memory, earlier
     host = replace(host, peak=max([host.peak, ahead_of_it, *left.values()]))
     traffic = Traffic(to_device, to_host, cast)
-    return Bill(phases, host, traffic, loss(run), host_flops=host_flops, loading=before, compiling=compiling(run))
+    once = {"compiling": compiling(run), "fetching": beside_the_first(run)}
+    return Bill(phases, host, traffic, loss(run), host_flops=host_flops, loading=before, **once)
 
 
 def _height(run: Run, call: Call) -> Height:

@@ -5,7 +5,7 @@ from enum import Enum
 
 from memplan.allocator import Block, Pool
 from memplan.facts import ITEM_SIZE, Component
-from memplan.run import Partly, Placement, Resident, Run, Stored
+from memplan.run import Partly, Placement, Resident, Run, Stored, by_turns
 from memplan.simulator.formats import FORMATS
 from memplan.simulator.movers import outside
 from memplan.simulator.partial import away
@@ -16,8 +16,6 @@ STAYS = ("bnb int8", "quanto int4")
 quanto's 4-bit ones would be unpacked and packed anew."""
 ON_THE_WAY = ("nf4", "nf4 nested", "fp4", "fp4 nested", "bnb int8")
 """The formats of bitsandbytes, whose loaders bring a component to the device and quantize it there."""
-STAY = Resident | Partly
-"""Placements of weights that go to the device, or some of them, when they are placed."""
 HALF = ITEM_SIZE["bfloat16"]
 """Bytes of an element of what those loaders bring."""
 
@@ -87,6 +85,11 @@ def applied(run: Run) -> Iterator[str]:
     yield from sorted(names, key=lambda name: not isinstance(run.placement(name), Resident))
 
 
+def stays(placement: Placement) -> bool:
+    """Whether weights, or some of them, go to the device when they are placed, and stay there."""
+    return isinstance(placement, Resident | Partly) and not by_turns(placement)
+
+
 class Arrival:
     """The weights of one component on their way to a `device`: loaded, then converted, then placed."""
 
@@ -137,14 +140,14 @@ class Arrival:
 
         Components in groups leave there what no group moves.
         """
-        if isinstance(placement, STAY):
+        if stays(placement):
             elsewhere = away(self.component, placement, self.stored)
             self.device.give(*(block for n in elsewhere for block in self.blocks.pop(n, ())))
             missing = [n for n in range(len(self.table)) if n not in self.blocks and n not in elsewhere]
             self.blocks |= {n: self._taken(n) for n in missing}
             return
         self.device.give(*(block for own in self.blocks.values() for block in own))
-        left = outside(self.component, placement, self.stored)
+        left = 0 if by_turns(placement) else outside(self.component, placement, self.stored)
         self.blocks = {0: [self.device.take(left)]} if left else {}
 
     def _taken(self, number: int) -> list[Block]:

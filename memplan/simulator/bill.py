@@ -102,7 +102,9 @@ class Bill:
 
     `host_flops` are the floating-point operations that the CPU does in one pipeline call, in components' place on the
     device. `loading` is the highest moment before the call: while the pipeline is loaded
-    and the plan is applied. `compiling` are seconds that the first call takes beside its own, for compiled components.
+    and the plan is applied; its `seconds` are those of all of that. `compiling` and `fetching` are seconds that the
+    first call takes beside its own: for compiled components, and for weights that come for the first time. `encoding`
+    are those that a call with a new prompt takes besides, where prompts are reused.
     """
 
     peaks: tuple[Peak, ...]
@@ -112,6 +114,8 @@ class Bill:
     host_flops: int = 0
     loading: Peak | None = None
     compiling: float = 0.0
+    fetching: float = 0.0
+    encoding: float = 0.0
 
     def __repr__(self) -> str:
         """Its totals; what each phase holds is in `phases`."""
@@ -125,13 +129,19 @@ class Bill:
 
     @property
     def seconds(self) -> float:
-        """Seconds of one pipeline call once the pipeline is warm; loading is not in it."""
+        """Seconds of one pipeline call once the pipeline is warm; loading is not in it.
+
+        Where prompts are reused it is a call with a known one.
+        """
         return sum(peak.seconds for peak in self.peaks)
 
     @property
     def first(self) -> float:
-        """Seconds of the first pipeline call: it compiles what is compiled. Starting the device is not in it."""
-        return self.seconds + self.compiling
+        """Seconds of the first pipeline call: it compiles, and reads what nothing has read before.
+
+        Starting the device is not in it.
+        """
+        return self.seconds + self.encoding + self.compiling + self.fetching
 
     @property
     def phases(self) -> tuple[Peak, ...]:

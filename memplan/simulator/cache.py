@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from memplan.facts import Call, Component, Step
-from memplan.run import OnCall, OnDemand, OnHost, Partly, Placement, Resident, Run, Stored
+from memplan.run import OnCall, OnHost, Partly, Placement, Resident, Run, Stored, by_turns
 from memplan.simulator.partial import away
 from memplan.simulator.weights import blocks, sizes
 
@@ -45,8 +45,9 @@ class Cache:
         """Before the pipeline's call only weights are reserved."""
         self.run = run
         names = [c.name for c in run.facts.model.components]
-        self.resident = [name for name in names if isinstance(run.placement(name), Resident | Partly)]
-        self.emptied = any(isinstance(run.placement(name), OnCall | OnDemand) for name in names)
+        here = [name for name in names if isinstance(run.placement(name), Resident | Partly)]
+        self.resident = [name for name in here if not by_turns(run.placement(name))]
+        self.emptied = any(isinstance(run.placement(n), OnCall) or by_turns(run.placement(n)) for n in names)
         self.held = self.known = 0
         self._slacks: dict[frozenset[str], tuple[int, int]] = {}
 

@@ -1,7 +1,7 @@
 """Whole components that take turns on the device, call by call: which are there while each is called."""
 
 from memplan.facts import Trace
-from memplan.run import OnCall, OnDemand, Run
+from memplan.run import OnCall, Run, by_turns
 
 DOORS = ("forward", "encode", "decode")
 """Methods of components at which they are noticed when they are called."""
@@ -14,8 +14,8 @@ class Chain:
     outside the chain stay once they were called, and some never leave. Sources: `CpuOffload` in accelerate/hooks.py,
     `enable_model_cpu_offload` in diffusers/pipelines/pipeline_utils.py.
 
-    A component on demand is dropped when any other one is called, and nothing goes back. The last one is still there
-    when the next call of the pipeline begins.
+    A component on demand, or what of one is not streamed, is dropped when any other one is called, and nothing goes
+    back. The last one is still there when the next call of the pipeline begins.
     """
 
     def __init__(self, run: Run) -> None:
@@ -24,7 +24,7 @@ class Chain:
         managed = [c.name for c in model.components if isinstance(run.placement(c.name), OnCall)]
         order = [name for name in dict.fromkeys(model.offload_order) if name in managed]
         self.managed = frozenset(managed)
-        self.on_demand = {c.name for c in model.components if isinstance(run.placement(c.name), OnDemand)}
+        self.on_demand = {c.name for c in model.components if by_turns(run.placement(c.name))}
         self.before = dict(zip(order[1:], order, strict=False))
         self.here = self._left(run.facts.trace) if self.on_demand else set[str]()
         self.arrivals: list[str] = []

@@ -5,7 +5,7 @@ from functools import lru_cache
 from memplan.facts import MIB, Component
 from memplan.run import Aside, InGroups, OnCall, OnDemand, OnHost, Partly, Placement, Run, Stored
 from memplan.simulator.bill import HostMemory
-from memplan.simulator.partial import pins, streamed
+from memplan.simulator.partial import away, pins, streamed
 from memplan.simulator.weights import anonymous, originals, pinned, sizes, tensors, total
 
 LIBRARIES = 337 * MIB
@@ -42,8 +42,9 @@ def placed(component: Component, placement: Placement, stored: Stored) -> HostMe
         return HostMemory(own, own, 0)
     if isinstance(placement, Partly):
         pinned_ones = pins(streamed(component, placement, stored))
-        steady = sum(pinned_ones)
-        return HostMemory(steady, steady + max(pinned_ones, default=0), steady)
+        pinned_all = sum(pinned_ones)
+        home = anonymous(component, stored, away(component, placement, stored)) if placement.on_demand else 0
+        return HostMemory(home + pinned_all, home + pinned_all + max(pinned_ones, default=0), pinned_all)
     if not isinstance(placement, InGroups):
         return HostMemory(0, 0, 0)
     if not placement.stream:

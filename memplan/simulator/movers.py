@@ -11,10 +11,12 @@ from memplan.simulator.partial import slots, streamed
 from memplan.simulator.weights import casts, group_size, sizes, total
 
 
-def mover_of(component: Component, placement: Placement, stored: Stored, call: Call) -> "Mover":
-    """What moves the weights of `component` while `call` runs."""
+def mover_of(component: Component, placement: Placement, stored: Stored, call: Call, *, ahead: bool = True) -> "Mover":
+    """What moves the weights of `component` while `call` runs, groups in streams `ahead` or not."""
     if isinstance(placement, InGroups | FromDisk):
-        return Groups(component, placement, stored, call)
+        groups = Groups(component, placement, stored, call)
+        groups.next = groups.next if ahead else {}
+        return groups
     if isinstance(placement, Partly):
         return Slots(component, placement, stored)
     return Mover(0 if isinstance(placement, OnHost) else total(component, stored))

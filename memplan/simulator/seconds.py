@@ -21,15 +21,17 @@ def seconds(
     rates: Rates,
     *,
     compiled: Compiled | None = None,
+    ahead: bool = True,
 ) -> float:
     """Seconds of one `call` once the pipeline is warm, the weights of `component` placed and stored like this.
 
-    None is the pipeline's own code. Of it nothing is `compiled`.
+    None is the pipeline's own code. Of it nothing is `compiled`. Without `ahead` no offload group is copied before the
+    one that runs is done, as in the first forward.
     """
     if isinstance(placement, OnHost):
         return sum(_on_host(segment, rates) for segment in call.segments)
     if component is not None and isinstance(placement, InGroups | FromDisk):
-        return _in_groups(component, placement, stored, call, rates, compiled=compiled)
+        return _in_groups(component, placement, stored, call, rates, compiled=compiled, ahead=ahead)
     if component is not None and isinstance(placement, Partly):
         return _in_slots(component, placement, stored, call, rates, compiled=compiled)
     clock = Clock(rates)
@@ -91,6 +93,7 @@ def _in_groups(
     rates: Rates,
     *,
     compiled: Compiled | None,
+    ahead: bool,
 ) -> float:
     """Seconds of a call during which offload groups come and go, as diffusers' hooks have them.
 
@@ -98,7 +101,7 @@ def _in_groups(
     one and the work of this one, and after it waits for the device, which must not lose the group before. Without,
     every copy is waited for. Source: `ModuleGroup` and `GroupOffloadingHook` of diffusers/hooks/group_offloading.py.
     """
-    mover, clock = mover_of(component, placement, stored, call), Clock(rates)
+    mover, clock = mover_of(component, placement, stored, call, ahead=ahead), Clock(rates)
     streamed = isinstance(placement, InGroups) and placement.stream
     hooks = (_Streamed if streamed else _Hooks)(clock, placement, mover)
     for segment, (busy, launches) in zip(call.segments, work(component, stored, call, rates, compiled), strict=True):

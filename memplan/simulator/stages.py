@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from memplan.facts import Component
 from memplan.run import Placement, Run, Stored
-from memplan.simulator.arrivals import STAY, Arrival, Device, Start, applied, start_of
+from memplan.simulator.arrivals import Arrival, Device, Start, applied, start_of, stays
 from memplan.simulator.partial import away
 from memplan.simulator.weights import blocks
 
@@ -52,7 +52,7 @@ def stages(component: Component, stored: Stored, placement: Placement, start: St
     loaded = _stage(arrival, arrival.load)
     reserved = arrival.device.pool.reserved
     converted, placed = _stage(arrival, arrival.convert), _stage(arrival, lambda: arrival.place(placement))
-    if isinstance(placement, STAY):
+    if stays(placement):
         reserved = max(reserved, blocks(component, stored, away(component, placement, stored))[1])
     return Stages(loaded, converted, placed, reserved)
 

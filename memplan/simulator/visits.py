@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from memplan.facts import Call, Step
-from memplan.run import OnDemand, Run
+from memplan.run import Partly, Run, by_turns
 from memplan.simulator.chain import Chain
 from memplan.simulator.forwards import Forwards
 from memplan.simulator.host import host_memory
 from memplan.simulator.movers import outside
+from memplan.simulator.partial import away
 from memplan.simulator.weights import anonymous, total
 
 
@@ -32,7 +33,8 @@ class Visit:
 
 def visits(run: Run, chain: Chain) -> Iterator[Visit]:
     """Every step in order; `chain` follows them."""
-    resident = {c.name: outside(c, run.placement(c.name), run.stored(c.name)) for c in run.facts.model.components}
+    parts = [c for c in run.facts.model.components if not by_turns(run.placement(c.name))]
+    resident = {c.name: outside(c, run.placement(c.name), run.stored(c.name)) for c in parts}
     everything, forwards = sum(resident.values()), Forwards(run)
     for step in run.facts.trace.timeline:
         call = _varied(run, run.facts.trace.calls[step.call])
@@ -64,15 +66,17 @@ def _cached(run: Run) -> bool:
 
 
 def _mapped(run: Run, name: str) -> int:
-    """Bytes of a component on demand that lie in its files."""
-    component, stored = run.facts.model.component(name), run.stored(name)
-    on_demand = isinstance(run.placement(name), OnDemand)
-    return total(component, stored) - anonymous(component, stored) if on_demand else 0
+    """Bytes of what comes on demand of a component that lie in its files."""
+    component, stored, placement = run.facts.model.component(name), run.stored(name), run.placement(name)
+    made = anonymous(component, stored, away(component, placement, stored))
+    return size(run, name) - made if by_turns(placement) else 0
 
 
 def size(run: Run, name: str) -> int:
-    """Bytes of the weights of component `name` as stored."""
-    return total(run.facts.model.component(name), run.stored(name))
+    """Bytes of component `name` as stored, those aside that are streamed."""
+    component, placement = run.facts.model.component(name), run.placement(name)
+    stored = run.stored(name)
+    return outside(component, placement, stored) if isinstance(placement, Partly) else total(component, stored)
 
 
 def _varied(run: Run, call: Call) -> Call:

@@ -116,10 +116,13 @@ def originals(component: Component, stored: Stored) -> int:
 
 
 @lru_cache(maxsize=256)
-def anonymous(component: Component, stored: Stored) -> int:
-    """Bytes of its weights that are in no file as they are: those made anew when they were loaded or converted."""
-    made = set(changed(component, stored)) if component.mapped else range(len(component.weights))
-    return sum(sizes(component, stored)[i] for i in made)
+def anonymous(component: Component, stored: Stored, away: frozenset[int] = frozenset()) -> int:
+    """Bytes of its weights that are in no file as they are: those made anew when they were loaded or converted.
+
+    Those `away` are not counted.
+    """
+    made = set(changed(component, stored)) if component.mapped else set(range(len(component.weights)))
+    return sum(sizes(component, stored)[i] for i in made - away)
 
 
 def pinned(nbytes: int) -> int:

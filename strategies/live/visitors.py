@@ -19,9 +19,10 @@ class Visitor(ModelHook):  # type: ignore[misc]
     What was changed on the device meanwhile goes home as it is. accelerate calls it; diffusers reads the device.
     """
 
-    def __init__(self, module: torch.nn.Module, device: str) -> None:
-        """`module` is at home now."""
+    def __init__(self, module: torch.nn.Module, device: str, others: Callable[[], set[int]] = set) -> None:
+        """`module` is at home now. Tensors of which `others` tells the ids are moved by somebody else."""
         self.module = module
+        self.others = others
         self.execution_device = torch.device(device)
         self.ways: list[Undo] = []
 
@@ -32,10 +33,11 @@ class Visitor(ModelHook):  # type: ignore[misc]
 
     def come(self) -> None:
         """Brings what is not there yet, such as the weights of a LoRA that was loaded since."""
+        others = self.others()
         for module in self.module.modules():
             for table in (module._parameters, module._buffers):
                 for key, tensor in table.items():
-                    if tensor is not None and not self._has(tensor):
+                    if tensor is not None and not self._has(tensor) and id(tensor) not in others:
                         plain = type(tensor) in (torch.nn.Parameter, torch.Tensor)
                         self.ways.append((_lent if plain else _swapped)(table, key, self.execution_device))
 
@@ -80,9 +82,17 @@ def _swapped(table: Any, key: str, device: torch.device) -> Undo:
     return back
 
 
-def lend(name: str, parts: dict[str, torch.nn.Module], device: str) -> Undo:
-    """Lends component `name` of `parts` to `device`, from now on until another one is called. The value ends that."""
-    visitor = Visitor(parts[name], device)
+def modules_of(pipe: Any) -> dict[str, torch.nn.Module]:
+    """The components of a pipeline that are modules, by name."""
+    return {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+
+
+def lend(name: str, parts: dict[str, torch.nn.Module], device: str, others: Callable[[], set[int]] = set) -> Undo:
+    """Lends component `name` of `parts` to `device`, from now on until another one is called. The value ends that.
+
+    Tensors of which `others` tells the ids are left to somebody else.
+    """
+    visitor = Visitor(parts[name], device, others)
     signals = [_signal(other, visitor.leave) for key, other in parts.items() if key != name]
     add_hook_to_module(parts[name], visitor)
 
@@ -101,7 +111,7 @@ def lend(name: str, parts: dict[str, torch.nn.Module], device: str) -> Undo:
 
 def _signal(part: torch.nn.Module, leave: Undo) -> Undo:
     """Has `leave` called whenever `part` is; the value ends that."""
-    handle = part.register_forward_pre_hook(lambda *_: leave())
+    handle = part.register_forward_pre_hook(lambda *_: leave(), prepend=True)  # before what makes room for `part`
     wrapped = [name for name in METHODS if callable(getattr(part, name, None))]
     before = {name: vars(part)[name] for name in wrapped if name in vars(part)}
     for name in wrapped:

@@ -55,23 +55,40 @@ def _moving(found: tuple[Any, Tables]) -> int:
 
 
 # ---- the deed -------------------------------------------------------------------------------------------------------
-def place(name: str, part: Any, picked: Sequence[tuple[Any, list[Weight]]], device: str, by: Copier | None) -> Undo:
+Lending = Callable[[Callable[[], set[int]]], Undo]
+"""Lends a component to the device but for tensors of which it is told the ids; the value ends that."""
+
+
+def place(
+    name: str,
+    part: Any,
+    picked: Sequence[tuple[Any, list[Weight]]],
+    device: str,
+    by: Copier | None,
+    *,
+    lending: Lending | None = None,
+) -> Undo:
     """Brings `part` to the device, but for the groups `picked`, which come `by` a copier when they are called.
 
-    Raises BadInput where a weight is of a kind that cannot be packed.
+    With `lending` what is not picked comes and goes by that. Raises BadInput where a weight is of a kind that cannot
+    be packed.
     """
     known, home = standing(part), next(part.parameters()).device
     with ExitStack() as undos:
         undos.callback(_bring, part, home, set(known))  # what has been added since
         undos.callback(homes(part))
-        _bring(part, device, {id(weight.own) for _, weights in picked for weight in weights})
+        if lending is None:
+            _bring(part, device, {id(weight.own) for _, weights in picked for weight in weights})
         packs: list[Pack] = []
         for _, weights in picked:
             undos.callback(_scales(weights, device))
             packs.append(Pack(weights, device))
             undos.callback(packs[-1].unpack)
         slots = Slots(name, packs, by or copier(device), device)
-        undos.callback(_hooked(part, [module for module, _ in picked], slots))
+        if lending is not None:
+            undos.callback(attributes(part, "forward", "_hf_hook", "_old_forward"))
+            undos.callback(lending(slots.shown))
+        undos.callback(_hooked(part, [module for module, _ in picked], slots, lent=lending is not None))
         return undos.pop_all().close
 
 
@@ -105,14 +122,13 @@ def _scales(weights: Sequence[Weight], device: str) -> Undo:
     return undo
 
 
-def _hooked(part: Any, modules: Sequence[Any], slots: Slots) -> Undo:
-    weights = [weight for pack in slots.packs for weight in pack.weights]
-
+def _hooked(part: Any, modules: Sequence[Any], slots: Slots, *, lent: bool) -> Undo:
     def begin() -> None:
         slots.begin()
-        _bring(part, slots.device, {id(weight.shown) for weight in weights})
+        if not lent:
+            _bring(part, slots.device, slots.shown())
 
-    hooks = [*_around(part, begin, slots.end)]
+    hooks = [*_around(part, begin, slots.end, first=False)]  # what is on demand leaves before the slots are there
     for number, module in enumerate(modules):
         hooks += _around(module, partial(slots.enter, number), partial(slots.leave, number))
         hooks += _behind_casts(module, slots.packs[number])
@@ -129,9 +145,9 @@ def _hooked(part: Any, modules: Sequence[Any], slots: Slots) -> Undo:
     return undo
 
 
-def _around(module: Any, before: Callable[[], None], after: Callable[[], None]) -> list[Any]:
+def _around(module: Any, before: Callable[[], None], after: Callable[[], None], *, first: bool = True) -> list[Any]:
     return [
-        module.register_forward_pre_hook(_quiet(before), prepend=True),
+        module.register_forward_pre_hook(_quiet(before), prepend=first),
         module.register_forward_hook(_quiet(after), always_call=True),
     ]
 

@@ -28,6 +28,10 @@ class Slots:
         self.ahead = 0
         self.alone = False
 
+    def shown(self) -> set[int]:
+        """The ids of the tensors that modules find in place of what is streamed."""
+        return {id(weight.shown) for pack in self.packs for weight in pack.weights}
+
     # ---- the component ----------------------------------------------------------------------------------------------
     def begin(self) -> None:
         """The component is called: its slots are there, and the first copies under way."""

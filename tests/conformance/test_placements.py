@@ -215,12 +215,20 @@ def test_settings_that_are_named_and_not_searched(family: str, setting: str, tmp
             "partial_residency:transformer,streamed=4 + partial_residency:text_encoder,streamed=9,level=leaf_level",
         ),
         ("wan22", "partial_residency:transformer,transformer_2,streamed=1"),
+        ("wan22", "partial_residency:transformer,transformer_2,streamed=1,on_demand=true"),
+        ("flux", "on_demand:text_encoder + partial_residency:transformer,streamed=2"),
         *(
             pytest.param(*case, marks=pytest.mark.wide)
             for case in (
                 ("flux", "partial_residency:transformer,streamed=9 + group_offload:text_encoder"),
                 ("flux", "partial_residency:text_encoder_2,streamed=2,modules=encoder"),
                 ("wan22", "partial_residency:transformer,transformer_2,streamed=20,level=leaf_level"),
+                ("wan22", "partial_residency:transformer,transformer_2,streamed=20,level=leaf_level,on_demand=true"),
+                (
+                    "wan22",
+                    "partial_residency:transformer,streamed=1,on_demand=true + "
+                    "partial_residency:transformer_2,streamed=1 + on_demand:text_encoder",
+                ),
                 ("sdxl", "partial_residency:unet,streamed=40,level=leaf_level"),
                 ("sd3", "partial_residency:transformer,streamed=1"),
                 ("modular_flux", "partial_residency:transformer,streamed=3"),

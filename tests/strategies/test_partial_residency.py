@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +13,14 @@ import pytest
 import torch
 
 from memplan.errors import BadInput
-from memplan.facts import Call, Component, Group, Grouping, Ops, Rates, Segment, Weight
+from memplan.facts import Call, Component, Group, Grouping, Ops, Rates, Segment, Step, Weight
 from memplan.registry import parse_plan
 from memplan.run import Partly, Run, Stored, spread
-from memplan.simulator.partial import streamed
+from memplan.simulator import Bill, simulate
+from memplan.simulator.movers import outside
+from memplan.simulator.partial import away, streamed
 from memplan.simulator.seconds import seconds
+from memplan.simulator.weights import anonymous
 from memplan.strategies import LayerwiseCasting, PartialResidency
 from tests.measured_facts import facts_of
 from tests.pipelines import build
@@ -59,6 +63,57 @@ def test_what_is_far_from_the_mean_stays() -> None:
 )
 def test_refuses(strategy: PartialResidency, kind: str, sentence: str) -> None:
     assert sentence in (strategy.refuses(Run(facts_of(build("flux"), kind=kind))) or "")
+
+
+# ---- on demand ------------------------------------------------------------------------------------------------------
+TURNS = "partial_residency:transformer,transformer_2,streamed=1"
+
+
+def experts(plan: str, **stored: Stored) -> tuple[Run, Bill]:
+    facts = facts_of(build("wan22"))
+    run = Run(facts)
+    for name, how in stored.items():
+        run = run.store(name, how)
+    for strategy in parse_plan(plan, facts):
+        run = strategy.redraw(run)
+    return run, simulate(run)
+
+
+def test_of_experts_that_take_turns_only_one_is_there() -> None:
+    run, beside = experts(TURNS)
+    _, apart = experts(f"{TURNS},on_demand=true")
+    parts = [run.facts.model.component(name) for name in ("transformer", "transformer_2")]
+    here = [outside(part, run.placement(part.name), run.stored(part.name)) for part in parts]
+    assert [b.weights - a.weights for b, a in zip(beside.peaks, apart.peaks, strict=True)] == [
+        sum(here) if peak.component not in ("transformer", "transformer_2") else here[0] for peak in beside.peaks
+    ]
+    assert apart.traffic.to_device - beside.traffic.to_device == sum(here)
+    assert apart.traffic.to_host == 0
+    assert apart.host == beside.host  # what is not streamed stays in its files
+
+
+def test_what_was_made_is_in_host_memory_meanwhile() -> None:
+    cast = Stored("float8_e4m3fn")
+    run, beside = experts(TURNS, transformer=cast)
+    _, apart = experts(f"{TURNS},on_demand=true", transformer=cast)
+    part = run.facts.model.component("transformer")
+    made = anonymous(part, cast, away(part, run.placement("transformer"), cast))
+    assert made > 0
+    assert apart.host.steady - beside.host.steady == made
+
+
+def test_on_demand_is_offered_where_several_are_large_and_refused_where_nobody_else_is_called() -> None:
+    offered = {s.component for s in PartialResidency.variants(facts_of(build("wan22"))) if s.on_demand}
+    assert offered == {"transformer", "transformer_2"}
+    assert not any(s.on_demand for s in PartialResidency.variants(facts_of(build("flux"))))
+    facts = facts_of(build("flux"))
+    strategy = PartialResidency("transformer", 2, on_demand=True)
+    assert strategy.refuses(Run(facts)) is None
+    alone = replace(facts, trace=replace(facts.trace, calls=facts.trace.calls[-1:], timeline=(Step(0, 1),)))
+    assert alone.trace.calls[0].component == "transformer"
+    assert "would never leave" in (strategy.refuses(Run(alone)) or "")
+    four_bits = Run(facts).store("transformer", Stored("nf4"))
+    assert "scales of transformer" in (strategy.refuses(four_bits) or "")
 
 
 # ---- whatever the weights are ---------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from memplan.probes.trace import dry_run
 from memplan.run import Run
 from memplan.simulator import simulate
 from memplan.strategies import GroupOffload, ModelOffload, OnGpu, SetAside
+from tests.conformance.device import Device
 from tests.measured_facts import facts_of
 from tests.pipelines import build, inputs
 from tests.pipelines.pictures import image_encoder
@@ -88,3 +89,23 @@ def test_the_search_takes_it_where_it_helps() -> None:
     assert speed is not None
     assert SetAside("image_encoder") in speed.strategies
     assert speed.bill.traffic.link == 0
+
+
+def test_a_call_with_embeddings_is_planned_without_text_encoders() -> None:
+    pipe, call = build("flux"), inputs("flux")
+    with torch.no_grad():
+        embeds, pooled, _ = pipe.encode_prompt(call.pop("prompt"), max_sequence_length=call["max_sequence_length"])
+    call |= {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+    facts = replace(facts_of(pipe), trace=dry_run(open_pipeline(pipe), call))
+    encoders = ("text_encoder", "text_encoder_2")
+    assert {strategy.component for strategy in SetAside.variants(facts)} == {*encoders}
+    run = Run(facts)
+    aside = SetAside("text_encoder_2").redraw(SetAside("text_encoder").redraw(run))
+    size = sum(facts.model.component(name).size for name in encoders)
+    assert simulate(run).peak.weights - simulate(aside).peak.weights == size
+    assert not any(peak.component in encoders for peak in simulate(aside).peaks)
+    with Device(pipe):
+        for strategy in (*map(SetAside, encoders), OnGpu("transformer"), OnGpu("vae")):
+            strategy.apply(pipe, "cuda")
+        given = {name: call[name].to("cuda") for name in ("prompt_embeds", "pooled_prompt_embeds")}
+        assert pipe(**call | given)[0].isfinite().all()

@@ -13,8 +13,8 @@ from memplan.simulator import Bill, Peak
 LEGEND = (
     "VRAM is what the card must have: the allocator's segments in use at the peak and the device context; with room "
     "to spare PyTorch reserves more. RAM holds the weights that are not on the card, the libraries, "
-    "and pictures while they are made. "
-    f"Time is that of one call of a warm pipeline. Traffic: bytes that cross the link between them per call. {UNITS}."
+    "and pictures while they are made. Time is that of one call of a warm pipeline; that of loading reads files that "
+    f"are in no cache. Traffic: bytes that cross the link between them per call. {UNITS}."
 )
 
 SPARE = ("reserved", "copies", "activations", "weights", "allocated")
@@ -32,8 +32,9 @@ def bill(plan: Plan) -> str:
         *titled(
             "Precision", [f"{cost.loss.word}: expected relative weight error {cost.loss.error:.4f}{_beside(cost)}"]
         ),
-        *titled("Time", [f"{duration(cost.seconds)} per call"]),
-        *(titled("First call", [_first(cost)]) if cost.compiling else []),
+        *titled("Time", [f"{duration(cost.seconds)} per call{_new_prompt(cost)}"]),
+        *titled("Loading", [_loading(plan)]),
+        *(titled("First call", [_first(cost)]) if cost.first != cost.seconds else []),
     ]
     assumed = [line for text in plan.assumptions for line in titled("Assumed", [text])]
     parts = [
@@ -51,9 +52,25 @@ def _beside(cost: Bill) -> str:
     return tiles + rounded + ("; a step cache changes the output" if cost.loss.cached else "")
 
 
+def _new_prompt(cost: Bill) -> str:
+    again = cost.seconds + cost.encoding
+    return f" with a prompt that is kept, {duration(again)} with a new one" if cost.encoding else ""
+
+
+def _loading(plan: Plan) -> str:
+    """Seconds before the first call, and what they assume and leave out."""
+    run, seconds = plan.run, plan.bill.loading.seconds if plan.bill.loading else 0.0
+    live = run.facts.model.source.startswith("live")
+    disk = f"files in no cache, on a disk of {run.facts.machine.rates.disk / 1e9:.1f} GB/s"
+    converting = "; what conversions compute is not in it" if run.storage else ""
+    return f"{duration(seconds)} before the first call, {'all in memory' if live else disk}{converting}"
+
+
 def _first(cost: Bill) -> str:
-    """The first call of compiled components, and where its seconds come from."""
-    return f"{duration(cost.first)}, of which {duration(cost.compiling)} compile, as published for FLUX.1 on an H100"
+    """The first call, and what it takes beside a later one."""
+    parts = [f"{duration(cost.compiling)} compile, as published for FLUX.1 on an H100"] if cost.compiling else []
+    parts += [f"{duration(cost.fetching)} fetch weights for the first time"] if cost.fetching > 0 else []
+    return ", of which ".join([duration(cost.first), " and ".join(parts)]) if parts else duration(cost.first)
 
 
 def workload(facts: Facts) -> list[str]:

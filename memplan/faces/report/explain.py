@@ -8,10 +8,10 @@ from memplan.faces.report.front import others
 from memplan.faces.report.layout import paragraph
 from memplan.faces.report.table import ROWS
 from memplan.facts import ITEM_SIZE, Component
-from memplan.facts.units import amount, gib
+from memplan.facts.units import amount, duration, gib
 from memplan.planner import Plan, Recommendation, draw
 from memplan.planner.label import label
-from memplan.run import SLOTS, Aside, FromDisk, InGroups, OnCall, OnDemand, OnHost, Partly, Resident, Run
+from memplan.run import SLOTS, Aside, FromDisk, InGroups, OnCall, OnDemand, OnHost, Partly, Resident, Run, by_turns
 from memplan.simulator.movers import outside
 from memplan.simulator.partial import slots, streamed
 from memplan.simulator.weights import total
@@ -56,7 +56,8 @@ def vram(run: Run) -> list[Term]:
     components = run.facts.model.components
     resident = [c for c in components if isinstance(run.placement(c.name), Resident)]
     terms = [_sum("S", resident, run)] if resident else []
-    terms += [_term(f"S_here({c.name})", _here(run, c)) for c in components if _partly(run, c)]
+    partly = (c for c in components if _partly(run, c) and not by_turns(run.placement(c.name)))
+    terms += [_term(f"S_here({c.name})", _here(run, c)) for c in partly]
     visiting = max(_visitors(run), key=lambda terms: sum(t.high for t in terms), default=[])
     activations = _activations(run)
     return [*terms, *visiting, Term("A", activations, activations)]
@@ -90,7 +91,8 @@ def _visitors(run: Run) -> Iterator[list[Term]]:
             yield _groups(run, component, placement)
         elif isinstance(placement, Partly):
             groups = streamed(component, placement, run.stored(component.name))
-            yield [_term(f"{min(len(groups), SLOTS)}·S_slot({component.name})", slots(groups))]
+            here = [_term(f"S_here({component.name})", _here(run, component))] if placement.on_demand else []
+            yield [*here, _term(f"{min(len(groups), SLOTS)}·S_slot({component.name})", slots(groups))]
 
 
 def _groups(run: Run, component: Component, placement: InGroups | FromDisk) -> list[Term]:
@@ -150,12 +152,15 @@ def _activations(run: Run) -> int:
 
 # ---- text ------------------------------------------------------------------------------------------------------------
 def _plan(plan: Plan) -> list[str]:
-    peak = plan.bill.peak
+    peak, cost = plan.bill.peak, plan.bill
+    before = cost.loading.seconds if cost.loading else 0.0
+    times = f"loading {duration(before)}, the first call {duration(cost.first)}, later ones {duration(cost.seconds)}"
     return [
         *paragraph(label(plan.strategies, plan.run.facts)),
         *paragraph(f"VRAM  {_formula(vram(plan.run))}; exact {amount(peak.memory.allocated)} allocated", 2, 8),
         *paragraph(f"RAM   {_formula(ram(plan.run))}; exact {amount(plan.bill.host.peak)}", 2, 8),
         *paragraph(f"peak  {peak.phase}: {where(peak)}", 2, 8),
+        *paragraph(f"time  {times}", 2, 8),
     ]
 
 

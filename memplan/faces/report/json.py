@@ -25,12 +25,14 @@ and `price` one with schema, machine, workload and plan. A plan holds
     label        the same in short and as one text, which `--with` takes too
     fits         whether device and host memory suffice
     peak         phase, component, allocated, reserved, required: the highest phase
-    phases       loading first; for each: the same, and weights, copies, activations, module, op, seconds
+    phases       loading first; for each: the same, and weights, copies, activations, module, op, seconds; those of
+                 loading are before the first call, with files that are in no cache
     ram          peak, steady, pinned
     traffic      to_device, to_host, cast: bytes per call
     host_flops   floating-point operations that the CPU does in components' place on the device, per call
     seconds      of one call of a warm pipeline; those of each phase are in phases
-    first_call   seconds of the first call, which compiles what is compiled: the same where nothing is
+    new_prompt   seconds of one whose prompt is new: the same where prompts are not reused
+    first_call   seconds of the first call, which compiles, and reads what nothing has read before
     loss         error (expected relative weight error), tiles (0 whole pictures, 1 tiles, 2 small ones), word
     margin       device memory left over; ram_margin: host memory left over; negative when missing
     reason       one sentence
@@ -151,6 +153,7 @@ def _plan(plan: Plan, reason: str) -> dict[str, Any]:
         "traffic": {"to_device": traffic.to_device, "to_host": traffic.to_host, "cast": traffic.cast},
         "host_flops": cost.host_flops,
         "seconds": cost.seconds,
+        "new_prompt": cost.seconds + cost.encoding,
         "first_call": cost.first,
         "loss": {
             "error": cost.loss.error,

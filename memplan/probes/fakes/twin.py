@@ -67,9 +67,16 @@ def live_twin(pipe: Any, mode: FakeTensorMode | None = None) -> Twin:
     for name, module in modules_of(pipe).items():
         _casting_again(_unwrapped(module), parts[name])
     twin = copy.copy(pipe)
+    for name in [*filter(lambda name: _wraps_own(pipe, name), vars(pipe))]:
+        del twin.__dict__[name]
     twin.__dict__.update(parts, _all_hooks=[], hf_device_map=None, _progress_bar_config={"disable": True})
     class_name = type(pipe).__name__
     return Twin(twin, mode, class_name, f"live {class_name}")
+
+
+def _wraps_own(pipe: Any, name: str) -> bool:
+    """Whether the attribute stands before a method of `pipe`, which a copy of it would still call."""
+    return getattr(getattr(vars(pipe)[name], "__wrapped__", None), "__self__", None) is pipe
 
 
 def _unwrapped(part: Any) -> Any:

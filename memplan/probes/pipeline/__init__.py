@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from memplan.facts import Component, Model, Weight
 from memplan.probes.fakes import quantized
-from memplan.probes.pipeline import caching, casting, grouping, modular, quantizing
+from memplan.probes.pipeline import caching, casting, grouping, modular, prompts, quantizing
 from memplan.probes.trace import variants
 from memplan.probes.trace.regions import regions
 
@@ -59,7 +59,7 @@ def measure(
         never_sequential=tuple(key for key in excluded if key in modules),
         source=source,
         versions=tuple(_versions()),
-        lacks=tuple(modular.lacks(pipe)),
+        lacks=(*modular.lacks(pipe), *prompts.lacks(pipe)),
     )
 
 

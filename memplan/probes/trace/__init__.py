@@ -26,6 +26,7 @@ from memplan.probes.trace.ledger import ALLOCATION_UNIT, Ledger
 from memplan.probes.trace.postprocess import METHOD as POSTPROCESS
 from memplan.probes.trace.postprocess import postprocessing
 from memplan.probes.trace.products import products
+from memplan.probes.trace.prompting import Prompting, prompting
 from memplan.probes.trace.reached import running
 from memplan.probes.trace.shapes import Shape
 from memplan.probes.trace.timeline import OWN_CODE, Timeline
@@ -99,8 +100,8 @@ def _trace(
     """The timeline of a call with the arguments `given` and the made-up `pictures` on a device of this `kind`."""
     arguments, (device, capability) = {**given, **pictures}, kind
     ledger = Ledger(ALLOCATION_UNIT if device == "cuda" else 1)
-    components = twin.components()
-    timeline = Timeline(ledger, lambda name, method: phase(components.get(name), name, method))
+    components, prompt = twin.components(), Prompting()
+    timeline = Timeline(ledger, lambda name, method: phase(components.get(name), name, method), prompt)
     doors = Doors(ledger, twin.mode, device, timeline.own_code, timeline.visit, say, switches=switches)
     for module in components.values():
         for weight in (*module.parameters(), *module.buffers()):
@@ -108,7 +109,7 @@ def _trace(
     with torch.random.fork_rng(devices=[]), ExitStack() as stack:
         elsewhere = products(ledger, device), backends(ledger, device, capability)
         opened = (doors.open(components), postprocessing(twin.pipe, doors), unseen_fakes(), *elsewhere)
-        for context in opened:
+        for context in (*opened, prompting(twin.pipe, prompt)):
             stack.enter_context(context)
         entered = stack.enter_context(running(components, lambda: doors.inside))
         places = stack.enter_context(asking(twin.pipe, components, lambda: doors.inside))
@@ -124,8 +125,16 @@ def _trace(
     shown = tuple((name, describe(value, invented=name in pictures) or show(value)) for name, value in named)
     failed = tuple((name, TOGETHER.join(ways), words) for (name, ways), words in doors.failed.items())
     ran = tuple(sorted(entered))
-    seen = tuple(turns.taken)
-    tried = Trace(device, calls, steps, failed=failed, reached=ran, host_side=places.groups(), turns=seen)
+    tried = Trace(
+        device,
+        calls,
+        steps,
+        failed=failed,
+        reached=ran,
+        host_side=places.groups(),
+        turns=tuple(turns.taken),
+        encoded=prompt.encoded,
+    )
     others = tuple(c for c in timeline.alternatives() if not tried.failure(c.component, *c.variant))
     assumptions = (*twin.assumptions, *ledger.assumptions)
     return replace(tried, alternatives=others, arguments=shown, assumptions=assumptions)

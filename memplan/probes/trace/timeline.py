@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from memplan.facts import Call, Step
 from memplan.probes.trace.doors import Visit
 from memplan.probes.trace.ledger import Ledger, Recording, Stretch
+from memplan.probes.trace.prompting import Prompting
 
 OWN_CODE = ""
 """The component name of the pipeline's own code."""
@@ -13,7 +14,10 @@ OWN_CODE = ""
 
 @dataclass
 class Entry:
-    """A stretch of the timeline: a visit repeated, or own code. `base` is the highest of its repetitions."""
+    """A stretch of the timeline: a visit repeated, or own code. `base` is the highest of its repetitions.
+
+    What is `prompted` is within the pipeline's encode_prompt().
+    """
 
     component: str
     method: str
@@ -22,6 +26,7 @@ class Entry:
     base: int
     repeat: int = 1
     variant: tuple[str, ...] = ()
+    prompted: bool = False
     others: dict[tuple[str, ...], Recording] = field(default_factory=dict)
 
     @property
@@ -44,9 +49,10 @@ class Entry:
 class Timeline:
     """Collects entries while the pipeline runs; equal neighbours are merged, own code between them as well."""
 
-    def __init__(self, ledger: Ledger, phase_of: Callable[[str, str], str]) -> None:
+    def __init__(self, ledger: Ledger, phase_of: Callable[[str, str], str], prompt: Prompting) -> None:
         """An empty timeline; between visits `ledger` records the pipeline's own code."""
         self.ledger = ledger
+        self.prompt = prompt
         self.phase_of = phase_of
         self.entries: list[Entry] = []
         self._last: Entry | None = None
@@ -54,13 +60,14 @@ class Timeline:
 
     def visit(self, visit: Visit) -> None:
         """A component was called, or the call replayed."""
-        last = self._last
-        if last is not None and last.recording is visit.recording:
+        last, prompted = self._last, self.prompt.running
+        if last is not None and last.recording is visit.recording and last.prompted is prompted:
             last.repeat += 1
             last.base = max(last.base, visit.base)
             return
         phase = self.phase_of(visit.component, visit.method)
-        self._last = Entry(visit.component, visit.method, phase, visit.recording, visit.base, others=visit.others)
+        self._last = Entry(visit.component, visit.method, phase, visit.recording, visit.base)
+        self._last.others, self._last.prompted = visit.others, prompted
         self.entries.append(self._last)
 
     def finish(self) -> tuple[tuple[Call, ...], tuple[Step, ...]]:
@@ -73,7 +80,7 @@ class Timeline:
             if known is None or known.base < entry.base:
                 calls[key] = entry.call()
         order = list(calls)
-        steps = (Step(order.index(id(e.recording)), e.repeat) for e in self.entries)
+        steps = (Step(order.index(id(e.recording)), e.repeat, e.prompted) for e in self.entries)
         return tuple(calls.values()), tuple(steps)
 
     def alternatives(self) -> tuple[Call, ...]:
@@ -91,13 +98,15 @@ class Timeline:
         """Close the recording of own code; keep the higher one of those between repeated visits."""
         recording = self.ledger.end(Recording(self.ledger.live, [Stretch([], 0, 0)]))
         phase = self._own_phase()
-        entry = Entry(OWN_CODE, "", phase, recording, recording.base)
+        within = self.prompt.running and self._last is not None and self._last.prompted
+        entry = Entry(OWN_CODE, "", phase, recording, recording.base, prompted=within)
         tail = self.entries[-1] if self.entries else None
         if tail is None or tail.component != OWN_CODE:
             self.entries.append(entry)
             return
         higher, lower = (entry, tail) if entry.height > tail.height else (tail, entry)
         higher.recording.host = max(higher.recording.host, lower.recording.host)
+        higher.prompted = higher.prompted and lower.prompted
         self.entries[-1] = higher
 
     def _own_phase(self) -> str:

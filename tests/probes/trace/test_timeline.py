@@ -2,6 +2,7 @@ import pytest
 
 from memplan.probes.trace.doors import Visit
 from memplan.probes.trace.ledger import Ledger, Recording, Stretch
+from memplan.probes.trace.prompting import Prompting
 from memplan.probes.trace.timeline import Timeline
 
 
@@ -12,7 +13,7 @@ def ledger() -> Ledger:
 
 @pytest.fixture
 def timeline(ledger: Ledger) -> Timeline:
-    return Timeline(ledger, lambda component, method: f"{component} {method}")
+    return Timeline(ledger, lambda component, method: f"{component} {method}", Prompting())
 
 
 def visit(component: str, peak: int = 10, base: int = 0, method: str = "forward") -> Visit:
