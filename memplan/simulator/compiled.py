@@ -72,6 +72,8 @@ def _graph(segments: list[Segment]) -> tuple[int, tuple[int, ...]]:
 
 def compiling(run: Run) -> float:
     """Seconds in which the first pipeline call compiles: every different graph once, whatever its shapes."""
+    if not run.compiled:
+        return 0.0
     found = {
         (call.component, *graph)
         for call in _called(run)
