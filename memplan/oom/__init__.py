@@ -1,4 +1,4 @@
-"""Reads errors: whether one says that memory ran out, which memory, and every figure in its text. It imports nothing."""
+"""Reads errors: whether one says that memory ran out, which memory, and every figure in its text."""
 
 from memplan.oom.allocation import MEMORY as MEMORY
 from memplan.oom.allocation import POSSIBLY as POSSIBLY

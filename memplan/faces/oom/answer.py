@@ -10,7 +10,7 @@ from memplan.faces.oom.held import Held, held
 from memplan.faces.oom.planning import PATIENCE, Progress, TookTooLong, fitting
 from memplan.faces.oom.scene import Scene, scene
 from memplan.faces.report.code import in_memory, script
-from memplan.oom import Allocation, read
+from memplan.oom import Allocation
 from memplan.oom.place import Place
 from memplan.planner import Plan
 from memplan.strategy import in_order
@@ -41,19 +41,6 @@ class Answer:
     whole: bool = False
 
 
-def out_of_memory(error: BaseException) -> tuple[BaseException, Allocation] | None:
-    """The failed allocation that `error` is, or that it was raised from; None for every other error."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while isinstance(cause, Exception) and id(cause) not in seen:
-        seen.add(id(cause))
-        found = read([kind.__name__ for kind in type(cause).__mro__], str(cause))
-        if found is not None:
-            return cause, found
-        cause = cause.__cause__
-    return None
-
-
 def diagnosis(error: BaseException, failed: Allocation, pipe: Any = None) -> tuple[Answer, Scene]:
     """The answer without a plan, and the live scene that a plan is made for."""
     at = scene(error, pipe)
@@ -72,6 +59,8 @@ def diagnosis(error: BaseException, failed: Allocation, pipe: Any = None) -> tup
 
 def with_plan(answer: Answer, at: Scene, progress: Progress, patience: float = PATIENCE) -> Answer:
     """The same answer with the cheapest plan that would have fitted, or with the reason why there is none."""
+    if at.pipe is None and not at.source:
+        return replace(answer, why_none="no pipeline of diffusers was found")
     from memplan.faces.quiet import libraries_quiet
 
     try:

@@ -1,9 +1,10 @@
 """A traceback as it can be asked: who ran, where, and with what in hand."""
 
 import ast
+import gc
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import dedent
 from traceback import walk_tb
@@ -43,8 +44,30 @@ def frames(error: BaseException) -> list[Frame]:
 
 def is_pipeline(value: Any) -> bool:
     """Whether `value` is a pipeline of diffusers."""
-    kinds = (getattr(sys.modules.get(room), name, None) for room, name in _ROOMS)
-    return any(kind in type(value).__mro__ for kind in kinds if kind is not None)
+    return _of(type(value), _kinds())
+
+
+def alive() -> list[Any]:
+    """The pipelines that this process has, in the order in which the collector knows them."""
+    kinds = _kinds()
+    known: dict[type, bool] = {}
+    found = []
+    for thing in gc.get_objects() if kinds else ():
+        kind = type(thing)
+        if kind not in known:
+            known[kind] = _of(kind, kinds)
+        if known[kind]:
+            found.append(thing)
+    return found
+
+
+def _kinds() -> list[type]:
+    found = (getattr(sys.modules.get(room), name, None) for room, name in _ROOMS)
+    return [kind for kind in found if kind is not None]
+
+
+def _of(kind: type, kinds: Sequence[type]) -> bool:
+    return any(known in kind.__mro__ for known in kinds)
 
 
 def is_module(value: Any) -> bool:

@@ -59,8 +59,10 @@ def _in_program(own: Installed) -> Callable[[], None]:
     before = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        before(kind, error, trace)
-        own.answer(error)
+        try:
+            before(kind, error, trace)
+        finally:
+            own.answer(error)
 
     def undo() -> None:
         if sys.excepthook is hook:
@@ -75,8 +77,10 @@ def in_threads(own: Installed) -> Callable[[], None]:
     before = threading.excepthook
 
     def hook(args: threading.ExceptHookArgs) -> None:
-        before(args)
-        own.answer(args.exc_value)
+        try:
+            before(args)
+        finally:
+            own.answer(args.exc_value)
 
     def undo() -> None:
         if threading.excepthook is hook:

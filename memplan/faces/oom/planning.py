@@ -42,8 +42,6 @@ def fitting(scene: Scene, failed: Allocation, progress: Progress, patience: floa
     Raises MemplanError where there is none, TookTooLong after `patience` seconds, and whatever a dry run raises.
     """
     source = scene.pipe if scene.pipe is not None else scene.source
-    if source in (None, ""):
-        raise NothingFits("no pipeline of diffusers was found")
     measured = _facts(source, scene, failed, _limited(progress, patience))
     was = _failed_run(measured, scene, failed)
     if was is not None:

@@ -3,13 +3,12 @@
 A scene refers to live objects; whoever makes one lets it go again.
 """
 
-import gc
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from memplan.faces.oom.frames import Frame, frames, is_module, is_pipeline
+from memplan.faces.oom.frames import Frame, alive, frames, is_pipeline
 from memplan.faces.oom.where import place
 from memplan.oom.place import Place
 
@@ -47,7 +46,7 @@ def scene(error: BaseException, pipe: Any = None) -> Scene:
     stack = frames(error)
     own = [pipe] if pipe is not None else []
     at = next((i for i in reversed(range(len(stack))) if _calls(stack[i])), None)
-    pipes = _unique([*own, *([] if at is None else [stack[at].owner]), *_in_hand(stack)]) or _alive()
+    pipes = _unique([*own, *([] if at is None else [stack[at].owner]), *_in_hand(stack)]) or tuple(reversed(alive()))
     where = place(stack, at, pipes)
     if at is not None:
         return Scene(pipes, arguments(stack, at), where, called=True)
@@ -64,11 +63,6 @@ def _in_hand(stack: Sequence[Frame]) -> Iterator[Any]:
     yield from (frame.owner for frame in reversed(stack) if is_pipeline(frame.owner))
     for frame in reversed(stack):
         yield from (value for value in frame.variables.values() if is_pipeline(value))
-
-
-def _alive() -> tuple[Any, ...]:
-    """All pipelines that are alive, the newest last seen first."""
-    return tuple(reversed([thing for thing in gc.get_objects() if is_pipeline(thing)]))
 
 
 def _unique(things: Sequence[Any]) -> tuple[Any, ...]:

@@ -25,7 +25,7 @@ def script(path: str, args: Sequence[str], json: str | None = None) -> Job:
 
     Raises BadInput for a file that cannot be read.
     """
-    whole = Path(path)
+    whole, file_name = Path(path), str(Path(path).absolute())
     if whole.is_dir() or whole.suffix in (".zip", ".pyz"):
         return lambda: _run([path, *args], path, lambda: _as_main(MAIN, False), json)
     try:
@@ -36,9 +36,9 @@ def script(path: str, args: Sequence[str], json: str | None = None) -> Job:
 
     def execute() -> None:
         main = ModuleType(MAIN)
-        main.__dict__.update(__file__=path, __builtins__=builtins, __cached__=None)
+        main.__dict__.update(__file__=file_name, __builtins__=builtins, __cached__=None)
         sys.modules[MAIN] = main
-        exec(compile(source, path, "exec", dont_inherit=True), main.__dict__)
+        exec(compile(source, file_name, "exec", dont_inherit=True), main.__dict__)
 
     return lambda: _run([path, *args], str(whole.resolve().parent), execute, json)
 
@@ -79,8 +79,10 @@ def _answer_at_the_end(json: str | None) -> None:
         sys.excepthook = before
         own = _without_ours(trace)
         error.__traceback__ = own
-        before(kind, error, own)
-        tell(error, json=json)
+        try:
+            before(kind, error, own)
+        finally:
+            tell(error, json=json)
 
     sys.excepthook = hook
 

@@ -5,6 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from memplan.faces.oom.cause import out_of_memory
+
 TOLD = "_memplan_told"
 """The mark of an error that was answered: a hook may see again what a guard has seen."""
 
@@ -27,11 +29,10 @@ def tell(error: BaseException, *, pipe: Any = None, json: str | Path | None = No
 def _told(error: BaseException, pipe: Any, json: str | Path | None) -> bool:
     if not isinstance(error, Exception) or TOLD in vars(error):
         return False
-    from memplan.faces.oom.answer import diagnosis, out_of_memory, with_plan
-
     found = out_of_memory(error)
     if found is None:
         return False
+    from memplan.faces.oom.answer import diagnosis, with_plan
     from memplan.faces.report import oom as report
 
     vars(error)[TOLD] = True

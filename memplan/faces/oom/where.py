@@ -57,6 +57,8 @@ def _modules(pipes: Sequence[Any]) -> Iterator[tuple[str, str, Any]]:
 
 def _of_component(stack: Sequence[Frame], component: str, pipes: Sequence[Any]) -> str:
     """The phase in which `component` was called the way it was; "" where it was not called."""
+    if not component:
+        return ""
     from memplan.probes.trace import phase
 
     parts = [p.components[component] for p in pipes if component in getattr(p, "components", {})]
