@@ -67,7 +67,7 @@ class Limit(TorchDispatchMode):
     """Raises at op number `op` of a phase, or of a denoising step of it; without an op it counts them."""
 
     def __init__(self, where: Where, phase: str = "", step: int = 0, op: int | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.where, self.wanted, self.op = where, (phase, step), op
         self.ops: Counter[tuple[str, int]] = Counter()
         self.raised: Raised | None = None

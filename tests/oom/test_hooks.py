@@ -56,7 +56,11 @@ def test_installing_again_changes_the_file_alone(said: list[str]) -> None:
 def test_a_hook_that_somebody_put_around_ours_stays(said: list[str]) -> None:
     installed = memplan.install()
     ours = sys.excepthook
-    theirs = lambda *args: (said.append("theirs"), ours(*args))  # noqa: E731
+
+    def theirs(*args: Any) -> None:
+        said.append("theirs")
+        ours(*args)
+
     sys.excepthook = theirs
     installed.undo()
     assert sys.excepthook is theirs

@@ -19,7 +19,7 @@ SCRIPTS = {
     "an interrupt": "raise KeyboardInterrupt",
     "its own hook": "import sys\nsys.excepthook = lambda *a: print('own', a[0].__name__)\nraise ValueError",
     "an error of memplan": "import memplan\nmemplan.Target.none",
-    "what it does at the end": "import atexit, sys\nname = 'me'\natexit.register(lambda: print('end', name, sys.argv))\n1 / 0",
+    "what it does at the end": "import atexit\nme = 'me'\natexit.register(lambda: print('end', me))\n1 / 0",
     "no answer is asked": "import os\nos._exit(7)",
     "warnings": "import warnings, logging\nwarnings.warn('w')\nlogging.warning('l')",
     "options that are like ours": "import sys; print(sys.argv)",

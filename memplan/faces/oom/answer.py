@@ -7,7 +7,7 @@ from typing import Any
 from memplan.errors import MemplanError, NoGpu
 from memplan.faces.api import placed
 from memplan.faces.oom.held import Held, held
-from memplan.faces.oom.planning import PATIENCE, Progress, TookTooLong, fitting
+from memplan.faces.oom.planning import PATIENCE, TookTooLong, fitting
 from memplan.faces.oom.scene import Scene, scene
 from memplan.faces.report.code import in_memory, script
 from memplan.oom import Allocation
@@ -57,7 +57,7 @@ def diagnosis(error: BaseException, failed: Allocation, pipe: Any = None) -> tup
     ), at
 
 
-def with_plan(answer: Answer, at: Scene, progress: Progress, patience: float = PATIENCE) -> Answer:
+def with_plan(answer: Answer, at: Scene, patience: float = PATIENCE) -> Answer:
     """The same answer with the cheapest plan that would have fitted, or with the reason why there is none."""
     if at.pipe is None and not at.source:
         return replace(answer, why_none="no pipeline of diffusers was found")
@@ -65,7 +65,9 @@ def with_plan(answer: Answer, at: Scene, progress: Progress, patience: float = P
 
     try:
         with libraries_quiet():
-            found = fitting(at, answer.failed, progress, patience)
+            found = fitting(at, answer.failed, patience)
+    except KeyboardInterrupt:
+        return replace(answer, why_none="planning was interrupted")
     except NoGpu as error:
         return replace(answer, why_none=error.why)
     except (MemplanError, TookTooLong) as error:

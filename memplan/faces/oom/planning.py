@@ -20,7 +20,8 @@ CHEAPEST = "quality"
 """The pick that gives up the least: of the least loss that fits, the fastest."""
 PATIENCE = 120.0
 """Seconds after which no further component is looked at."""
-AS_NAMED = {"cuda": "cuda", "rocm": "rocm", "xpu": "xpu", "mps": "mps"}
+KINDS = ("cuda", "rocm", "xpu", "mps")
+"""Devices whose kernels and limits memplan tells apart."""
 Progress = Callable[[str], None]
 
 
@@ -36,17 +37,16 @@ class Fitting:
     failed: int | None = None
 
 
-def fitting(scene: Scene, failed: Allocation, progress: Progress, patience: float = PATIENCE) -> Fitting:
+def fitting(scene: Scene, failed: Allocation, patience: float = PATIENCE) -> Fitting:
     """The cheapest plan that fits what this process could have had, and takes less than the run that failed.
 
     Raises MemplanError where there is none, TookTooLong after `patience` seconds, and whatever a dry run raises.
     """
     source = scene.pipe if scene.pipe is not None else scene.source
-    measured = _facts(source, scene, failed, _limited(progress, patience))
+    measured = _facts(source, scene, failed, _until(time.monotonic() + patience, patience))
     was = _failed_run(measured, scene, failed)
     if was is not None:
         measured = _below(measured, was, failed)
-    progress("weighing plans")
     found = planner.recommend(measured, strategies())
     pick = found.pick(CHEAPEST)
     if pick is None:
@@ -55,14 +55,12 @@ def fitting(scene: Scene, failed: Allocation, progress: Progress, patience: floa
     return Fitting(pick, was)
 
 
-def _limited(progress: Progress, patience: float) -> Progress:
-    """`progress` that gives up between two components once the time is over."""
-    end = time.monotonic() + patience
+def _until(end: float, patience: float) -> Progress:
+    """What is told of progress, and gives up between two components once the time is over."""
 
     def said(message: str) -> None:
         if time.monotonic() > end:
-            raise TookTooLong(f"it was not done within {patience:.0f} s")
-        progress(message)
+            raise TookTooLong(f"planning was given up after {patience:.0f} s, at {message}")
 
     return said
 
@@ -80,7 +78,7 @@ def _facts(source: Any, scene: Scene, failed: Allocation, progress: Progress) ->
         return found
     gpu = replace(gpu, total=failed.capacity or gpu.total, free=failed.usable)
     found = replace(found, machine=replace(found.machine, gpu=gpu))
-    return of_kind(AS_NAMED.get(failed.kind, gpu.kind), found)
+    return of_kind(failed.kind, found) if failed.kind in KINDS else found
 
 
 def _failed_run(measured: Facts, scene: Scene, failed: Allocation) -> int | None:

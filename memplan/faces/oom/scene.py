@@ -4,7 +4,7 @@ A scene refers to live objects; whoever makes one lets it go again.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,7 +95,7 @@ def _given(outer: Sequence[Frame], signature: inspect.Signature) -> dict[str, An
 
 
 def _counts(name: str, value: Any) -> bool:
-    return name not in NOT_OF_A_PLAN and value is not None and not isinstance(value, Callable)
+    return name not in NOT_OF_A_PLAN and value is not None and not callable(value)
 
 
 def _plain(value: Any) -> bool:

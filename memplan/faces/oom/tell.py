@@ -38,11 +38,20 @@ def _told(error: BaseException, pipe: Any, json: str | Path | None) -> bool:
     vars(error)[TOLD] = True
     answer, scene = diagnosis(*found, pipe)
     _say(f"\n{report.diagnosis(answer)}")
-    answer = with_plan(answer, scene, lambda message: None)
+    if scene.pipe is not None or scene.source:
+        _say("memplan: looking for the cheapest plan that fits …")
+    answer = with_plan(answer, scene)
     _say(report.advice(answer))
     if json is not None:
-        Path(json).write_text(report.as_json(answer), "utf-8")
+        _write(Path(json), report.as_json(answer))
     return True
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        _say(f"memplan: the answer could not be written to {file}: {error.strerror or error}")
 
 
 def _say(text: str) -> None:

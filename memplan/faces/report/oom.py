@@ -23,7 +23,7 @@ from memplan.faces.oom.answer import Answer
 from memplan.faces.report.bill import figures
 from memplan.faces.report.json import text as json_text
 from memplan.faces.report.layout import paragraph, titled
-from memplan.facts.units import amount, mib
+from memplan.facts.units import MIB, amount, mib
 from memplan.oom import MEMORY, Allocation
 from memplan.oom.allocation import HOST, PINNED
 from memplan.planner import Plan
@@ -111,9 +111,9 @@ def _asked(failed: Allocation) -> Iterator[str]:
     if failed.asked is None:
         yield "the error does not say how much"
         return
-    short = f": {mib(failed.missing)} MiB short" if failed.missing else ""
+    short = f": {_short(failed.missing)} short" if failed.missing else ""
     free = (
-        [f"{amount(failed.free)} of {amount(failed.capacity)} were free"]
+        [f"{_exact(failed.free)} of {amount(failed.capacity)} were free"]
         if failed.free is not None and failed.capacity
         else []
     )
@@ -124,7 +124,11 @@ def _asked(failed: Allocation) -> Iterator[str]:
 
 
 def _exact(nbytes: int) -> str:
-    return amount(nbytes) if nbytes >= 1 << 20 else f"{nbytes:,} bytes"
+    return amount(nbytes) if nbytes >= MIB else f"{nbytes:,} bytes"
+
+
+def _short(nbytes: int) -> str:
+    return f"{mib(nbytes)} MiB" if nbytes >= MIB else _exact(nbytes)
 
 
 def _held(answer: Answer) -> Iterator[str]:
