@@ -62,6 +62,7 @@ def test_the_whole_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 def test_a_plan_takes_less_than_a_run_that_failed_though_it_was_predicted_to_fit() -> None:
     pipe, error = failed_decode()
     error.args = (LARGE,)
@@ -176,14 +177,25 @@ def test_a_closed_stderr_hides_nothing(monkeypatch: pytest.MonkeyPatch, no_plan:
         raise MemoryError
 
 
+# ---- other pipelines -------------------------------------------------------------------------------------------------
+def test_a_modular_pipeline_is_found_with_its_call(no_plan: None) -> None:
+    pipe, call = build("modular_flux"), inputs("modular_flux")
+    found = out_of_memory(limit.run_out(pipe, call, "denoising", 2, 7)[0])
+    assert found is not None
+    told, scene = diagnosis(*found)
+    assert (told.place.phase, told.place.step, told.place.steps) == ("denoising", 2, 2)
+    assert scene.pipe is pipe
+    assert scene.call == {name: call[name] for name in call if name not in ("generator", "output")}
+
+
 # ---- what is alive ---------------------------------------------------------------------------------------------------
 def test_a_pipeline_with_a_plan_is_left_as_it_is_and_kept_by_nobody(capsys: pytest.CaptureFixture[str]) -> None:
     pipe = build("flux")
     applied = memplan.auto_optimize(
         pipe, "group_offload:transformer", target=memplan.Target(vram=24, ram=64), device="cpu", **inputs("flux")
     )
-    before = attributes(pipe)
     error = limit.run_out(pipe, inputs("flux"), "denoising", 2, 9)[0]
+    before = attributes(pipe)
     assert tell(error)
     assert "ran out in denoising, step 2 of 2, at transformer." in " ".join(capsys.readouterr().err.split())
     assert attributes(pipe) == before
@@ -227,6 +239,7 @@ def test_there_is_a_plan_for_more_pipelines(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 def test_what_was_loaded_from_a_folder_gets_the_whole_script(tmp_path: Path) -> None:
     from diffusers import FluxPipeline
 

@@ -37,5 +37,6 @@ def run(args: argparse.Namespace) -> int:
         job = (script.module if args.module else script.script)(name, rest, args.json)
     except BadInput as error:
         args.parser.error(str(error))
-    job()
+    else:
+        job()
     return 0

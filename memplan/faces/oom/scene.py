@@ -4,7 +4,7 @@ A scene refers to live objects; whoever makes one lets it go again.
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,8 +76,9 @@ def arguments(stack: Sequence[Frame], at: int) -> dict[str, Any]:
     signature = inspect.signature(type(frame.owner).__call__)
     given = _given(stack[:at], signature)
     if given is None:  # no wrapper had them: those that the function has not changed for tensors since
-        given = {name: frame.variables.get(name) for name in signature.parameters}
-        given = {name: value for name, value in given.items() if _plain(value)}
+        here = {name: frame.variables.get(name) for name in signature.parameters}
+        kept = {name: value for name, value in here.items() if _plain(value) or name in _rest(signature)}
+        given = _flat(kept, signature)
     return {name: value for name, value in given.items() if _counts(name, value)}
 
 
@@ -89,9 +90,19 @@ def _given(outer: Sequence[Frame], signature: inspect.Signature) -> dict[str, An
         bound = signature.bind_partial(*wrapper.variables["args"], **wrapper.variables["kwargs"])
     except TypeError:
         return None
-    rest = [name for name, p in signature.parameters.items() if p.kind is inspect.Parameter.VAR_KEYWORD]
-    named = {name: value for name, value in bound.arguments.items() if name not in rest}
-    return {**named, **{key: value for name in rest for key, value in bound.arguments.get(name, {}).items()}}
+    return _flat(bound.arguments, signature)
+
+
+def _rest(signature: inspect.Signature) -> list[str]:
+    """The parameter that takes all other keywords, where there is one."""
+    return [name for name, p in signature.parameters.items() if p.kind is inspect.Parameter.VAR_KEYWORD]
+
+
+def _flat(given: Mapping[str, Any], signature: inspect.Signature) -> dict[str, Any]:
+    """The arguments with those other keywords among them."""
+    rest = _rest(signature)
+    named = {name: value for name, value in given.items() if name not in rest}
+    return named | {key: value for name in rest for key, value in given.get(name, {}).items()}
 
 
 def _counts(name: str, value: Any) -> bool:
