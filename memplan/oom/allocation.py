@@ -40,8 +40,8 @@ class Allocation:
 
     @property
     def on_device(self) -> bool:
-        """Whether it was a device's own memory."""
-        return self.kind not in (HOST, PINNED, "")
+        """Whether it was a device's own memory; so where the text does not tell which."""
+        return self.kind not in (HOST, PINNED)
 
     @property
     def reserved(self) -> int | None:
