@@ -1,4 +1,4 @@
-"""Reads errors: whether one says that memory ran out, which memory, and every figure in its text."""
+"""Reads errors: which memory ran out, if any, and every figure of the text."""
 
 from memplan.oom.allocation import MEMORY as MEMORY
 from memplan.oom.allocation import POSSIBLY as POSSIBLY

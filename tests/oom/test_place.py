@@ -7,6 +7,7 @@ import torch
 
 from memplan.faces.oom.answer import Answer, diagnosis
 from memplan.faces.oom.cause import out_of_memory
+from memplan.oom import POSSIBLY, Allocation
 from tests.oom import limit
 from tests.pipelines import build, inputs
 
@@ -19,7 +20,6 @@ EVERY = (
     "sd3",
     "cogvideox",
     "ltx",
-    "sana",
     "auraflow",
     "lumina2",
     "chroma",
@@ -65,6 +65,20 @@ def spots(pipe: Any, name: str) -> list[tuple[str, int, int]]:
 @pytest.mark.parametrize(("phase", "step"), PHASES)
 def test_it_names_the_place(phase: str, step: int) -> None:
     check(build("flux"), "flux", phase, step, 0)
+
+
+def test_memory_that_a_pipeline_keeps_quiet_about() -> None:
+    """Sana's decode turns the error into a warning, and then a picture is missing."""
+    pipe = build("sana")
+    with limit.watched(pipe) as where, limit.Limit(where, "decoding", 0, 3), pytest.raises(UnboundLocalError) as caught:
+        pipe(**inputs("sana"))
+    found = out_of_memory(caught.value)
+    assert found is not None
+    answer, scene = diagnosis(*found)
+    assert answer.failed == Allocation(certainty=POSSIBLY)
+    assert answer.place.phase == "decoding"
+    assert scene.pipe is pipe
+    assert out_of_memory(UnboundLocalError("image")) is None
 
 
 @pytest.mark.slow

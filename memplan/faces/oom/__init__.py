@@ -1,1 +1,1 @@
-"""What a script that ran out of memory is told, and the ways to have it told."""
+"""What people are told when memory ran out, and how they come to be told."""

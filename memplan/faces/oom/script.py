@@ -1,4 +1,4 @@
-"""Runs a script or a module as Python itself would, and answers the error that ends it."""
+"""Runs a script or a module as Python would, and answers the error that ends it."""
 
 import builtins
 import io

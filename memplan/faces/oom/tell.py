@@ -1,4 +1,4 @@
-"""Tells the answer to an error on stderr and in a file, and never stands in the error's way."""
+"""Tells the answer on stderr and in a file, and never stands in the error's way."""
 
 import sys
 from contextlib import suppress
