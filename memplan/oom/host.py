@@ -5,11 +5,14 @@ import re
 from memplan.oom.allocation import HOST, PINNED, POSSIBLY, Allocation
 from memplan.oom.sizes import find
 
-_PINNED = re.compile(r"pinned (?:host )?memory|bytes on host\b|\b(?:cuda|hip)HostAlloc|\bhipHostMalloc|cuMemHostAlloc")
+_PINNED = re.compile(
+    r"pinned (?:host )?memory|bytes on host\b|\b(?:cuda|hip)HostAlloc|\bhipHostMalloc|cuMemHostAlloc|HostRegister\b"
+    r"|pin memory thread"
+)
 _NONE_LEFT = re.compile(
     r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|Torch: not enough memory|\bunable to mmap\b"
     r"|\[Errno 12\]|Cannot allocate memory|\(os error 1455\)|\[WinError (?:8|14|1455)\]|paging file is too small"
-    r"|std::bad_alloc|\bbad allocation\b|OUT_OF_HOST_MEMORY"
+    r"|\bUnable to allocate .* for an array\b|std::bad_alloc|\bbad allocation\b|OUT_OF_HOST_MEMORY"
 )
 _KILLED = re.compile(r"DataLoader worker .* killed by signal: Killed")
 _SIZES = (

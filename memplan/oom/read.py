@@ -29,7 +29,7 @@ def read(classes: Sequence[str], text: str) -> Allocation | None:
     if exact is not None:
         return exact
     of_memory, out = OF_MEMORY in classes, OUT_OF_MEMORY in classes
-    if bare.none(text) and not (of_memory or out):
+    if bare.none(text, of_memory=of_memory or out):
         return None
     found = host.host(text, of_memory=of_memory and not out) or bare.hidden(text) or bare.said(text)
     if out:

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     except SystemExit as end:
         return int(end.code or 0)
-    if getattr(args, "bare", False):
+    if "bare" in args:
         return int(args.run(args))
     before = LOUD.set(args.debug), WIDTH.set(width())
     try:
@@ -83,7 +83,8 @@ def _parser() -> Parser:
             allow_abbrev=False,
         )
         module.add_options(verb)
-        verb.add_argument("--debug", action="store_true", help="show tracebacks, and what the libraries say")
+        if not verb.get_default("bare"):
+            verb.add_argument("--debug", action="store_true", help="show tracebacks, and what the libraries say")
         verb.set_defaults(run=module.run, parser=verb)
     parser.verbs = tuple(verbs.choices)
     return parser

@@ -12,17 +12,15 @@ from memplan.errors import BadInput
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What can be typed."""
+    parser.usage = "memplan run [-h] [--json FILE] (SCRIPT | -m MODULE) [ARGS ...]"
     parser.add_argument("--json", metavar="FILE", help="write the answer to this file too; sizes in bytes")
     parser.add_argument(
         "-m",
         dest="module",
         nargs=argparse.REMAINDER,
-        metavar=("MODULE", "ARGS"),
-        help="run a module, as python -m does",
+        help="a module to run, as python -m does, and its arguments",
     )
-    parser.add_argument(
-        "command", nargs=argparse.REMAINDER, metavar="SCRIPT [ARGS …]", help="the script, its arguments"
-    )
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="SCRIPT", help="the script, and its arguments")
     parser.set_defaults(bare=True)
 
 
