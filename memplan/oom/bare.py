@@ -49,7 +49,7 @@ _ASKED = (r"tr(?:ied|ying) to allocate {}", r"cannot allocate {}", r"allocating 
 
 def none(text: str, *, of_memory: bool) -> bool:
     """Whether `text` tells of another failure; `of_memory` is whether the error's class speaks of memory."""
-    return FORBIDDEN in text or not of_memory and bool(_NONE.search(text))
+    return FORBIDDEN in text or (not of_memory and bool(_NONE.search(text)))
 
 
 def driver(text: str) -> Allocation | None:

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from memplan.facts import GIB, MIB
+from tests.pipelines import build, inputs
 
 CARD, ROOM = 8 * GIB, 604 * MIB
 """Of the pretended card, and of it what this process could have: a context, and about what a tiny pipeline needs."""
@@ -163,3 +164,9 @@ def run_out(pipe: Any, call: dict[str, Any], phase: str, step: int, op: int) -> 
             assert limit.raised is not None
             return error, limit.raised
     raise AssertionError(f"{phase} has no op {op}")
+
+
+def failed_decode() -> tuple[Any, BaseException]:
+    """A small pipeline, and the error of a decode of it."""
+    pipe = build("flux")
+    return pipe, run_out(pipe, inputs("flux"), "decoding", 0, 5)[0]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.some import some
+
 SCRIPTS = {
     "it ends well": "import sys; print(sys.argv[1:], __name__, __file__, sys.path[0])",
     "it is not found by itself": "import beside; print(beside.__name__)",
@@ -36,7 +38,9 @@ def python(folder: Path, *args: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(
+    "name", some(SCRIPTS, "it ends well", "a sentence", "an error", "no syntax", "an interrupt", "its own hook")
+)
 def test_it_is_as_without_memplan(name: str, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPTS[name], "utf-8")
     (tmp_path / "beside.py").touch()
