@@ -22,6 +22,8 @@ if _typing.TYPE_CHECKING:
     from memplan.faces.live import applied as applied
     from memplan.faces.live import auto_optimize as auto_optimize
     from memplan.faces.load import load as load
+    from memplan.faces.oom.guard import guard as guard
+    from memplan.faces.oom.hooks import install as install
     from memplan.faces.reload import reload as reload
     from memplan.facts import Facts as Facts
     from memplan.facts import Machine as Machine
@@ -38,6 +40,8 @@ _HOMES = {
     "memplan.faces.calibrate": ("calibrate",),
     "memplan.faces.live": ("applied", "auto_optimize"),
     "memplan.faces.load": ("load",),
+    "memplan.faces.oom.guard": ("guard",),
+    "memplan.faces.oom.hooks": ("install",),
     "memplan.faces.reload": ("reload",),
     "memplan.facts": ("Facts", "Machine", "Model", "Rates"),
     "memplan.planner": ("Plan", "Recommendation"),
@@ -63,6 +67,8 @@ __all__ = [
     "applied",
     "auto_optimize",
     "calibrate",
+    "guard",
+    "install",
     "load",
     "price",
     "probe",

@@ -232,9 +232,9 @@ def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("price sdxl --wth=model_offload", "Did you mean --with?"),
         (
             "recomend sdxl",
-            "there is no verb 'recomend'; there are probe, recommend, price, explain, calibrate. Did you mean rec",
+            "there is no verb 'recomend'; there are probe, recommend, price, explain, calibrate, run. Did you mean rec",
         ),
-        ("sing", "there is no verb 'sing'; there are probe, recommend, price, explain, calibrate\n"),
+        ("sing", "there is no verb 'sing'; there are probe, recommend, price, explain, calibrate, run\n"),
         ("", "VERB"),
     ],
 )

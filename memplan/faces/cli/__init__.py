@@ -10,15 +10,17 @@ from importlib.metadata import version
 from inspect import cleandoc
 
 from memplan.errors import BadInput, MemplanError, NoGpu, NothingFits
-from memplan.faces.cli import calibrate, explain, price, probe, recommend
+from memplan.faces.cli import calibrate, explain, price, probe, recommend, run
 from memplan.faces.cli.options import NAME_A_GPU
 from memplan.faces.cli.parser import Help, Parser
 from memplan.faces.cli.terminal import only_ours, width
 from memplan.faces.quiet import LOUD
 from memplan.faces.report.layout import WIDTH
 
-VERBS = (probe, recommend, price, explain, calibrate)
-"""A verb is a module: its name is typed, its docstring is the help; add_options(parser) and run(args) -> exit code."""
+VERBS = (probe, recommend, price, explain, calibrate, run)
+"""A verb is a module: its name is typed, its docstring is the help; add_options(parser) and run(args) -> exit code.
+
+One that sets `bare` runs a program of the user's: what that says and raises is left as it is."""
 INTERRUPTED = 130
 
 
@@ -30,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     except SystemExit as end:
         return int(end.code or 0)
+    if "bare" in args:
+        return int(args.run(args))
     before = LOUD.set(args.debug), WIDTH.set(width())
     try:
         with only_ours(everything=args.debug):
@@ -79,7 +83,8 @@ def _parser() -> Parser:
             allow_abbrev=False,
         )
         module.add_options(verb)
-        verb.add_argument("--debug", action="store_true", help="show tracebacks, and what the libraries say")
+        if not verb.get_default("bare"):
+            verb.add_argument("--debug", action="store_true", help="show tracebacks, and what the libraries say")
         verb.set_defaults(run=module.run, parser=verb)
     parser.verbs = tuple(verbs.choices)
     return parser

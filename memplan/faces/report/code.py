@@ -43,6 +43,13 @@ def script(plan: Plan, source: str, call: Mapping[str, Any]) -> str:
     ])  # fmt: skip
 
 
+def in_memory(plan: Plan, strategies: Iterable[Strategy]) -> str:
+    """The lines that apply `strategies`, those of `plan` for every component, to a `pipe` that is on no device yet."""
+    found = [line for strategy in strategies for line in strategy.code(_device(plan))]
+    imports = _merged(["import torch", *filter(_is_import, found)])
+    return "\n".join([*imports, "", *(line for line in found if not _is_import(line))])
+
+
 # ---- arguments ------------------------------------------------------------------------------------------------------
 def _value(name: str, shown: str, call: Mapping[str, Any]) -> tuple[str, str]:
     """The import that an argument needs, if any, and its value as code with the comma behind it.

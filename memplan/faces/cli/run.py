@@ -1,0 +1,40 @@
+"""Run a script as Python does, and answer it when memory runs out.
+
+The answer comes after the traceback, on stderr: what ran out where, what was held, and the cheapest
+plan that would have fitted, with its code. Traceback and exit code stay those of the script. Options
+of memplan come before the script, all that follows is the script's.
+"""
+
+import argparse
+
+from memplan.errors import BadInput
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What can be typed."""
+    parser.usage = "memplan run [-h] [--json FILE] (SCRIPT | -m MODULE) [ARGS ...]"
+    parser.add_argument("--json", metavar="FILE", help="write the answer to this file too; sizes in bytes")
+    parser.add_argument(
+        "-m",
+        dest="module",
+        nargs=argparse.REMAINDER,
+        help="a module to run, as python -m does, and its arguments",
+    )
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="SCRIPT", help="the script, and its arguments")
+    parser.set_defaults(bare=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run it; errors of the script go on to the interpreter. Ends the program where there is nothing to run."""
+    from memplan.faces.oom import script
+
+    name, *rest = args.module or args.command or [""]
+    if not name:
+        args.parser.error("there is nothing to run: write memplan run script.py, or memplan run -m module")
+    try:
+        job = (script.module if args.module else script.script)(name, rest, args.json)
+    except BadInput as error:
+        args.parser.error(str(error))
+    else:
+        job()
+    return 0
