@@ -48,7 +48,7 @@ class Space:
         self._start = self._offers([()])
         self.options: dict[str, list[Offer]] = {}
         for component in facts.model.components if self._start else ():
-            own = [s for s in variants if components(s) == {component.name} and not s.seats & taken]
+            own = [s for s in variants if components(s) == frozenset((component.name,)) and not s.seats & taken]
             self.options[component.name] = self._options(own, dropped)
 
     def plans(self) -> Iterator[Plan]:
@@ -63,7 +63,7 @@ class Space:
         if set(self.shared) != {s for s in plan.strategies if len(components(s)) > 1}:
             return
         for name, options in self.options.items():
-            rest = tuple(s for s in plan.strategies if components(s) != {name})
+            rest = tuple(s for s in plan.strategies if components(s) != frozenset((name,)))
             yield from ((*rest, *option.way) for option in options)
 
     def _offers(self, ways: Iterable[Way]) -> list[Offer]:
