@@ -36,6 +36,7 @@ def rates_of(gpu: Gpu | None) -> Rates:
         USUAL,
         compute=compute,
         bandwidth=gpu.bandwidth * _sustained()["bandwidth"],
+        eager=_sustained()["eager"],
         pinned=pinned,
         to_device=min(USUAL.to_device, pinned),
         to_host=min(USUAL.to_host, pinned),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from memplan.facts.trace import Ops
+from memplan.facts.trace import ELEMENTWISE, Ops
 
 
 @dataclass(frozen=True)
@@ -10,18 +10,19 @@ class Rates:
     """What a machine sustains, per second; `source` says where the figures come from.
 
     `compute` is in FLOP/s by family of ops and dtype, and `fallback` where it says nothing; `bandwidth` in bytes/s of
-    device memory. `kernel` are the seconds that any op takes on the device beside its work, `launch` those in which the
-    host issues it, `hook` those in which diffusers' hooks issue the copy of one tensor, and `dispatch` accelerate's.
-    The link carries `pinned` bytes/s from pinned memory; `to_device` from memory that is not, `to_host` into new
-    memory. `pinning` are the bytes/s at which the host copies weights into pinned memory, `disk` those of files. The
-    CPU does `on_host` FLOP/s by family of ops and dtype, and `host` where that says nothing.
+    device memory, of which elementwise ops sustain the share `eager` where no compiler has fused them: many read with
+    strides, or convert what they read. `kernel` are the seconds that any op takes on the device beside its work,
+    `launch` those in which the host issues it, `hook` those in which diffusers' hooks issue the copy of one tensor, and
+    `dispatch` accelerate's. The link carries `pinned` bytes/s from pinned memory; `to_device` from memory that is not,
+    `to_host` into new memory. `pinning` are the bytes/s at which the host copies weights into pinned memory, `disk`
+    those of files. The CPU does `on_host` FLOP/s by family of ops and dtype, and `host` where that says nothing.
 
-    Where the defaults come from: `kernel` is fitted as the shares in catalogue/rates.py are. `to_device` and `to_host`
-    were read off published calls under model and sequential offload, to the nearest round figure. `hook` and `dispatch`
-    are what diffusers' group offload and accelerate's hooks took per tensor on one busy machine (53 and 264 us in a
-    small FLUX transformer). `host` is the order of magnitude of 8 cores: one core of an EPYC with AVX2 does 11e9 in
-    bfloat16 and 60e9 in float32, measured in linear layers of T5-XXL. `launch`, `pinned`, `pinning`, `disk`, and
-    `bandwidth` and `fallback` of an unknown card are assumed.
+    Where the defaults come from: `kernel` and `eager` are fitted as the shares in catalogue/rates.py are. `to_device`
+    and `to_host` were read off published calls under model and sequential offload, to the nearest round figure. `hook`
+    and `dispatch` are what diffusers' group offload and accelerate's hooks took per tensor on one busy machine (53 and
+    264 us in a small FLUX transformer). `host` is the order of magnitude of 8 cores: one core of an EPYC with AVX2 does
+    11e9 in bfloat16 and 60e9 in float32, measured in linear layers of T5-XXL. `launch`, `pinned`, `pinning`, `disk`,
+    and `bandwidth` and `fallback` of an unknown card are assumed.
     """
 
     compute: tuple[tuple[str, str, float], ...] = ()
@@ -39,6 +40,7 @@ class Rates:
     source: str = "assumption, of a card of the middle range and a usual host"
     fallback: float = 40e12
     on_host: tuple[tuple[str, str, float], ...] = ()
+    eager: float = 0.6
 
     def flops(self, family: str, dtype: str) -> float:
         """FLOP/s of this family on operands of `dtype`; those of `fallback` where nothing is known."""
@@ -48,10 +50,11 @@ class Rates:
         """FLOP/s of the CPU for this family on operands of `dtype`; those of `host` where nothing is known."""
         return next((rate for f, d, rate in self.on_host if (f, d) == (family, dtype)), self.host)
 
-    def seconds(self, ops: Ops) -> float:
+    def seconds(self, ops: Ops, *, fused: bool = False) -> float:
         """Seconds that the device works on `ops`, by the roofline: as long as the slower of computing and reading."""
         computing = ops.flops / self.flops(ops.family, ops.dtype) if ops.flops else 0.0
-        return max(computing, ops.traffic / self.bandwidth) + ops.count * self.kernel
+        share = self.eager if ops.family == ELEMENTWISE and not fused else 1.0
+        return max(computing, ops.traffic / (self.bandwidth * share)) + ops.count * self.kernel
 
 
 USUAL = Rates()

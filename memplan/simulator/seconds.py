@@ -60,7 +60,7 @@ def work(
             product = layer.product if layer else ""
             spared += layer.spared * segment.repeat if layer and code.open else 0
         every = segment.compiled if code.open else segment.work
-        busy = sum(rates.seconds(_in_dtype(ops, product)) for ops in every) * segment.repeat
+        busy = sum(rates.seconds(_in_dtype(ops, product), fused=code.open) for ops in every) * segment.repeat
         graphed = compiled is not None and compiled.graphs and code.open
         launches = code.begun - begun if graphed else sum(ops.count for ops in every) * segment.repeat
         done.append((busy + (copies.traffic - before - spared) / rates.bandwidth, launches))

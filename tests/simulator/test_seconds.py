@@ -11,6 +11,7 @@ from memplan.simulator.seconds import seconds
 RATES = Rates(
     compute=(("matmul", "float32", 100.0),),
     bandwidth=1000.0,
+    eager=1.0,
     kernel=0.0,
     launch=0.0,
     hook=0.0,
