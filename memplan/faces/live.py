@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from memplan import planner
-from memplan.errors import NothingFits
 from memplan.faces.api import HERE, Progress, Target, facts, listed, named, numbered, of_kind, placed
+from memplan.faces.room import standing
 from memplan.facts import Facts
 from memplan.planner import Plan
 from memplan.registry import strategies, switches
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from memplan.applier import Applied
 
 LOG = logging.getLogger("memplan")
+NOT_DONE = "Nothing has been changed."
 
 
 def auto_optimize(
@@ -27,6 +28,7 @@ def auto_optimize(
     target: Target = HERE,
     device: str = "cuda",
     progress: Progress | None = None,
+    force: bool = False,
     **call: Any,
 ) -> "Applied":
     """Plan for a live pipeline, or modules, and this call, and apply the pick of that preference to it, or `plan`.
@@ -34,8 +36,10 @@ def auto_optimize(
     `prefer` is "quality", "speed", "memory" or "balanced"; `plan` is text as reports write it, as
     "bnb_4bit:transformer", parts of it, or a Plan. The value undoes it; what it cannot undo is logged as a warning
     before anything is done. The plan is for the memory of `target` and for what `device` can do: a rehearsal on "cpu"
-    has no streams and no device context. Raises NothingFits when no plan fits, or this one does not; BadInput for an
-    unknown preference or strategy, and for a pipeline that carries a plan already, which it names.
+    has no streams and no device context. Raises NothingFits, before anything is done, when no plan fits, or this one
+    does not: not the target, or not what this machine has free by then of device and host memory. A plan that nobody
+    named gives way to the pick for what is left. With `force` a plan that does not fit is applied all the same. Raises
+    BadInput for an unknown preference or strategy, and for a pipeline that carries a plan already, which it names.
     """
     from memplan.applier import apply, check_free, one_way
     from memplan.probes.sources.modules import as_pipeline
@@ -45,8 +49,10 @@ def auto_optimize(
         check_free(as_pipeline(pipe))
     parts = None if plan is None else listed(plan)
     asked = switches(parts or ())
-    measured = facts(pipe, call, target=numbered(target, device), progress=progress, switches=asked)
+    target = numbered(target, device)
+    measured = facts(pipe, call, target=target, progress=progress, switches=asked)
     chosen = _chosen(of_kind(device, _in_place(measured, as_pipeline(pipe))), parts, prefer)
+    chosen = standing(chosen, target, None if parts is not None else prefer, undone=NOT_DONE, force=force)
     for stays in one_way(chosen.strategies):
         LOG.warning("%s.", stays)
     return apply(placed(chosen), as_pipeline(pipe), device)
@@ -62,18 +68,11 @@ def _in_place(measured: Facts, pipe: Any) -> Facts:
 
 
 def _chosen(measured: Facts, parts: Sequence[str | Strategy] | None, prefer: str) -> Plan:
-    """The plan that is named, else the pick. Raises NothingFits."""
+    """The plan that is named, else the pick, or where nothing fits the plan that misses the least."""
     if parts is not None:
-        plan = named(measured, parts)
-        if not plan.fits:
-            raise NothingFits(f"the plan, {plan}, needs {', and '.join(map(str, plan.shortages))}")
-        return plan
+        return named(measured, parts)
     found = planner.recommend(measured, strategies())
-    pick = found.pick(prefer)
-    if pick is None:
-        missing = ", and ".join(map(str, found.nearest.shortages))
-        raise NothingFits(f"the nearest plan, {found.nearest}, needs {missing}")
-    return pick
+    return found.pick(prefer) or found.nearest
 
 
 def applied(pipe: Any) -> "Applied | None":

@@ -1,25 +1,27 @@
 """Plans from the headers of the weights, then loads the pipeline and applies the plan to it."""
 
-import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from traceback import clear_frames
 from types import MappingProxyType
 from typing import Any
 
 from memplan import planner
-from memplan.errors import BadInput, NothingFits
+from memplan.errors import BadInput
 from memplan.faces.api import HERE, Progress, Target, facts, listed, machine, named, numbered, of_kind, placed
 from memplan.faces.assembled import assembled
+from memplan.faces.letting_go import let_go
 from memplan.faces.options import Options, read_options
 from memplan.faces.quiet import libraries_quiet
+from memplan.faces.room import standing
 from memplan.facts import Facts
 from memplan.planner import Plan
 from memplan.probes.sources import is_of, look
 from memplan.registry import strategies, switches
 from memplan.strategy import Strategy
 
+NOT_LOADED, LET_GO = "Nothing has been loaded.", "What had been loaded is let go of."
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -34,6 +36,7 @@ def load(
     cache: bool = True,
     progress: Progress | None = None,
     options: Mapping[str, Any] = NO_OPTIONS,
+    force: bool = False,
     **call: Any,
 ) -> Any:
     """The pipeline of `source`, loaded, and ready on `device` under a plan for this call; `applied(pipe)` undoes it.
@@ -43,7 +46,9 @@ def load(
     for what `device` can do. `options` are further arguments of from_pretrained(), as "variant", and components to use
     in place of the pipeline's own, by name; memplan itself reads the Hub as huggingface_hub is set up.
 
-    Nothing is loaded where the plan needs more memory than there is, which raises NothingFits. A pipeline that cannot
+    Nothing is loaded where the plan needs more device or host memory than there is, which raises NothingFits; `force`
+    loads it all the same. Memory is measured again before the plan is applied: where it has become too little, a plan
+    that nobody named gives way to the pick for what is left, and a named one is refused. A pipeline that cannot
     be loaded raises LoadFailed, a plan that cannot be applied ApplyFailed; nothing of the pipeline is left then.
     Raises BadInput for a source, argument or machine that does not exist, and for a plan that cannot be had there.
     """
@@ -65,8 +70,10 @@ def load(
         reading |= {"cache": cache, "progress": progress, "switches": switches(parts or ())}
         measured = of_kind(device, facts(wanted.source(source), call, parts=wanted.parts, **reading))
         chosen = _picked(prefer, measured) if parts is None else named(measured, parts)
-    _check_room(chosen, device, target)
-    return _built(chosen, device, progress or _silent, wanted)
+    wish = prefer if plan is None else None
+    checked = partial(standing, target=target, prefer=wish, force=force)
+    chosen, again = checked(chosen, undone=NOT_LOADED), partial(checked, undone=LET_GO)
+    return _built(chosen, device, progress or _silent, wanted, again)
 
 
 # ---- the plan --------------------------------------------------------------------------------------------------------
@@ -97,22 +104,15 @@ def _on(device: str, measured: Facts, target: Target) -> Facts:
     return of_kind(device, replace(measured, machine=replace(there, gpu=there.gpu or measured.machine.gpu)))
 
 
-def _check_room(plan: Plan, device: str, target: Target) -> None:
-    """Raises NothingFits where the plan needs more than the machine it is for has, or than this one has now."""
-    here = _on(device, plan.run.facts, Target(reserve=target.reserve, index=target.index))
-    missing = plan.shortages or named(here, plan.strategies).shortages
-    if missing:
-        raise NothingFits(f"the plan, {plan}, needs {', and '.join(map(str, missing))}. Nothing has been loaded.")
-
-
 # ---- the deed --------------------------------------------------------------------------------------------------------
-def _built(plan: Plan, device: str, say: Progress, options: Options) -> Any:
-    """The pipeline under the plan. Where that fails, what was built is let go of before the error is raised."""
+def _built(plan: Plan, device: str, say: Progress, options: Options, again: Callable[[Plan], Plan]) -> Any:
+    """The pipeline under the plan that `again` leaves of it. Where that fails, what was built is let go of first."""
     from memplan.applier import apply, one_way
 
     try:
         with libraries_quiet():
             pipe = assembled(plan.run.facts.model, say, options)
+            plan = again(plan)
             say("applying the plan")
             for stays in one_way(plan.strategies):
                 say(f"{stays}.")
@@ -120,20 +120,8 @@ def _built(plan: Plan, device: str, say: Progress, options: Options) -> Any:
         return pipe
     except BaseException as error:
         pipe = None
-        _let_go(error)
+        let_go(error)
         raise
-
-
-def _let_go(error: BaseException | None) -> None:
-    """Frees what the frames of an error hold, which are kept as long as somebody keeps the error."""
-    import torch
-
-    while error is not None:
-        clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _silent(message: str) -> None:

@@ -127,7 +127,7 @@ def test_it_does_not_load_what_does_not_fit(folder: Path, monkeypatch: pytest.Mo
 
 def test_nor_what_needs_more_than_this_machine_has(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memplan.faces.load.assembled", lambda *_: pytest.fail("it was loaded"))
-    monkeypatch.setattr("memplan.faces.load.machine", lambda _: Machine(None, Host(GIB, GIB // 4)))
+    monkeypatch.setattr("memplan.faces.room.machine", lambda _: Machine(None, Host(GIB, GIB // 4)))
     with pytest.raises(NothingFits, match=r"more than the 256 MiB there are\. Nothing has been loaded"):
         load(folder, "model_offload", **asked())
 
@@ -145,7 +145,7 @@ def test_a_plan_for_another_card_is_priced_for_this_one(folder: Path, monkeypatc
     needed = plan.bill.peak.memory.required  # with a device context, which a CPU has not
     assert plan.fits
     small = Machine(Gpu("small", GIB, MIB), Host(GIB * 8, GIB * 8))
-    monkeypatch.setattr("memplan.faces.load.machine", lambda _: small)
+    monkeypatch.setattr("memplan.faces.room.machine", lambda _: small)
     with pytest.raises(NothingFits, match=r"[\d.]+ MiB of device memory in .* MiB more than the 1 MiB there are"):
         load(folder, plan, device=device)
     monkeypatch.setattr("memplan.applier.check_device", lambda _: None)
