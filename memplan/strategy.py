@@ -81,7 +81,8 @@ class Strategy(ABC):
     no more of anything, and where there is one, this is left to those who ask for it. One that is a `last_resort` is
     searched only where nothing fits without it, and may always be named. `opt_in` says why it is left to those who ask.
     `known_as` are words of others for it, for those who type them.
-    What `frees_host` memory is applied before what decides the same and may take some.
+    What `frees_host` memory is applied before what decides the same and may take some. What is `midway` can also be
+    applied between two calls of components in the middle of a pipeline's call, and leaves what they compute comparable.
     """
 
     name: ClassVar[str]
@@ -89,6 +90,7 @@ class Strategy(ABC):
     beaten_by: ClassVar[str] = ""
     last_resort: ClassVar[bool] = False
     frees_host: ClassVar[bool] = False
+    midway: ClassVar[bool] = False
     opt_in: ClassVar[str] = ""
     known_as: ClassVar[tuple[str, ...]] = ()
 

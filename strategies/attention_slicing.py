@@ -26,6 +26,7 @@ class AttentionSlicing(OtherWay):
     component: str = "unet"
 
     name: ClassVar[str] = "attention_slicing"
+    midway: ClassVar[bool] = True
 
     decision: ClassVar[Decision] = Decision.ATTENTION
     lacks: ClassVar[str] = "attention_slicing"

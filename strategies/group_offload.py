@@ -56,6 +56,7 @@ class GroupOffload(Strategy):
 
     name: ClassVar[str] = "group_offload"
     known_as: ClassVar[tuple[str, ...]] = ("block_swap", "enable_group_offload", "offload", "streaming")
+    midway: ClassVar[bool] = True
 
     @property
     def seats(self) -> frozenset[Seat]:

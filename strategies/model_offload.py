@@ -29,6 +29,7 @@ class ModelOffload(WholePipeline):
 
     name: ClassVar[str] = "model_offload"
     known_as: ClassVar[tuple[str, ...]] = ("cpu_offload", "model_cpu_offload", "enable_model_cpu_offload", "offload")
+    midway: ClassVar[bool] = True
     away: ClassVar[Placement] = OnCall()
 
     @staticmethod

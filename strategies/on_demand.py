@@ -34,6 +34,7 @@ class OnDemand(Strategy):
     component: str
 
     name: ClassVar[str] = "on_demand"
+    midway: ClassVar[bool] = True
 
     @property
     def seats(self) -> frozenset[Seat]:

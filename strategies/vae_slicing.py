@@ -26,6 +26,7 @@ class VaeSlicing(OtherWay):
 
     name: ClassVar[str] = "vae_slicing"
     known_as: ClassVar[tuple[str, ...]] = ("slicing", "enable_vae_slicing")
+    midway: ClassVar[bool] = True
 
     decision: ClassVar[Decision] = Decision.SLICES
     lacks: ClassVar[str] = "slicing"

@@ -32,6 +32,7 @@ class VaeTiling(OtherWay):
 
     name: ClassVar[str] = "vae_tiling"
     known_as: ClassVar[tuple[str, ...]] = ("tiling", "enable_vae_tiling")
+    midway: ClassVar[bool] = True
 
     decision: ClassVar[Decision] = Decision.TILES
     lacks: ClassVar[str] = "tiling"

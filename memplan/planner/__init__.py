@@ -1,5 +1,8 @@
 """Finds the plans for a machine: pure and deterministic, without torch."""
 
+from memplan.planner.further import Further as Further
+from memplan.planner.further import further as further
+from memplan.planner.further import placements as placements
 from memplan.planner.judgement import judge as judge
 from memplan.planner.plan import PREFERENCES as PREFERENCES
 from memplan.planner.plan import Dropped as Dropped

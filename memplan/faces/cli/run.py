@@ -12,8 +12,13 @@ from memplan.errors import BadInput
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What can be typed."""
-    parser.usage = "memplan run [-h] [--json FILE] (SCRIPT | -m MODULE) [ARGS ...]"
+    parser.usage = "memplan run [-h] [--json FILE] [--retry] (SCRIPT | -m MODULE) [ARGS ...]"
     parser.add_argument("--json", metavar="FILE", help="write the answer to this file too; sizes in bytes")
+    parser.add_argument(
+        "--retry",
+        action="store_true",
+        help="have a pipeline's call that runs out of memory go on with less of it, from where it failed",
+    )
     parser.add_argument(
         "-m",
         dest="module",
@@ -36,5 +41,9 @@ def run(args: argparse.Namespace) -> int:
     except BadInput as error:
         args.parser.error(str(error))
     else:
+        if args.retry:
+            from memplan.faces.oom.retry import retry_everywhere
+
+            retry_everywhere()
         job()
     return 0

@@ -1,21 +1,31 @@
 """Answers an error where it is raised, for a stretch of a program."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from memplan.errors import BadInput
+from memplan.faces.oom.frames import is_pipeline
+from memplan.faces.oom.retry import retrying
 from memplan.faces.oom.tell import tell
 
 
 @contextmanager
-def guard(pipe: Any = None, *, json: str | Path | None = None) -> Generator[None]:
+def guard(pipe: Any = None, *, json: str | Path | None = None, retry: bool = False) -> Generator[None]:
     """Answer an error inside that says that memory ran out, on stderr and in the file `json`; it is raised on.
 
     `pipe` is the pipeline at work; without it, it is found among the live ones. Every other error passes untouched.
+
+    With `retry` a call of `pipe` inside that runs out of memory goes on with less of it: the component's call that
+    failed is made again where it stands, with techniques that can be applied there, and what they changed is undone at
+    the end of the guard. Where nothing helps, the first error is raised. Raises BadInput for a retry without `pipe`.
     """
+    if retry and not is_pipeline(pipe):
+        raise BadInput("a retry is that of one pipeline: write memplan.guard(pipe, retry=True)")
     try:
-        yield
+        with retrying(pipe) if retry else nullcontext():
+            yield
     except Exception as error:
         tell(error, pipe=pipe, json=json)
         raise

@@ -5,17 +5,19 @@ A scene refers to live objects; whoever makes one lets it go again.
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from memplan.faces.oom.frames import Frame, alive, frames, is_pipeline
 from memplan.faces.oom.where import place
-from memplan.oom.place import Place
+from memplan.oom.place import DENOISING, Place
 
 CALL = "__call__"
 ORIGINAL = "decorate_context"
 """torch's wrapper around a pipeline's call: it has the arguments as they were given."""
 LOADERS = ("from_pretrained", "from_single_file")
+PLACE = "_memplan_place"
+"""The attribute by which an error keeps its place when the variables of its frames are let go of."""
 NOT_OF_A_PLAN = ("self", "generator", "state", "output")
 """Arguments that say nothing of memory, and must not be used up."""
 
@@ -47,11 +49,19 @@ def scene(error: BaseException, pipe: Any = None) -> Scene:
     own = [pipe] if pipe is not None else []
     at = next((i for i in reversed(range(len(stack))) if _calls(stack[i])), None)
     pipes = _unique([*own, *([] if at is None else [stack[at].owner]), *_in_hand(stack)]) or tuple(reversed(alive()))
-    where = place(stack, at, pipes)
+    where = _kept(error, place(stack, at, pipes))
     if at is not None:
         return Scene(pipes, arguments(stack, at), where, called=True)
     source, dtype = _loaded(stack)
     return Scene(pipes, {}, where, source=source, dtype=dtype)
+
+
+def _kept(error: BaseException, seen: Place) -> Place:
+    """The place that was kept with an error before its frames were cleared; the step is still in those that ran on."""
+    kept = vars(error).get(PLACE)
+    if kept is None or not kept.phase:
+        return seen
+    return replace(kept, step=seen.step, steps=seen.steps) if kept.phase == DENOISING else kept
 
 
 def _calls(frame: Frame) -> bool:
@@ -80,6 +90,16 @@ def arguments(stack: Sequence[Frame], at: int) -> dict[str, Any]:
         kept = {name: value for name, value in here.items() if _plain(value) or name in _rest(signature)}
         given = _flat(kept, signature)
     return {name: value for name, value in given.items() if _counts(name, value)}
+
+
+def given_to(pipe: Any, args: tuple[Any, ...], given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of `pipe` that a plan rests on. A call that it would refuse has none."""
+    signature = inspect.signature(type(pipe).__call__)
+    try:
+        bound = signature.bind_partial(pipe, *args, **given)
+    except TypeError:
+        return {}
+    return {name: value for name, value in _flat(bound.arguments, signature).items() if _counts(name, value)}
 
 
 def _given(outer: Sequence[Frame], signature: inspect.Signature) -> dict[str, Any] | None:

@@ -1,0 +1,92 @@
+"""Applies, in the middle of a pipeline's call, what takes less memory than what has just failed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from memplan import planner
+from memplan.faces import measuring
+from memplan.faces.quiet import libraries_quiet
+from memplan.faces.target import HERE, Target, machine, of_kind
+from memplan.facts import GIB, Facts
+from memplan.facts.units import amount
+from memplan.oom import Allocation
+from memplan.registry import strategies
+from memplan.strategy import Strategy, Undo
+
+CPU = "cpu"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What was applied: how to undo it, the place that it is for, and what it does there, in words."""
+
+    undo: Undo
+    where: str
+    words: str
+
+
+class Less:
+    """The strategies that one call of a pipeline carries by now, and what follows."""
+
+    def __init__(self, pipe: Any, call: Mapping[str, Any], steps: Sequence[Strategy]) -> None:
+        """`call` are the arguments that a plan rests on, `steps` what former calls have taken."""
+        self.pipe, self.call, self.steps = pipe, call, tuple(steps)
+        self._facts: Facts | None = None
+        self._before = self.steps
+        self._kept = _placed(pipe)
+
+    def step(self, failed: Allocation, name: str, way: str) -> Step | None:
+        """Applies the best technique that takes strictly less memory where memory ran out; None where there is none.
+
+        The first time, that takes a dry run of the call. Raises what a dry run raises; techniques that cannot be
+        applied to the pipeline as it is are passed over.
+        """
+        device = str(self.pipe._execution_device)
+        on_cpu = device.partition(":")[0] == CPU
+        if not failed.on_device and not on_cpu:
+            return None
+        measured, at = self._measured(failed, device), self._place(name, way)
+        taken = (*self._kept, *self.steps)
+        least = failed.missing or failed.asked or 1
+        for found in planner.further(measured, taken, at, least, strategies()):
+            try:
+                undo = found.strategy.apply(self.pipe, device)
+            except Exception:  # the libraries refuse in many words what does not go with what is there
+                continue
+            self.steps = (*self.steps, found.strategy)
+            saved = f"{amount(found.after)} in place of {amount(found.before)} by prediction"
+            return Step(undo, at[0], f"{found.strategy}: {saved}")
+        return None
+
+    def _measured(self, failed: Allocation, device: str) -> Facts:
+        """Facts of the call on the memory that ran out, once for all attempts of it."""
+        if self._facts is None:
+            here = machine(HERE)
+            if failed.usable is not None:
+                target = Target(vram=max(failed.usable, 1) / GIB)
+            else:
+                index = Target(index=failed.index or 0)
+                target = index if here.gpu is not None else Target(vram=max(here.ram, 1) / GIB)
+            with libraries_quiet():
+                found = measuring.facts(self.pipe, self.call, target=target)
+            host = here.host if device.partition(":")[0] != CPU else replace(here.host, pinnable=None)
+            self._facts = of_kind(device, replace(found, machine=replace(found.machine, host=host)))
+        return self._facts
+
+    def _place(self, name: str, way: str) -> tuple[str, str]:
+        if not name:
+            return "post-processing", ""
+        from memplan.probes.trace import phase
+
+        method = way if way in ("encode", "decode") else "forward"
+        return phase(self.pipe.components[name], name, method), name
+
+
+def _placed(pipe: Any) -> tuple[Strategy, ...]:
+    """Where a plan of the pipeline's user has put components; its other parts a dry run sees in the pipeline itself."""
+    from memplan.applier import applied
+
+    done = applied(pipe)
+    own = planner.placements(done.strategies) if done else ()
+    return tuple(strategy for strategy in own if strategy.name != "on_gpu")

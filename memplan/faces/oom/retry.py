@@ -1,0 +1,154 @@
+"""Makes again what ran out of memory, with less of it: a component's call where it failed, else the pipeline's."""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+from memplan.faces.letting_go import let_go
+from memplan.faces.oom.cause import out_of_memory
+from memplan.faces.oom.classes import calls_of, every_class
+from memplan.faces.oom.doors import Doors
+from memplan.faces.oom.frames import frames
+from memplan.faces.oom.less import Less
+from memplan.faces.oom.scene import PLACE, given_to
+from memplan.faces.oom.start import Start
+from memplan.faces.oom.where import place
+from memplan.oom import Allocation
+
+ATTEMPTS = 3
+"""How often the same call of a component is made again within one call of the pipeline."""
+GIVEN_UP, DOOR = "_memplan_given_up", "_memplan_door"
+"""Marks of an error: nothing more can be done for it, and the way into the component that raised it."""
+OWN_CODE = ("", "")
+"""The door of the pipeline's own code, which has none."""
+
+
+@contextmanager
+def retrying(pipe: Any) -> Generator["Retry"]:
+    """Calls of `pipe` inside are made again with less memory where they run out of it; what that took is undone."""
+    retry = Retry(pipe)
+    with retry.undone(), calls_of(type(pipe), retry.around):
+        yield retry
+
+
+def retry_everywhere() -> None:
+    """The same for every pipeline of this process, for as long as that lives."""
+    known: WeakKeyDictionary[Any, Retry] = WeakKeyDictionary()
+
+    def around(pipe: Any, original: Callable[..., Any], args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+        return known.setdefault(pipe, Retry(pipe)).around(pipe, original, args, given)
+
+    every_class(around)
+
+
+class Retry:
+    """The calls of one pipeline, and what has been applied so that they fit."""
+
+    def __init__(self, pipe: Any) -> None:
+        """Nothing is applied."""
+        self._pipe, self._undos = ref(pipe), ExitStack()
+        self.less: Less | None = None
+        self.doors: Doors | None = None
+        self.tried: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def strategies(self) -> tuple[Any, ...]:
+        """What has been applied, in order."""
+        return self.less.steps if self.less else ()
+
+    @contextmanager
+    def undone(self) -> Generator[None]:
+        """Undoes at the end what was applied meanwhile. What cannot be undone is told, and hides no error."""
+        try:
+            yield
+        finally:
+            try:
+                self._undos.close()
+            except Exception as error:
+                _say(f"memplan: what was applied for a retry could not be undone: {type(error).__name__}: {error}")
+
+    # ---- the pipeline ----
+    def around(self, pipe: Any, original: Callable[..., Any], args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+        """A call of the pipeline. One of another, or from inside one of its own, is made as it is."""
+        if pipe is not self._pipe() or self.doors is not None:
+            return original(pipe, *args, **given)
+        self.tried.clear()
+        self.doors = Doors(pipe, self.through)
+        self.less = Less(pipe, given_to(pipe, args, given), self.strategies)
+        try:
+            with self.doors.open():
+                return self._again(OWN_CODE, Start(args, given), lambda: original(pipe, *args, **given))
+        finally:
+            self.doors = None
+
+    # ---- its components ----
+    def through(self, name: str, way: str, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+        """A call of a component: made again in place, where nothing of its start is lost."""
+        doors = self.doors
+        assert doors is not None
+        start, cached = Start(args, given), getattr(doors.parts[name], "is_cache_enabled", False)
+        here = start.plain and not cached
+        return self._again((name, way), start, lambda: doors.call(name, way, args, given), in_place=here)
+
+    def _again(self, door: tuple[str, str], start: Start, call: Callable[[], Any], *, in_place: bool = True) -> Any:
+        """What `call` returns; where it runs out of memory, it is made again as often as it can be with less.
+
+        One that cannot be made again `in_place`, or has written to what it was given, leaves that to the whole call.
+        """
+        first: Exception | None = None
+        while True:
+            try:
+                return call()
+            except Exception as error:
+                if first is None and (GIVEN_UP in vars(error) or out_of_memory(error) is None):
+                    raise
+                door = vars(error).setdefault(DOOR, door)
+                if first is None and not (in_place and start.unchanged):
+                    raise
+                failed = error
+            first = first or failed
+            if not (start.unchanged and self._eased(failed, door)):
+                break
+            start.restore()
+            del failed
+        vars(first)[GIVEN_UP] = True
+        first.__traceback__ = first.__traceback__.tb_next if first.__traceback__ else None
+        try:
+            raise first
+        finally:
+            del first
+
+    def _eased(self, error: Exception, door: tuple[str, str]) -> bool:
+        """Frees what the failed attempt held, and applies what takes less than it did. False where nothing does."""
+        found, pipe = out_of_memory(error), self._pipe()
+        if found is None or pipe is None or self.doors is None or self.less is None:
+            return False
+        if PLACE not in vars(error):
+            vars(error)[PLACE] = place(frames(error), None, (pipe,))
+        let_go(error)
+        self.tried[door] += 1
+        if self.tried[door] > ATTEMPTS:
+            return False
+        with self.doors.shut():
+            return self._apply(self.less, found[1], door)
+
+    def _apply(self, less: Less, failed: Allocation, door: tuple[str, str]) -> bool:
+        try:
+            step = less.step(failed, *door)
+        except Exception as error:
+            _say(f"memplan: no retry, as planning failed with {type(error).__name__}: {error}")
+            return False
+        if step is None:
+            _say("memplan: no retry, as nothing that can be applied in the middle of a call takes less memory")
+            return False
+        self._undos.callback(step.undo)
+        _say(f"memplan: memory ran out in {step.where}; trying that again with {step.words}")
+        return True
+
+
+def _say(text: str) -> None:
+    if sys.stderr is not None:
+        print(text, file=sys.stderr, flush=True)
