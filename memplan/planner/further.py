@@ -28,12 +28,13 @@ def further(
 ) -> list[Further]:
     """The techniques that take strictly less memory at a place than those already `taken`, the best first.
 
-    `least` are the bytes by which the run fell short: those that save as much come first, in the order of what they
+    `least` are the bytes by which the run fell short, more of them where it was predicted not to fit by more: those
+    that save as much come first, in the order of what they
     lose and then of the time they take; the others follow, the one that saves the most first. Only what can be applied
     midway is looked at, and what host memory suffices for.
     """
-    was = required(draw(facts, taken), at)
-    found = []
+    was, found = required(draw(facts, taken), at), list[Further]()
+    least = max(least, was - facts.machine.vram)
     for strategy in (one for kind in catalogue if kind.midway for one in kind.variants(facts)):
         plan = _added(facts, taken, strategy)
         if plan is None or min(plan.host_margin, plan.pin_margin) < 0:

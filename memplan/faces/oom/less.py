@@ -1,6 +1,6 @@
 """Applies, in the middle of a pipeline's call, what takes less memory than what has just failed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,8 @@ from memplan.registry import strategies
 from memplan.strategy import Strategy, Undo
 
 CPU = "cpu"
+EVERYTHING = 1 << 62
+"""More bytes than any technique saves."""
 
 
 @dataclass(frozen=True)
@@ -33,23 +35,27 @@ class Less:
         """`call` are the arguments that a plan rests on, `steps` what former calls have taken."""
         self.pipe, self.call, self.steps = pipe, call, tuple(steps)
         self._facts: Facts | None = None
-        self._before = self.steps
         self._kept = _placed(pipe)
 
-    def step(self, failed: Allocation, name: str, way: str) -> Step | None:
-        """Applies the best technique that takes strictly less memory where memory ran out; None where there is none.
+    def steps_for(self, failed: Allocation, door: tuple[str, str], *, last: bool) -> Iterator[Step]:
+        """Applies what takes strictly less memory where memory ran out, and yields it; nothing where nothing does.
 
-        The first time, that takes a dry run of the call. Raises what a dry run raises; techniques that cannot be
-        applied to the pipeline as it is are passed over.
+        That is the technique that gives up the least of those that save what was missing, and where it is the `last`
+        attempt all that saves something. The first time, it takes a dry run of the call. Raises what that raises;
+        techniques that cannot be applied to the pipeline as it is are passed over.
         """
         device = str(self.pipe._execution_device)
-        on_cpu = device.partition(":")[0] == CPU
-        if not failed.on_device and not on_cpu:
-            return None
-        measured, at = self._measured(failed, device), self._place(name, way)
-        taken = (*self._kept, *self.steps)
-        least = failed.missing or failed.asked or 1
-        for found in planner.further(measured, taken, at, least, strategies()):
+        if not failed.on_device and device.partition(":")[0] != CPU:
+            return
+        measured, at = self._measured(failed, device), self._place(*door)
+        least = EVERYTHING if last else failed.missing or failed.asked or 1
+        step = self._applied(measured, at, least, device)
+        while step is not None:
+            yield step
+            step = self._applied(measured, at, least, device) if last else None
+
+    def _applied(self, measured: Facts, at: tuple[str, str], least: int, device: str) -> Step | None:
+        for found in planner.further(measured, (*self._kept, *self.steps), at, least, strategies()):
             try:
                 undo = found.strategy.apply(self.pipe, device)
             except Exception:  # the libraries refuse in many words what does not go with what is there
@@ -61,6 +67,8 @@ class Less:
 
     def _measured(self, failed: Allocation, device: str) -> Facts:
         """Facts of the call on the memory that ran out, once for all attempts of it."""
+        from torch.utils._python_dispatch import _disable_current_modes
+
         if self._facts is None:
             here = machine(HERE)
             if failed.usable is not None:
@@ -68,7 +76,7 @@ class Less:
             else:
                 index = Target(index=failed.index or 0)
                 target = index if here.gpu is not None else Target(vram=max(here.ram, 1) / GIB)
-            with libraries_quiet():
+            with libraries_quiet(), _disable_current_modes():  # nobody's mode is to see or stop the dry run
                 found = measuring.facts(self.pipe, self.call, target=target)
             host = here.host if device.partition(":")[0] != CPU else replace(here.host, pinnable=None)
             self._facts = of_kind(device, replace(found, machine=replace(found.machine, host=host)))

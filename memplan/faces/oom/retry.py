@@ -136,17 +136,19 @@ class Retry:
             return self._apply(self.less, found[1], door)
 
     def _apply(self, less: Less, failed: Allocation, door: tuple[str, str]) -> bool:
+        """Whether something could be applied; the last attempt has all that there is."""
+        applied = False
         try:
-            step = less.step(failed, *door)
+            for step in less.steps_for(failed, door, last=self.tried[door] == ATTEMPTS):
+                self._undos.callback(step.undo)
+                _say(f"memplan: memory ran out in {step.where}; trying that again with {step.words}")
+                applied = True
         except Exception as error:
-            _say(f"memplan: no retry, as planning failed with {type(error).__name__}: {error}")
+            _say(f"memplan: planning a retry failed with {type(error).__name__}: {error}")
             return False
-        if step is None:
+        if not applied:
             _say("memplan: no retry, as nothing that can be applied in the middle of a call takes less memory")
-            return False
-        self._undos.callback(step.undo)
-        _say(f"memplan: memory ran out in {step.where}; trying that again with {step.words}")
-        return True
+        return applied
 
 
 def _say(text: str) -> None:

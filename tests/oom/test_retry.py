@@ -1,0 +1,258 @@
+"""Retry: only what failed is made again, the picture is that of the plan from the start, and nothing is left behind."""
+
+from dataclasses import replace
+from functools import cache
+from traceback import walk_tb
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import memplan
+from memplan.errors import BadInput
+from memplan.faces import measuring
+from memplan.faces.oom import retry as retries
+from memplan.faces.oom.less import Less
+from memplan.faces.oom.retry import ATTEMPTS, retrying
+from memplan.faces.oom.scene import scene
+from memplan.faces.target import machine
+from memplan.facts import Facts
+from memplan.probes.fakes.twin import modules_of
+from tests.oom.budget import Breaker, Budget
+from tests.oom.limit import watched
+from tests.pipelines import FAMILIES, build, inputs
+from tests.some import some
+from tests.test_strategy_laws import attributes, picture
+
+FACTS = measuring.facts
+WIDER = {"height": 64, "width": 64, "num_images_per_prompt": 2}
+"""A call whose decode has two pictures of four tiles each."""
+
+
+@cache
+def known(family: str, wider: bool) -> Facts:
+    """A dry run of the family's call, once for all tests."""
+    call = {name: value for name, value in inputs(family).items() if name != "generator"}
+    return FACTS(build(family), call | (WIDER if wider else {}), target=memplan.Target(vram=1))
+
+
+@pytest.fixture(autouse=True)
+def one_dry_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each pipeline's is the same every time."""
+
+    def facts(pipe: Any, call: dict[str, Any], *, target: memplan.Target) -> Facts:
+        found = known(FAMILY[type(pipe).__name__], "num_images_per_prompt" in call)
+        return replace(found, machine=machine(target))
+
+    monkeypatch.setattr(measuring, "facts", facts)
+
+
+FAMILY: dict[str, str] = {}
+
+
+def made(family: str) -> Any:
+    pipe = build(family)
+    FAMILY[type(pipe).__name__] = family
+    return pipe
+
+
+def wider(pipe: Any, family: str) -> torch.Tensor:
+    output: torch.Tensor = pipe(**inputs(family) | WIDER)[0]
+    return output
+
+
+def outcome(pipe: Any, family: str) -> torch.Tensor | Exception:
+    """The picture, or the error that it ended with."""
+    try:
+        return picture(pipe, family)
+    except torch.OutOfMemoryError as error:
+        return error
+
+
+def deep(part: nn.Module) -> nn.Module:
+    """A module in the middle of a component: what is before it has run when it fails."""
+    layers = [m for m in part.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d)]
+    return layers[len(layers) // 2]
+
+
+def doors(pipe: Any) -> list[tuple[str, nn.Module, int]]:
+    """Phases, a module that runs in them once for each call of the component, and the entry that fails."""
+    parts = modules_of(pipe)
+    denoiser = parts.get("transformer") or parts["unet"]
+    return [
+        ("text encoding", deep(parts["text_encoder"]), 0),
+        ("step 1", deep(denoiser), 0),
+        ("step 2", deep(denoiser), 1),
+        ("decoding", deep(pipe.vae.decoder), 0),
+    ]
+
+
+def planned(family: str, strategies: Any) -> torch.Tensor:
+    """The picture of a pipeline that had those strategies from the start."""
+    pipe = build(family)
+    for strategy in strategies:
+        strategy.apply(pipe, "cpu")
+    return picture(pipe, family)
+
+
+# ---- every phase, and every number of failures -----------------------------------------------------------------------
+@pytest.mark.slow
+@pytest.mark.parametrize("case", some((f"{f} {at}" for f in FAMILIES for at in range(4)), "sd15 2"))
+def test_only_what_failed_is_made_again_and_the_picture_is_that_of_the_plan(case: str) -> None:
+    """Each phase fails up to one time more than there are attempts: 128 cases for four phases of eight families."""
+    family, at = case.split()
+    pipe = made(family)
+    picture(pipe, family)  # some pipelines keep what they made in their first call
+    with Breaker(nn.Identity()).watching() as untouched:
+        picture(pipe, family)
+    before, pictures = attributes(pipe), dict[Any, torch.Tensor]()
+    parts = modules_of(pipe)
+    phase, module, entry = doors(pipe)[int(at)]
+    for times in range(1, ATTEMPTS + 2):
+        with Breaker(module, entry, times).watching() as breaker, retrying(pipe) as retry:
+            found = outcome(pipe, family)
+        told = (family, phase, times, retry.strategies)
+        assert attributes(pipe) == before, told
+        assert len(set(retry.strategies)) == len(retry.strategies) >= 1, told
+        if times > ATTEMPTS:
+            assert found is breaker.errors[0], told
+            assert len(breaker.errors) == ATTEMPTS + 1, told
+            continue
+        assert isinstance(found, torch.Tensor), told
+        assert len(breaker.errors) == times <= len(retry.strategies), told
+        if retry.strategies not in pictures:
+            pictures[retry.strategies] = planned(family, retry.strategies)
+        assert torch.equal(found, pictures[retry.strategies]), told
+        for name, part in parts.items():
+            again = times if any(m is module for m in part.modules()) and name != "vae" else 0
+            assert breaker.entries[id(part)] == untouched.entries[id(part)] + again, (told, name)
+        assert breaker.entries[id(module)] == untouched.entries[id(module)] + times, told
+
+
+# ---- bytes -----------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
+@pytest.mark.parametrize("family", some(("sd15", "sdxl", "sd3"), "sd15"))
+def test_a_decode_that_holds_too_many_bytes_is_made_in_parts_from_the_same_latents(family: str) -> None:
+    """So little may be held that no offloading does."""
+    pipe = made(family)
+    with watched(pipe) as where, Budget(pipe, lambda: where.phase == "decoding") as free:
+        whole = wider(pipe, family)
+    activations = free.peak - sum(free.parts.values())
+    most = free.parts[pipe.vae] + 0.7 * activations
+    with (
+        watched(pipe) as there,
+        retrying(pipe) as retry,
+        Budget(pipe, lambda: there.phase == "decoding", most) as budget,
+    ):
+        found = wider(pipe, family)
+    assert budget.failures
+    assert {"vae_tiling", "vae_slicing"} & {strategy.name for strategy in retry.strategies}
+    again = build(family)
+    for strategy in retry.strategies:
+        strategy.apply(again, "cpu")
+    assert torch.equal(found, wider(again, family))
+    assert found.shape == whole.shape
+
+
+# ---- the whole call --------------------------------------------------------------------------------------------------
+def test_where_the_pipelines_own_code_fails_the_whole_call_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same seed: the generator has its state again."""
+    pipe = made("sd15")
+    expected, errors = picture(pipe, "sd15"), [torch.OutOfMemoryError("CUDA out of memory.")]
+    original = pipe.image_processor.postprocess
+
+    def failing(*args: Any, **given: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return original(*args, **given)
+
+    monkeypatch.setattr(pipe.image_processor, "postprocess", failing)
+    with Breaker(pipe.unet).watching() as breaker, retrying(pipe) as retry:
+        found = picture(pipe, "sd15")
+    assert torch.equal(found, expected)
+    assert breaker.entries[id(pipe.unet)] == 4
+    assert len(retry.strategies) == 1
+
+
+def test_a_component_that_wrote_to_what_it_was_given_is_not_called_again_in_place() -> None:
+    pipe = made("sd15")
+    expected, failures = picture(pipe, "sd15"), [1]
+
+    def spoil(_: Any, args: Any, given: Any) -> None:
+        if failures:
+            failures.pop()
+            args[0].add_(1)
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with Breaker(pipe.text_encoder).watching() as breaker, retrying(pipe):
+        handle = pipe.unet.register_forward_pre_hook(spoil, with_kwargs=True)
+        try:
+            assert torch.equal(picture(pipe, "sd15"), expected)
+        finally:
+            handle.remove()
+    assert breaker.entries[id(pipe.text_encoder)] == 4
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
+def test_other_errors_pass_untouched(kind: type[BaseException]) -> None:
+    pipe = made("sd15")
+    picture(pipe, "sd15")
+    before, own = attributes(pipe), type(pipe).__call__
+    error = kind("out of memory")
+
+    def fails(*_: Any) -> None:
+        raise error
+
+    handle = pipe.vae.decoder.register_forward_pre_hook(fails)
+    with pytest.raises(kind) as caught, memplan.guard(pipe, retry=True):
+        picture(pipe, "sd15")
+    handle.remove()
+    assert caught.value is error
+    assert attributes(pipe) == before
+    assert type(pipe).__call__ is own
+
+
+def test_a_plan_that_breaks_the_call_does_not_hide_the_first_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, raised = made("sd15"), [ValueError("ours"), torch.OutOfMemoryError("CUDA out of memory.")]
+
+    def fails(*_: Any) -> None:
+        raise raised.pop()
+
+    handle = pipe.vae.decoder.register_forward_pre_hook(fails)
+    with pytest.raises(torch.OutOfMemoryError), retrying(pipe):
+        picture(pipe, "sd15")
+    handle.remove()
+    monkeypatch.setattr(Less, "_measured", lambda *_: 1 / 0)
+    with Breaker(deep(pipe.unet), times=1).watching() as breaker, retrying(pipe):
+        assert outcome(pipe, "sd15") is breaker.errors[0]
+    assert picture(pipe, "sd15").isfinite().all()
+
+
+def test_what_a_failed_attempt_held_is_free_before_the_next_and_the_place_is_still_known(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pipe = made("sd15")
+    with Breaker(deep(pipe.unet), 1, 9).watching() as breaker, retrying(pipe):
+        error = outcome(pipe, "sd15")
+    assert isinstance(error, Exception)
+    held = [frame.f_locals for frame, _ in walk_tb(error.__traceback__)]
+    assert any("latents" in variables for variables in held)
+    assert not any("hidden_states" in variables or "sample" in variables for variables in held)
+    found = scene(error).place
+    assert (found.phase, found.component, found.step, found.steps) == ("denoising", "unet", 2, 2)
+    assert pipe.unet.get_submodule(found.module) is not None
+    assert len(breaker.errors) <= ATTEMPTS + 1
+    assert capsys.readouterr().err.count("trying that again with") == len(breaker.errors) - 1
+
+
+def test_a_guard_retries_one_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput, match=r"write memplan\.guard\(pipe, retry=True\)"), memplan.guard(retry=True):
+        pass
+    pipe, other = made("sd15"), made("sd15")
+    expected = picture(pipe, "sd15")
+    with Breaker(deep(other.unet), times=1).watching(), memplan.guard(pipe, retry=True):
+        assert torch.equal(picture(pipe, "sd15"), expected)
+        monkeypatch.setattr(retries, "let_go", lambda _: pytest.fail("of another pipeline"))
+        assert isinstance(outcome(other, "sd15"), torch.OutOfMemoryError)
