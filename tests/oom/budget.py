@@ -19,13 +19,18 @@ from tests.oom.limit import text
 
 @dataclass
 class Breaker:
-    """Fails at entry number `entry` of a module and at those after it, `times` in all. It counts entries of modules."""
+    """Fails at entry number `entry` of a module and at those after it, `times` in all. It counts entries of modules.
+
+    `kept` says for each failure but the first how much of what former ones were given is still in memory.
+    """
 
     module: nn.Module
     entry: int = 0
     times: int = 0
     entries: Counter[int] = field(default_factory=Counter)
     errors: list[Exception] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
+    given: list[weakref.ref[torch.Tensor]] = field(default_factory=list)
 
     @contextmanager
     def watching(self) -> Generator["Breaker"]:
@@ -36,9 +41,11 @@ class Breaker:
         finally:
             handle.remove()
 
-    def _enters(self, module: nn.Module, _: Any) -> None:
+    def _enters(self, module: nn.Module, args: Any) -> None:
         self.entries[id(module)] += 1
         if module is self.module and self.entries[id(module)] > self.entry and len(self.errors) < self.times:
+            self.kept += [sum(given() is not None for given in self.given)] if self.given else []
+            self.given += [weakref.ref(args[0])] if args else []
             self.errors.append(torch.OutOfMemoryError(text(4 * MIB, 8 * MIB, 3 * MIB)))
             raise self.errors[-1]
 

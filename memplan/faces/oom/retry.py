@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
-from memplan.faces.letting_go import let_go
+from memplan.faces.letting_go import forget
 from memplan.faces.oom.cause import out_of_memory
 from memplan.faces.oom.classes import calls_of, every_class
 from memplan.faces.oom.doors import Doors
@@ -115,7 +115,6 @@ class Retry:
             start.restore()
             del failed
         vars(first)[GIVEN_UP] = True
-        first.__traceback__ = first.__traceback__.tb_next if first.__traceback__ else None
         try:
             raise first
         finally:
@@ -128,7 +127,7 @@ class Retry:
             return False
         if PLACE not in vars(error):
             vars(error)[PLACE] = place(frames(error), None, (pipe,))
-        let_go(error)
+        forget(error)
         self.tried[door] += 1
         if self.tried[door] > ATTEMPTS:
             return False
