@@ -27,7 +27,7 @@ def calls_of(kind: type, around: Around) -> Generator[None]:
         if own is None:
             del kind.__call__
         else:
-            kind.__call__ = own  # type: ignore[operator]
+            setattr(kind, "__call__", own)  # noqa: B010
 
 
 def _wrap(kind: Any, around: Around) -> None:
@@ -79,7 +79,7 @@ class _Loader(importlib.abc.Loader):
 def _watch(base: Any, around: Around) -> None:
     """Wraps the call of `base` and of each subclass that has one of its own."""
 
-    def defined(cls: Any, **options: Any) -> None:
+    def defined(cls: Any, /, **options: Any) -> None:
         super(base, cls).__init_subclass__(**options)
         if "__call__" in vars(cls):
             _wrap(cls, around)
