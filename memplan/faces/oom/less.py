@@ -70,16 +70,15 @@ class Less:
         from torch.utils._python_dispatch import _disable_current_modes
 
         if self._facts is None:
-            here = machine(HERE)
-            if failed.usable is not None:
-                target = Target(vram=max(failed.usable, 1) / GIB)
-            else:
-                index = Target(index=failed.index or 0)
-                target = index if here.gpu is not None else Target(vram=max(here.ram, 1) / GIB)
+            here, room = machine(HERE), failed.usable
+            named = Target(vram=max(room or here.ram, 1) / GIB)
+            target = named if here.gpu is None else Target(index=failed.index or 0)
             with libraries_quiet(), _disable_current_modes():  # nobody's mode is to see or stop the dry run
                 found = measuring.facts(self.pipe, self.call, target=target)
-            host = here.host if device.partition(":")[0] != CPU else replace(here.host, pinnable=None)
-            self._facts = of_kind(device, replace(found, machine=replace(found.machine, host=host)))
+            gpu, host = found.machine.gpu, here.host
+            if gpu is not None and room is not None:
+                gpu = replace(gpu, total=failed.capacity or gpu.total, free=room)
+            self._facts = of_kind(device, replace(found, machine=replace(found.machine, gpu=gpu, host=host)))
         return self._facts
 
     def _place(self, name: str, way: str) -> tuple[str, str]:

@@ -1,6 +1,5 @@
 """Makes again what ran out of memory, with less of it: a component's call where it failed, else the pipeline's."""
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
@@ -15,6 +14,7 @@ from memplan.faces.oom.frames import frames
 from memplan.faces.oom.less import Less
 from memplan.faces.oom.scene import PLACE, given_to
 from memplan.faces.oom.start import Start
+from memplan.faces.oom.tell import say
 from memplan.faces.oom.where import place
 from memplan.oom import Allocation
 
@@ -68,7 +68,7 @@ class Retry:
             try:
                 self._undos.close()
             except Exception as error:
-                _say(f"memplan: what was applied for a retry could not be undone: {type(error).__name__}: {error}")
+                say(f"memplan: what was applied for a retry could not be undone: {type(error).__name__}: {error}")
 
     # ---- the pipeline ----
     def around(self, pipe: Any, original: Callable[..., Any], args: tuple[Any, ...], given: dict[str, Any]) -> Any:
@@ -140,16 +140,11 @@ class Retry:
         try:
             for step in less.steps_for(failed, door, last=self.tried[door] == ATTEMPTS):
                 self._undos.callback(step.undo)
-                _say(f"memplan: memory ran out in {step.where}; trying that again with {step.words}")
+                say(f"memplan: memory ran out in {step.where}; trying that again with {step.words}")
                 applied = True
         except Exception as error:
-            _say(f"memplan: planning a retry failed with {type(error).__name__}: {error}")
+            say(f"memplan: planning a retry failed with {type(error).__name__}: {error}")
             return False
         if not applied:
-            _say("memplan: no retry, as nothing that can be applied in the middle of a call takes less memory")
+            say("memplan: no retry, as nothing that can be applied in the middle of a call takes less memory")
         return applied
-
-
-def _say(text: str) -> None:
-    if sys.stderr is not None:
-        print(text, file=sys.stderr, flush=True)

@@ -19,10 +19,10 @@ def tell(error: BaseException, *, pipe: Any = None, json: str | Path | None = No
     try:
         return _told(error, pipe, json)
     except KeyboardInterrupt:
-        _say("memplan: the answer was interrupted")
+        say("memplan: the answer was interrupted")
     except BaseException as ours:
         with suppress(BaseException):
-            _say(f"memplan: this error could not be answered: {type(ours).__name__}: {ours}")
+            say(f"memplan: this error could not be answered: {type(ours).__name__}: {ours}")
     return False
 
 
@@ -37,11 +37,11 @@ def _told(error: BaseException, pipe: Any, json: str | Path | None) -> bool:
 
     vars(error)[TOLD] = True
     answer, scene = diagnosis(*found, pipe)
-    _say(f"\n{report.diagnosis(answer)}")
+    say(f"\n{report.diagnosis(answer)}")
     if scene.pipe is not None or scene.source:
-        _say("memplan: looking for the cheapest plan that fits …")
+        say("memplan: looking for the cheapest plan that fits …")
     answer = with_plan(answer, scene)
-    _say(report.advice(answer))
+    say(report.advice(answer))
     if json is not None:
         _write(Path(json), report.as_json(answer))
     return True
@@ -51,9 +51,10 @@ def _write(file: Path, text: str) -> None:
     try:
         file.write_text(text, "utf-8")
     except OSError as error:
-        _say(f"memplan: the answer could not be written to {file}: {error.strerror or error}")
+        say(f"memplan: the answer could not be written to {file}: {error.strerror or error}")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """One line or more on stderr, where there is one."""
     if sys.stderr is not None:
         print(text, file=sys.stderr, flush=True)
