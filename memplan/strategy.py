@@ -28,6 +28,7 @@ class Decision(StrEnum):
     TILES = "tiles"
     SLICES = "slices"
     ATTENTION = "attention"
+    GUIDANCE = "guidance"
     PLACEMENT = "placement"
     COMPILATION = "compilation"
 

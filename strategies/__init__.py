@@ -24,6 +24,7 @@ from .partial_residency import PartialResidency as PartialResidency
 from .quanto import Quanto as Quanto
 from .sequential_offload import SequentialOffload as SequentialOffload
 from .set_aside import SetAside as SetAside
+from .split_guidance import SplitGuidance as SplitGuidance
 from .vae_slicing import VaeSlicing as VaeSlicing
 from .vae_tiling import VaeTiling as VaeTiling
 
@@ -51,5 +52,6 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     VaeSlicing,
     AttentionSlicing,
     AttentionBackend,
+    SplitGuidance,
     Compile,
 )

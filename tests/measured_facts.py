@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from memplan.facts import GIB, TEXT_ENCODING, Call, Facts, Gpu, Host, Machine, Segment, Step, Trace
+from memplan.facts import GIB, HALVED, TEXT_ENCODING, Call, Facts, Gpu, Host, Machine, Segment, Step, Trace
 from memplan.probes.machine.installed import installed
 from memplan.probes.pipeline import measure
 from memplan.probes.trace.elsewhere import QUESTION
@@ -50,6 +50,8 @@ def cast_call(component: str, part: Any) -> list[Call]:
 
 
 PLAIN = {torch.float32, torch.bfloat16, torch.float16}
+GUIDED = [(HALVED,)]
+"""How a denoiser may make the passes of guidance."""
 Ways = Mapping[str, Sequence[tuple[str, ...]]]
 
 
@@ -57,7 +59,8 @@ def ways_of(pipe: Any) -> Ways:
     """Every way that memplan knows to call the components of `pipe`, as if each changed something."""
     square = hasattr(pipe.vae, "tile_sample_min_size")
     tiles = (("tiled",), ("tiled:16",)) if square else (("tiled",),)
-    return {"vae": [("sliced",), *tiles, *(("sliced", *tile) for tile in tiles)], "unet": [("attention in slices",)]}
+    vae = [("sliced",), *tiles, *(("sliced", *tile) for tile in tiles)]
+    return {"vae": vae, "unet": [("attention in slices",), *GUIDED], "transformer": GUIDED}
 
 
 def facts_of(pipe: Any, kind: str = "cuda", ways: Ways | None = None, unified: bool = False) -> Facts:

@@ -40,6 +40,7 @@ from memplan.facts.trace import BACKEND as BACKEND
 from memplan.facts.trace import COMPUTED as COMPUTED
 from memplan.facts.trace import CONVOLUTION as CONVOLUTION
 from memplan.facts.trace import ELEMENTWISE as ELEMENTWISE
+from memplan.facts.trace import HALVED as HALVED
 from memplan.facts.trace import IN_SLICES as IN_SLICES
 from memplan.facts.trace import MATMUL as MATMUL
 from memplan.facts.trace import SLICED as SLICED

@@ -6,7 +6,7 @@ from functools import cached_property
 from memplan.facts.units import amount
 
 TILED, SLICED, IN_SLICES, COMPUTED = "tiled", "sliced", "attention in slices", "computed"
-BACKEND = "attention"
+BACKEND, HALVED = "attention", "in halves"
 """Ways to make a call otherwise than the pipeline does; tiles of another size than the library's are "tiled:512", what
 computes in another dtype is "computed:float16", and attention by another kernel "attention:flash"."""
 
