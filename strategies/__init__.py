@@ -4,6 +4,7 @@ from memplan.strategy import Strategy
 
 from .attention_backend import AttentionBackend as AttentionBackend
 from .attention_slicing import AttentionSlicing as AttentionSlicing
+from .batched_guidance import BatchedGuidance as BatchedGuidance
 from .bnb_4bit import Bnb4bit as Bnb4bit
 from .bnb_8bit import Bnb8bit as Bnb8bit
 from .compile import Compile as Compile
@@ -53,5 +54,6 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     AttentionSlicing,
     AttentionBackend,
     SplitGuidance,
+    BatchedGuidance,
     Compile,
 )

@@ -43,6 +43,7 @@ from memplan.facts.trace import ELEMENTWISE as ELEMENTWISE
 from memplan.facts.trace import HALVED as HALVED
 from memplan.facts.trace import IN_SLICES as IN_SLICES
 from memplan.facts.trace import MATMUL as MATMUL
+from memplan.facts.trace import PAIRED as PAIRED
 from memplan.facts.trace import SLICED as SLICED
 from memplan.facts.trace import TEXT_ENCODING as TEXT_ENCODING
 from memplan.facts.trace import TILED as TILED

@@ -6,7 +6,7 @@ from functools import cached_property
 from memplan.facts.units import amount
 
 TILED, SLICED, IN_SLICES, COMPUTED = "tiled", "sliced", "attention in slices", "computed"
-BACKEND, HALVED = "attention", "in halves"
+BACKEND, HALVED, PAIRED = "attention", "in halves", "two at once"
 """Ways to make a call otherwise than the pipeline does; tiles of another size than the library's are "tiled:512", what
 computes in another dtype is "computed:float16", and attention by another kernel "attention:flash"."""
 
@@ -122,6 +122,11 @@ class Call:
     def activations(self) -> int:
         """A of this call: activation and workspace bytes at their peak, the pipeline's own tensors included."""
         return self.base + self.peak_segment.peak
+
+    @property
+    def serves(self) -> int:
+        """How many of the pipeline's calls it takes the place of; the first so many are made as the pipeline does."""
+        return 2 if PAIRED in self.variant else 1
 
     @cached_property
     def flops(self) -> int:

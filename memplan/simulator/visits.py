@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from memplan.facts import Call, Step
+from memplan.facts import PAIRED, Call, Step
 from memplan.run import OnDemand, Run
 from memplan.simulator.chain import Chain
 from memplan.simulator.host import host_memory
@@ -31,8 +31,7 @@ def visits(run: Run, chain: Chain) -> Iterator[Visit]:
     """Every step in order; `chain` follows them."""
     resident = {c.name: outside(c, run.placement(c.name), run.stored(c.name)) for c in run.facts.model.components}
     everything = sum(resident.values())
-    for step in run.facts.trace.timeline:
-        call = _varied(run, run.facts.trace.calls[step.call])
+    for step, call in _steps(run):
         moved = moving(run, *chain.call(call.component, call.method))
         others = everything - resident.get(call.component, 0)
         others += sum(size(run, name) for name in chain.here if name != call.component)
@@ -70,6 +69,24 @@ def size(run: Run, name: str) -> int:
     return total(run.facts.model.component(name), run.stored(name))
 
 
-def _varied(run: Run, call: Call) -> Call:
-    ways = run.variant(call.component)
+def _steps(run: Run) -> Iterator[tuple[Step, Call]]:
+    """Each step, and its call as this run makes it.
+
+    Where one takes the place of several, the first so many of the component are made one by one: from them it is known
+    what the others will be given.
+    """
+    known: set[str] = set()
+    for step in run.facts.trace.timeline:
+        made = run.facts.trace.calls[step.call]
+        call, repeat = _varied(run, made), step.repeat
+        if call.serves > 1 and call.component not in known:
+            known.add(call.component)
+            yield Step(step.call, min(call.serves, repeat)), _varied(run, made, without=PAIRED)
+            repeat -= min(call.serves, repeat)
+        if repeat:
+            yield Step(step.call, -(-repeat // call.serves)), call
+
+
+def _varied(run: Run, call: Call, without: str = "") -> Call:
+    ways = run.variant(call.component) - {without}
     return run.facts.trace.alternative(call, ways) if ways else call

@@ -1,7 +1,7 @@
 """The samples of a batch among the arguments of a denoiser, and among what it returns."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,9 +20,10 @@ class Given:
 
     @classmethod
     def of(cls, forward: Callable[..., Any], args: Any, kwargs: Any) -> "Given":
-        """The arguments of a call of `forward`, in the order in which it names them."""
+        """The arguments of a call of `forward`, in the order in which it names them; what they are in is copied."""
         signature = inspect.signature(forward)
-        return cls(signature, dict(signature.bind(*args, **kwargs).arguments))
+        bound = signature.bind(*args, **kwargs).arguments
+        return cls(signature, {name: changed(value, lambda leaf: leaf) for name, value in bound.items()})
 
     @property
     def first(self) -> Any:
@@ -37,14 +38,30 @@ class Given:
             return len(first) if first.dim() else 0
         return len(first) if isinstance(first, list) else 0
 
+    @property
+    def apart(self) -> bool:
+        """Whether samples come one by one in lists."""
+        return isinstance(self.first, list)
+
     def samples(self, begin: int, end: int) -> "Given":
         """The same call for the samples from `begin` to `end`, in views."""
-        apart = isinstance(self.first, list)
         cut = {
-            name: value if name in SHARED else samples(value, self.size, begin, end, apart=apart)
+            name: value if name in SHARED else samples(value, self.size, begin, end, apart=self.apart)
             for name, value in self.values.items()
         }
         return replace(self, values=cut)
+
+    def and_those_of(self, other: "Given") -> "Given":
+        """One call for the samples of both; what they have in common is taken from this one."""
+        both = {
+            name: value if name in SHARED else together(value, other.values[name], self.size, apart=self.apart)
+            for name, value in self.values.items()
+        }
+        return replace(self, values=both)
+
+    def but(self, values: Mapping[str, Any]) -> "Given":
+        """The same call with these arguments."""
+        return replace(self, values={**self.values, **values})
 
     def passed_to(self, forward: Callable[..., Any]) -> Any:
         """What `forward` makes of them."""
@@ -58,14 +75,29 @@ def samples(value: Any, size: int, begin: int, end: int, *, apart: bool) -> Any:
     A list is one of samples where it is as long and, unless samples come `apart`, holds no tensor of all of them.
     """
     if is_tensor(value):
-        return value[begin:end] if value.dim() and len(value) == size else value
-    if isinstance(value, list) and len(value) == size and (apart or not any(_whole(v, size) for v in value)):
+        return value[begin:end] if whole(value, size) else value
+    if _listed(value, size, apart):
         return value[begin:end]
-    if isinstance(value, list | tuple):
+    if type(value) in (list, tuple):
         return type(value)(samples(v, size, begin, end, apart=apart) for v in value)
     if isinstance(value, dict):
         return _like(value, {k: samples(v, size, begin, end, apart=apart) for k, v in value.items()})
     return value
+
+
+def together(one: Any, other: Any, size: int, *, apart: bool) -> Any:
+    """`samples` undone: the samples of both, and `one` wherever there are none."""
+    if whole(one, size) and whole(other, size):
+        import torch
+
+        return torch.cat((one, other))
+    if _listed(one, size, apart):
+        return [*one, *other]
+    if type(one) in (list, tuple):
+        return type(one)(together(a, b, size, apart=apart) for a, b in zip(one, other, strict=True))
+    if isinstance(one, dict):
+        return _like(one, {key: together(one[key], other[key], size, apart=apart) for key in one})
+    return one
 
 
 def joined(results: Sequence[Any]) -> Any:
@@ -84,16 +116,22 @@ def joined(results: Sequence[Any]) -> Any:
     return first
 
 
-def tensors(value: Any) -> Iterator[Any]:
-    """Every tensor in `value`."""
-    if is_tensor(value):
+def changed(value: Any, change: Callable[[Any], Any]) -> Any:
+    """`value` with each leaf changed, in containers of its own."""
+    if type(value) in (list, tuple):
+        return type(value)(changed(entry, change) for entry in value)
+    if type(value) is dict:
+        return {key: changed(entry, change) for key, entry in value.items()}
+    return change(value)
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """What `value` contains."""
+    if type(value) in (list, tuple, dict):
+        for entry in value.values() if type(value) is dict else value:
+            yield from leaves(entry)
+    else:
         yield value
-    elif isinstance(value, list | tuple):
-        for entry in value:
-            yield from tensors(entry)
-    elif isinstance(value, dict):
-        for entry in value.values():
-            yield from tensors(entry)
 
 
 def is_tensor(value: Any) -> bool:
@@ -103,8 +141,13 @@ def is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-def _whole(value: Any, size: int) -> bool:
+def whole(value: Any, size: int) -> bool:
+    """Whether `value` is a tensor of `size` samples."""
     return is_tensor(value) and value.dim() > 0 and len(value) == size
+
+
+def _listed(value: Any, size: int, apart: bool) -> bool:
+    return type(value) is list and len(value) == size and (apart or not any(whole(entry, size) for entry in value))
 
 
 def _like(table: dict[Any, Any], values: dict[Any, Any]) -> Any:

@@ -22,6 +22,7 @@ from memplan.probes.trace.elsewhere import asking
 from memplan.probes.trace.inputs import attempts, describe, made_up, read
 from memplan.probes.trace.kernels import Kernels
 from memplan.probes.trace.ledger import ALLOCATION_UNIT, Ledger
+from memplan.probes.trace.passes import Passes
 from memplan.probes.trace.postprocess import METHOD as POSTPROCESS
 from memplan.probes.trace.postprocess import postprocessing
 from memplan.probes.trace.products import products
@@ -100,7 +101,8 @@ def _trace(
     ledger = Ledger(ALLOCATION_UNIT if device == "cuda" else 1)
     components = twin.components()
     timeline = Timeline(ledger, lambda name, method: phase(components.get(name), name, method))
-    doors = Doors(ledger, twin.mode, device, timeline.own_code, timeline.visit, say, switches=switches)
+    passes = Passes(timeline.visit)
+    doors = Doors(ledger, twin.mode, device, timeline.own_code, passes.visit, say, switches=switches)
     for module in components.values():
         for weight in (*module.parameters(), *module.buffers()):
             ledger.own(weight)
@@ -111,7 +113,7 @@ def _trace(
             stack.enter_context(context)
         entered = stack.enter_context(running(components, lambda: doors.inside))
         places = stack.enter_context(asking(twin.pipe, components, lambda: doors.inside))
-        doors.on_given, doors.on_returned = places.given, places.returned
+        doors.on_given, doors.on_returned = passes.watching(places.given), places.returned
         for mode in (Kernels(ledger, device, capability), Tracker(ledger, device)):
             stack.enter_context(mode)
         result = _call(twin.pipe, arguments)
@@ -119,7 +121,8 @@ def _trace(
     del result
     named = effective(twin.pipe, arguments, doors).items()
     shown = tuple((name, describe(value, invented=name in pictures) or show(value)) for name, value in named)
-    failed = tuple((name, TOGETHER.join(ways), words) for (name, ways), words in doors.failed.items())
+    tried_ways = {**passes.failures(switches), **doors.failed}
+    failed = tuple((name, TOGETHER.join(ways), words) for (name, ways), words in tried_ways.items())
     ran = tuple(sorted(entered))
     tried = Trace(device, calls, steps, failed=failed, reached=ran, host_side=places.groups())
     others = tuple(c for c in timeline.alternatives() if not tried.failure(c.component, *c.variant))
