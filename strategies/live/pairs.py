@@ -16,8 +16,9 @@ from .kept import alike, alive, gone, versions, weak
 
 @dataclass
 class Foreseen:
-    """What the next call should be given, which version of it was seen, and what comes of it."""
+    """What the call after `first` should be given, which version of it was seen, and what comes of it."""
 
+    first: Given
     given: Given
     seen: tuple[int, ...]
     result: Any
@@ -46,13 +47,13 @@ class Pairs:
             return waiting.result
         if waiting:
             self._alone("the second is not made, or is given what it was not given at the step before")
-            self.own = None
+            self.own, self.before = None, waiting.first
         second = self._foreseen(given)
         if second is None:
             self._learn(given)
             return self.forward(*args, **kwargs)
         result, later = at_once(self.forward, given, second)
-        self.waiting = Foreseen(second, versions(second.values), later)
+        self.waiting = Foreseen(given, second, versions(second.values), later)
         return result
 
     def _alone(self, why: str) -> None:

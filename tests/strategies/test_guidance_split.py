@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from memplan.strategies.live.batches import joined, samples
 
 from memplan.applier import apply
 from memplan.errors import BadInput
@@ -11,8 +12,7 @@ from memplan.facts import HALVED
 from memplan.planner import recommend
 from memplan.planner.seating import draw
 from memplan.run import Run
-from memplan.strategies import GroupOffload, OnGpu, SplitGuidance
-from memplan.strategies.live.batches import joined, samples
+from memplan.strategies import Compile, GroupOffload, OnGpu, SplitGuidance
 from tests.measured_facts import facts_of
 from tests.pipelines import build, inputs
 from tests.some import some
@@ -137,6 +137,12 @@ def test_refuses_what_is_no_denoiser_and_what_was_not_followed() -> None:
     assert SplitGuidance("transformer").refuses(Run(known)) == (
         "split_guidance needs a dry run of its own: price the plan that names it"
     )
+
+
+def test_the_whole_is_not_compiled_around_it() -> None:
+    run = SplitGuidance("transformer").redraw(Run(facts_of(build("flux"))))
+    said = Compile("transformer", "whole").refuses(run)
+    assert said == "what has transformer called in halves would be compiled with it: set region=blocks"
 
 
 def test_it_is_never_picked() -> None:
