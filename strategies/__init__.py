@@ -7,6 +7,7 @@ from .attention_slicing import AttentionSlicing as AttentionSlicing
 from .batched_guidance import BatchedGuidance as BatchedGuidance
 from .bnb_4bit import Bnb4bit as Bnb4bit
 from .bnb_8bit import Bnb8bit as Bnb8bit
+from .cfg_zero_star import CfgZeroStar as CfgZeroStar
 from .compile import Compile as Compile
 from .compute_dtype import ComputeDtype as ComputeDtype
 from .fp8_dynamic import Fp8Dynamic as Fp8Dynamic
@@ -55,5 +56,6 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     AttentionBackend,
     SplitGuidance,
     BatchedGuidance,
+    CfgZeroStar,
     Compile,
 )

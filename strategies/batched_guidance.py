@@ -53,7 +53,7 @@ class BatchedGuidance(Guided):
     def apply(self, pipe: Any, device: str) -> Undo:
         """Stands before the component's forward. Raises BadInput beside a step cache or another such technique."""
         part = getattr(pipe, self.component)
-        return hung(part, self.name, lambda forward: _calling(Pairs(self.name, part, forward)))
+        return hung(part, self.name, lambda forward: Pairs(self.name, part, forward))
 
     def code(self, device: str = "cuda") -> tuple[str, ...]:
         """memplan's own call, as diffusers has none."""
@@ -61,13 +61,6 @@ class BatchedGuidance(Guided):
             "from memplan.strategies import BatchedGuidance",
             f'BatchedGuidance("{self.component}").apply(pipe, "{device}")',
         )
-
-
-def _calling(pairs: Pairs) -> Forward:
-    def paired(*args: Any, **kwargs: Any) -> Any:
-        return pairs(*args, **kwargs)
-
-    return paired
 
 
 def _doubled(part: Any) -> Undo:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from memplan.errors import BadInput
-from memplan.facts import HALVED, PAIRED, SEQUENTIAL, Component, Facts, Trace
+from memplan.facts import HALVED, PAIRED, SEQUENTIAL, ZEROED, Component, Facts, Trace
 from memplan.run import Aside, Compiled, FromDisk, InGroups, OnCall, OnDemand, OnHost, Partly, Run
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
@@ -95,7 +95,7 @@ class Compile(Strategy):
 
     def _guidance(self, run: Run) -> str | None:
         """The sentence about a whole component before whose forward something of memplan's decides by its inputs."""
-        ways = sorted(run.variant(self.component) & {HALVED, PAIRED})
+        ways = sorted(run.variant(self.component) & {HALVED, PAIRED, ZEROED})
         if self.region != WHOLE or not ways:
             return None
         return f"what has {self.component} called {ways[0]} would be compiled with it: set region={BLOCKS}"

@@ -7,7 +7,21 @@ from typing import Any
 
 import torch
 
-from memplan.facts import GIB, HALVED, PAIRED, TEXT_ENCODING, Call, Facts, Gpu, Host, Machine, Segment, Step, Trace
+from memplan.facts import (
+    GIB,
+    HALVED,
+    PAIRED,
+    TEXT_ENCODING,
+    ZEROED,
+    Call,
+    Facts,
+    Gpu,
+    Host,
+    Machine,
+    Segment,
+    Step,
+    Trace,
+)
 from memplan.probes.machine.installed import installed
 from memplan.probes.pipeline import measure
 from memplan.probes.trace.elsewhere import QUESTION
@@ -50,7 +64,7 @@ def cast_call(component: str, part: Any) -> list[Call]:
 
 
 PLAIN = {torch.float32, torch.bfloat16, torch.float16}
-GUIDED = [(HALVED,), (PAIRED,)]
+GUIDED = [(HALVED,), (PAIRED,), (ZEROED,)]
 """How a denoiser may make the passes of guidance."""
 Ways = Mapping[str, Sequence[tuple[str, ...]]]
 

@@ -6,9 +6,12 @@ from functools import cached_property
 from memplan.facts.units import amount
 
 TILED, SLICED, IN_SLICES, COMPUTED = "tiled", "sliced", "attention in slices", "computed"
-BACKEND, HALVED, PAIRED = "attention", "in halves", "two at once"
+BACKEND, HALVED, PAIRED, ZEROED = "attention", "in halves", "two at once", "scaled by CFG-Zero*"
 """Ways to make a call otherwise than the pipeline does; tiles of another size than the library's are "tiled:512", what
 computes in another dtype is "computed:float16", and attention by another kernel "attention:flash"."""
+
+FREED = "without the first"
+"""A way to make none of the first calls: "without the first:2". It changes nothing about the others."""
 
 TEXT_ENCODING = "text encoding"
 """The phase in which text encoders are called."""

@@ -1,9 +1,9 @@
 """The timeline of a run, and who is on the device beside the component that is called."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from memplan.facts import PAIRED, Call, Step
+from memplan.facts import FREED, PAIRED, Call, Step
 from memplan.run import OnDemand, Run
 from memplan.simulator.chain import Chain
 from memplan.simulator.host import host_memory
@@ -76,15 +76,26 @@ def _steps(run: Run) -> Iterator[tuple[Step, Call]]:
     what the others will be given.
     """
     known: set[str] = set()
+    freed = {name: _freed(ways) for name, ways in run.variants.items()}
     for step in run.facts.trace.timeline:
         made = run.facts.trace.calls[step.call]
-        call, repeat = _varied(run, made), step.repeat
+        call, spared = _varied(run, made), min(freed.get(made.component, 0), step.repeat)
+        repeat = step.repeat - spared
+        if spared:
+            freed[made.component] -= spared
+        if not repeat:
+            continue
         if call.serves > 1 and call.component not in known:
             known.add(call.component)
             yield Step(step.call, min(call.serves, repeat)), _varied(run, made, without=PAIRED)
             repeat -= min(call.serves, repeat)
         if repeat:
             yield Step(step.call, -(-repeat // call.serves)), call
+
+
+def _freed(ways: Iterable[str]) -> int:
+    """How many of the first calls are not made."""
+    return sum(int(way.partition(":")[2]) for way in ways if way.startswith(f"{FREED}:"))
 
 
 def _varied(run: Run, call: Call, without: str = "") -> Call:

@@ -65,7 +65,7 @@ class Given:
 
     def passed_to(self, forward: Callable[..., Any]) -> Any:
         """What `forward` makes of them."""
-        bound = inspect.BoundArguments(self.signature, self.values)  # type: ignore[arg-type]
+        bound = inspect.BoundArguments(self.signature, self.values)
         return forward(*bound.args, **bound.kwargs)
 
 

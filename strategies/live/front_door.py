@@ -25,8 +25,14 @@ def hung(part: Any, name: str, wrapped: Callable[[Forward], Forward]) -> Undo:
     if getattr(part, "is_cache_enabled", False):
         raise BadInput(f"{type(part).__name__} has a step cache, which tells the passes apart: call disable_cache()")
     undo, forward = attributes(part, "forward", MARK), part.forward
+    calls = wrapped(forward)
+
+    @wraps(forward)  # pipelines look at what a component's forward takes
+    def before(*args: Any, **kwargs: Any) -> Any:
+        return calls(*args, **kwargs)
+
     setattr(part, MARK, name)
-    part.forward = wraps(forward)(wrapped(forward))
+    part.forward = before
     return undo
 
 

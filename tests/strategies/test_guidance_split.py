@@ -1,10 +1,10 @@
 """What only splitting guidance knows: the same picture with half the batch, its price, and whom it refuses."""
 
+from importlib import import_module
 from typing import Any
 
 import pytest
 import torch
-from memplan.strategies.live.batches import joined, samples
 
 from memplan.applier import apply
 from memplan.errors import BadInput
@@ -19,6 +19,7 @@ from tests.some import some
 from tests.strategies.guided import denoiser, facts, highest, made, traced, watched
 from tests.test_strategy_laws import picture
 
+batches: Any = import_module("memplan.strategies.live.batches")
 BATCHED = ("sdxl", "sd3", "cogvideox", "pixart_sigma", "sana", "z_image", "auraflow", "ltx", "mochi", "sd15")
 
 
@@ -80,21 +81,21 @@ def test_not_twice_and_not_beside_a_step_cache() -> None:
 def test_samples_are_found_wherever_they_are() -> None:
     whole = torch.arange(4.0)
     given: Any = {"a": whole, "b": (whole, torch.ones(3), 7), "c": [whole, whole], "d": [1, 2, 3, 4], "e": None}
-    first, second = (samples(given, 4, begin, begin + 2, apart=False) for begin in (0, 2))
+    first, second = (batches.samples(given, 4, begin, begin + 2, apart=False) for begin in (0, 2))
     assert torch.equal(second["a"], whole[2:])
     assert torch.equal(second["b"][0], whole[2:])
     assert torch.equal(second["b"][1], torch.ones(3))
     assert (second["b"][2], second["d"], second["e"]) == (7, [3, 4], None)
     assert [len(entry) for entry in second["c"]] == [2, 2]
-    both = joined([first, second])
+    both = batches.joined([first, second])
     assert torch.equal(both["a"], whole)
     assert both["d"] == given["d"]
 
 
 def test_a_list_of_samples_is_cut_even_where_they_are_as_long_as_the_batch() -> None:
     given = [torch.ones(2, 5), torch.zeros(2, 5)]
-    assert [len(s) for s in samples(given, 2, 0, 1, apart=True)] == [2]
-    assert [len(s) for s in samples(given, 2, 0, 1, apart=False)] == [1, 1]
+    assert [len(s) for s in batches.samples(given, 2, 0, 1, apart=True)] == [2]
+    assert [len(s) for s in batches.samples(given, 2, 0, 1, apart=False)] == [1, 1]
 
 
 # ---- what it costs ---------------------------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from memplan.facts import PAIRED
+from memplan.facts import PAIRED, ZEROED
 from memplan.probes.trace.doors import Visit
 
 ONCE = "the pipeline does not call it twice with the same latents, one call after the other"
+UNGUIDED = "this call makes no second pass"
 UNLIKE = "its two passes differ in shapes or in masks"
 
 
@@ -21,6 +22,7 @@ class Passes:
         """No component was called."""
         self.on_visit = on_visit
         self.words: dict[str, str] = {}
+        self.odd: set[str] = set()
         self._given: weakref.ref[torch.Tensor] | None = None
         self._open: dict[str, tuple[weakref.ref[torch.Tensor] | None, Visit]] = {}
 
@@ -30,6 +32,8 @@ class Passes:
         def given(component: str, inputs: Any) -> None:
             first = next((leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)), None)
             self._given = None if first is None else weakref.ref(first)
+            if first is not None and first.dim() and len(first) % 2:
+                self.odd.add(component)
             on_given(component, inputs)
 
         return given
@@ -49,4 +53,6 @@ class Passes:
     def failures(self, asked: Mapping[str, Any]) -> dict[tuple[str, tuple[str, ...]], str]:
         """Why components cannot be called two at once, where somebody asked for it."""
         words = self.words | dict.fromkeys(self._open, ONCE)  # called an odd number of times
-        return {(name, (PAIRED,)): sentence for name, sentence in words.items()} if PAIRED in asked else {}
+        found = {(name, (PAIRED,)): sentence for name, sentence in words.items() if PAIRED in asked}
+        alone = (name for name, sentence in words.items() if sentence == ONCE and name in self.odd)
+        return found | {(name, (ZEROED,)): UNGUIDED for name in alone if ZEROED in asked}
