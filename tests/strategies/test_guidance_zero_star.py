@@ -28,7 +28,7 @@ zero_star: Any = import_module("memplan.strategies.live.zero_star")
 ONE_BATCH = ("sd3", "sana", "ltx", "auraflow", "mochi", "z_image")
 TWO_CALLS = ("wan", "flux", "chroma", "flux2_klein", "hunyuan_video", "lumina2", "qwenimage")
 NORMED = ("qwenimage", "lumina2")
-OWN = {
+OWN: dict[str, dict[str, Any]] = {
     **{family: {"negative_prompt": "bad bad", "true_cfg_scale": 4.0} for family in ("flux", "hunyuan_video")},
     "lumina2": {"cfg_normalization": False},
 }
@@ -78,8 +78,8 @@ def passes(family: str, results: list[Any]) -> list[tuple[torch.Tensor, torch.Te
     """(conditional, unconditional) of each step in which the denoiser was called."""
     if family in TWO_CALLS:
         return list(zip(results[::2], results[1::2], strict=True))
-    pairs = [(torch.stack(r) if isinstance(r, list) else r).chunk(2) for r in results]
-    return pairs if family == "z_image" else [(c, u) for u, c in pairs]
+    halves = [(torch.stack(r) if isinstance(r, list) else r).chunk(2) for r in results]
+    return [(first, second) if family == "z_image" else (second, first) for first, second in halves]
 
 
 def guided(family: str, conditional: torch.Tensor, unconditional: torch.Tensor) -> torch.Tensor:

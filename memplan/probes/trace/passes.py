@@ -53,6 +53,10 @@ class Passes:
     def failures(self, asked: Mapping[str, Any]) -> dict[tuple[str, tuple[str, ...]], str]:
         """Why components cannot be called two at once, where somebody asked for it."""
         words = self.words | dict.fromkeys(self._open, ONCE)  # called an odd number of times
-        found = {(name, (PAIRED,)): sentence for name, sentence in words.items() if PAIRED in asked}
-        alone = (name for name, sentence in words.items() if sentence == ONCE and name in self.odd)
-        return found | {(name, (ZEROED,)): UNGUIDED for name in alone if ZEROED in asked}
+        alone = [name for name, sentence in words.items() if sentence == ONCE and name in self.odd]
+        found: dict[tuple[str, tuple[str, ...]], str] = {}
+        if PAIRED in asked:
+            found |= {(name, (PAIRED,)): sentence for name, sentence in words.items()}
+        if ZEROED in asked:
+            found |= {(name, (ZEROED,)): UNGUIDED for name in alone}
+        return found
