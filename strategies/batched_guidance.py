@@ -36,6 +36,7 @@ class BatchedGuidance(Guided):
 
     name: ClassVar[str] = "batched_guidance"
     opt_in: ClassVar[str] = "pictures of one seed may drift with it, and its calls are dry-run only where it is named"
+    known_as: ClassVar[tuple[str, ...]] = ("batched_cfg", "batch_cfg")
 
     lacks: ClassVar[str] = "batched_guidance"
     fails: ClassVar[str] = "cannot make both passes at once"

@@ -56,6 +56,7 @@ class CfgZeroStar(Guided):
 
     name: ClassVar[str] = "cfg_zero_star"
     opt_in: ClassVar[str] = "it changes the picture"
+    known_as: ClassVar[tuple[str, ...]] = ("cfg_zero", "cfg_zero*")
 
     lacks: ClassVar[str] = "cfg_zero_star"
     fails: ClassVar[str] = "cannot be guided by CFG-Zero*"

@@ -34,6 +34,7 @@ class SplitGuidance(Guided):
 
     name: ClassVar[str] = "split_guidance"
     opt_in: ClassVar[str] = "its calls are dry-run only where it is named"
+    known_as: ClassVar[tuple[str, ...]] = ("split_cfg", "sequential_cfg")
 
     lacks: ClassVar[str] = "split_guidance"
     fails: ClassVar[str] = "cannot be called with half a batch"

@@ -84,10 +84,9 @@ def passes(family: str, results: list[Any]) -> list[tuple[torch.Tensor, torch.Te
 
 def guided(family: str, conditional: torch.Tensor, unconditional: torch.Tensor) -> torch.Tensor:
     """What the pipeline makes of both when diffusers' guider guides."""
-    more = {"guidance_scale": SCALE + 1} if family == "z_image" else {"guidance_scale": SCALE}
-    more = {"guidance_scale": 2.0} if family == "qwenimage" else more
-    guider = diffusers.ClassifierFreeZeroStarGuidance(zero_init_steps=0, **more)
-    guider.set_state(step=1, num_inference_steps=STEPS, timestep=torch.ones(1))
+    scale = {"z_image": SCALE + 1, "qwenimage": 2.0}.get(family, SCALE)
+    guider = diffusers.ClassifierFreeZeroStarGuidance(guidance_scale=scale, zero_init_steps=0)
+    guider.set_state(step=1, num_inference_steps=STEPS, timestep=torch.LongTensor([1]))
     pred = guider.forward(conditional.float(), unconditional.float()).pred
     if family == "qwenimage":
         pred = pred * conditional.norm(dim=-1, keepdim=True) / pred.norm(dim=-1, keepdim=True)
@@ -95,7 +94,7 @@ def guided(family: str, conditional: torch.Tensor, unconditional: torch.Tensor) 
 
 
 # ---- the guider's numbers --------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("family", some((*ONE_BATCH, *TWO_CALLS), "sd3", "z_image", "wan", "flux"))
+@pytest.mark.parametrize("family", some((*ONE_BATCH, *TWO_CALLS), "sd3", "wan"))
 def test_the_scheduler_is_given_what_the_guider_makes_of_both_passes(family: str) -> None:
     pipe, zeros = build(family), it(family).zero_init
     results, outputs = returned(pipe.transformer), stepped(pipe.scheduler)
@@ -154,7 +153,7 @@ def test_nothing_is_divided_by_zero() -> None:
 
 # ---- the deed --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("family", "each"), [("sd3", 1), ("wan", 2)])
-@pytest.mark.parametrize("zeros", [0, 1, 2])
+@pytest.mark.parametrize("zeros", [0, 2])
 def test_steps_of_zeros_cut_their_forwards(family: str, each: int, zeros: int) -> None:
     pipe = build(family)
     sizes = watched(pipe.transformer)
@@ -205,7 +204,7 @@ def test_the_forwards_that_are_not_made_are_not_priced(family: str, each: int) -
         assert all(v.call.variant == (ZEROED,) for v in denoising)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_of_two_denoisers_the_first_has_steps_to_spare() -> None:
     known = facts(build("wan22"), call_of("wan22") | {"num_inference_steps": 6}, "cfg_zero_star:transformer")
     calls = []
