@@ -9,7 +9,7 @@ import pytest
 from memplan.facts import MATMUL
 from tests.accuracy.latency import LARGE, PAGE, Timed, all_timed, latencies, page, pairs, rank_correlation, summary
 
-ONE_CALL = ("S1-01-peak", "S1-03-peak", "S1-08-peak", "S1-10-peak", "S1-11-peak")
+ONE_CALL = ("S1-01-peak", "S1-08-peak", "S1-11-peak")
 """FLUX.1-dev as it is, quantized and offloaded: one dry run."""
 ROW = re.compile(r"^\| (S\S+) \|.*\| ([\d.]+) \| [-+][\d.]+% \|$", re.MULTILINE)
 

@@ -81,7 +81,7 @@ def test_refuses_what_has_no_batches_of_frames() -> None:
     assert not list(VaeFrameBatching.variants(facts))
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_plan_that_names_it_is_priced_with_tiles_too() -> None:
     """Ways that are chosen together are followed together."""
     pipe, plan = build("ltx"), "vae_tiling + vae_frame_batching"
