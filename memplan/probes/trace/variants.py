@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
+from memplan import pieces
 from memplan.errors import BadInput
-from memplan.facts import BATCHED, CHANNELS_LAST, IN_SLICES, SLICED, TILED, pieces
+from memplan.facts import BATCHED, CHANNELS_LAST, IN_SLICES, SLICED, TILED
 from memplan.probes.trace.calling import attentions
 from memplan.probes.trace.ledger import Recording
 
@@ -46,8 +47,9 @@ def lacks(module: Any) -> Iterator[tuple[str, str]]:
         yield "tiling", f"{kind} has no decode() to tile"
     if not any(hasattr(getattr(part, "processor", None), DISPATCHED) for part in module.modules()):
         yield "attention_backend", f"the attention of {kind} does not go through diffusers' dispatcher"
-    if kind in IGNORED or not pieces.batched(module):
-        yield "frames", f"nothing can be set about how many frames {kind} decodes at a time"
+    unbatched = f"{kind} {IGNORED[kind]}" if kind in IGNORED else pieces.unbatched(module)
+    if unbatched:
+        yield "frames", unbatched
     flat = _no_images(module)
     if flat:
         yield "channels_last", flat
