@@ -2,18 +2,16 @@
 
 from typing import Any
 
+from memplan.names import DISPATCHED
 from memplan.strategy import Undo
 
 from .way_back import switched
-
-CHOICE = "_attention_backend"
-"""The attribute by which a processor tells the dispatcher; None leaves it to the process."""
 
 
 def processors(part: Any) -> list[Any]:
     """Those of `part`, each once."""
     found = (getattr(module, "processor", None) for module in part.modules())
-    return list({id(processor): processor for processor in found if hasattr(processor, CHOICE)}.values())
+    return list({id(processor): processor for processor in found if hasattr(processor, DISPATCHED)}.values())
 
 
 def ready(part: Any, backend: str) -> None:
@@ -39,6 +37,6 @@ def chosen(part: Any, backend: str) -> Undo:
 
     def choose() -> None:
         for processor in there:
-            setattr(processor, CHOICE, name)
+            setattr(processor, DISPATCHED, name)
 
     return switched(there, choose)
