@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 from memplan.errors import BadInput
 from memplan.facts import REUSED, Facts
+from memplan.names import ENCODE_PROMPT
 from memplan.run import Run
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
@@ -70,12 +71,12 @@ class PromptReuse(Strategy):
 
     def apply(self, pipe: Any, device: str) -> Undo:
         """Puts the store in front of encode_prompt(). Raises BadInput for a pipeline without one."""
-        from .live.prompts import METHOD, Prompts
+        from .live.prompts import Prompts
 
-        encode, undo = getattr(pipe, METHOD, None), attributes(pipe, METHOD)
+        encode, undo = getattr(pipe, ENCODE_PROMPT, None), attributes(pipe, ENCODE_PROMPT)
         if not callable(encode):
-            raise BadInput(f"{type(pipe).__name__} has no {METHOD}() whose results could be kept")
-        vars(pipe)[METHOD] = Prompts(pipe, encode, self.kept)
+            raise BadInput(f"{type(pipe).__name__} has no {ENCODE_PROMPT}() whose results could be kept")
+        vars(pipe)[ENCODE_PROMPT] = Prompts(pipe, encode, self.kept)
         return undo
 
     def code(self, device: str = "cuda") -> tuple[str, ...]:

@@ -16,13 +16,16 @@ from memplan.errors import BadInput
 from memplan.faces import api
 from memplan.facts import GIB, MIB, Component, Facts, Limits, Machine
 from memplan.planner import PREFERENCES, Plan, Recommendation, refine, search, space, weighing
+from memplan.planner.judgement import changes_nothing, touched
 from memplan.planner.label import label
 from memplan.registry import parse, strategies
 from memplan.run import OnDemand, Run, Stored
 from memplan.simulator import simulate
-from memplan.strategies import GroupOffload, ModelOffload, OnGpu, VaeTiling
+from memplan.strategies import Compile, FirstBlockCache, GroupOffload, ModelOffload, OnGpu, VaeTiling
 from memplan.strategy import Decision, Seat, Strategy, Undo
 from tests.faces import small
+from tests.measured_facts import facts_of
+from tests.pipelines import build
 
 GRAIN = 256 * MIB
 SAFETY, COMFORT = 0.02, 0.8
@@ -547,3 +550,11 @@ def test_the_order_of_typing_does_not_matter() -> None:
     facts = small.facts()
     strategies = [parse(text, facts) for text in ("model_offload", "vae_tiling", "layerwise_casting")]
     assert len({str(planner.seated(facts, order)) for order in permutations(strategies)}) == 1
+
+
+@pytest.mark.parametrize("strategy", [Compile("transformer"), FirstBlockCache("transformer"), VaeTiling("vae")])
+def test_only_what_draws_the_default_changes_nothing(strategy: Strategy) -> None:
+    facts = facts_of(build("flux"))
+    assert changes_nothing(OnGpu("transformer"), facts)
+    assert not changes_nothing(strategy, facts)
+    assert touched([OnGpu("vae"), strategy], facts) == 1

@@ -54,8 +54,9 @@ def touched(strategies: Iterable[Strategy], facts: Facts) -> int:
 @lru_cache(maxsize=1024)
 def changes_nothing(strategy: Strategy, facts: Facts) -> bool:
     """Whether a strategy leaves a run as it is by default."""
-    drawn = strategy.redraw(Run(facts))
-    return all(isinstance(p, Resident) for p in drawn.placements.values()) and not drawn.storage and not drawn.variants
+    drawn, default = strategy.redraw(Run(facts)), Run(facts)
+    resident = all(isinstance(placement, Resident) for placement in drawn.placements.values())
+    return resident and replace(drawn, placements=default.placements) == default
 
 
 def _pick(preference: str, fitting: Sequence[Plan]) -> Plan:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-METHOD = "encode_prompt"
-"""How diffusers' pipelines name it."""
+from memplan.names import ENCODE_PROMPT
+
 PLAIN = (str, int, float, bool, type(None))
 GUIDED = "do_classifier_free_guidance"
 """A property of pipelines that some ask for while they encode."""
@@ -39,7 +39,7 @@ class Prompts:
 
     def __deepcopy__(self, memo: Any) -> Any:
         pipe = memo.get(id(self.pipe), self.pipe)
-        return Prompts(pipe, getattr(type(pipe), METHOD).__get__(pipe), self.most)
+        return Prompts(pipe, getattr(type(pipe), ENCODE_PROMPT).__get__(pipe), self.most)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What `encode` returns, or returned for the same."""

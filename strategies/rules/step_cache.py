@@ -166,12 +166,3 @@ class StepCache(Strategy):
 def _lines(setting: str) -> Iterator[str]:
     """A setting as lines that are not too long: numbers of a long table stand below each other."""
     yield from (f"        {line}" for line in wrap(setting, 100, subsequent_indent="    "))
-
-
-CURRENT = "current_timestep_callback"
-"""How the library's configs name what tells the timestep."""
-
-
-def window(turn: Turn, pair: tuple[int, ...]) -> bool:
-    """Whether the timestep of `turn` is within a window, its ends left out."""
-    return turn.timestep is not None and pair[0] < turn.timestep < pair[1]
