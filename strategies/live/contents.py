@@ -43,7 +43,7 @@ def total(tensor: torch.Tensor, into: torch.Tensor) -> None:
     """
     flat = _flat(tensor)
     if flat.numel():
-        raw = flat.view(torch.uint8) if flat.dtype != torch.bool else flat
+        raw = flat.view(torch.uint8)
         size = next(size for size in WORDS if _fits(raw, size))
         torch.sum(raw.view(WORDS[size]), dim=0, dtype=torch.int64, out=into)
     else:

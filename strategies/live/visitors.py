@@ -1,13 +1,16 @@
 """Hooks that lend a whole component to the device while it is called, and keep its weights at home."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 from accelerate.utils.memory import clear_device_cache
 
 from memplan.strategy import Undo
+
+from .contents import total
+from .way_back import done
 
 METHODS = ("encode", "decode")
 """Methods by which diffusers calls a VAE, beside its forward."""
@@ -16,7 +19,9 @@ METHODS = ("encode", "decode")
 class Visitor(ModelHook):  # type: ignore[misc]
     """Brings a module to `execution_device` when it is called; `leave` gives each weight what it had at home.
 
-    What was changed on the device meanwhile goes home as it is. accelerate calls it; diffusers reads the device.
+    What was changed on the device meanwhile goes home as it is: of each weight a sum over all its bytes is taken when
+    it has come and before it leaves, as peft and others write behind the count of writes. accelerate calls it;
+    diffusers reads the device.
     """
 
     def __init__(self, module: torch.nn.Module, device: str, others: Callable[[], set[int]] = set) -> None:
@@ -24,6 +29,7 @@ class Visitor(ModelHook):  # type: ignore[misc]
         self.module = module
         self.others = others
         self.execution_device = torch.device(device)
+        self.lent: list[Lent] = []
         self.ways: list[Undo] = []
 
     def pre_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -33,13 +39,26 @@ class Visitor(ModelHook):  # type: ignore[misc]
 
     def come(self) -> None:
         """Brings what is not there yet, such as the weights of a LoRA that was loaded since."""
+        found = [*self._away()]
+        sums = torch.empty(len(found), dtype=torch.int64, device=self.execution_device) if found else ()
+        for (table, key), arrived in zip(found, sums, strict=True):
+            tensor = table[key]
+            if type(tensor) not in (torch.nn.Parameter, torch.Tensor):
+                self.ways.append(_swapped(table, key, self.execution_device))
+            elif not self._has(tensor):  # by another name
+                home, there = tensor.data, tensor.data.to(self.execution_device)
+                total(there, arrived)
+                self.lent.append(Lent(tensor, home, arrived))
+                tensor.data = there
+
+    def _away(self) -> Iterator[tuple[dict[str, Any], str]]:
+        """Where the tensors stand that should come."""
         others = self.others()
         for module in self.module.modules():
             for table in (module._parameters, module._buffers):
                 for key, tensor in table.items():
                     if tensor is not None and not self._has(tensor) and id(tensor) not in others:
-                        plain = type(tensor) in (torch.nn.Parameter, torch.Tensor)
-                        self.ways.append((_lent if plain else _swapped)(table, key, self.execution_device))
+                        yield table, key
 
     def _has(self, tensor: torch.Tensor) -> bool:
         here, there = tensor.device, self.execution_device
@@ -47,37 +66,52 @@ class Visitor(ModelHook):  # type: ignore[misc]
 
     def leave(self) -> None:
         """Drops what came, and the cache that it leaves."""
+        for lent, changed in zip(self.lent, _changed(self.lent), strict=True):
+            lent.tensor.data = lent.tensor.data.to(lent.home.device) if changed else lent.home
         for way in self.ways:
             way()
-        if self.ways:
+        if self.lent or self.ways:
+            self.lent.clear()
             self.ways.clear()
             clear_device_cache()
 
 
-def _lent(table: Any, key: str, device: torch.device) -> Undo:
-    """Puts the data of a tensor on `device`; the value gives it what it had, or what was made of it since."""
-    tensor = table[key]
-    home = tensor.data
-    tensor.data = home.to(device)
-    version = tensor._version
+class Lent(NamedTuple):
+    """A tensor whose data are on the device, those at home, and the sum of them on the device when they had come."""
 
-    def back() -> None:
-        tensor.data = home if tensor._version == version else tensor.data.to(home.device)
+    tensor: torch.Tensor
+    home: torch.Tensor
+    arrived: torch.Tensor
 
-    return back
+
+def _changed(lent: list[Lent]) -> list[bool]:
+    """Of each whether it holds something else than when it came. One transfer."""
+    if not lent:
+        return []
+    arrived = torch.stack([one.arrived for one in lent])
+    now = torch.empty_like(arrived)
+    for one, into in zip(lent, now, strict=True):
+        total(one.tensor, into)
+    alike = [one.tensor.dtype == one.home.dtype and one.tensor.shape == one.home.shape for one in lent]
+    return [not same or differs for same, differs in zip(alike, (arrived != now).tolist(), strict=True)]
 
 
 def _swapped(table: Any, key: str, device: torch.device) -> Undo:
-    """As `_lent`, for a quantized weight, which is more than its data: another object takes its place meanwhile."""
+    """Puts a quantized weight on `device`, which is more than its data: another object takes its place meanwhile.
+
+    The value ends that. An object that was put in its place meanwhile, as peft does to fuse, goes home.
+    """
     home = table[key]
     table[key] = lent = home.to(device)
     state = getattr(home, "quant_state", None)  # bitsandbytes moves that of the original
 
     def back() -> None:
-        if table[key] is lent:
+        if table.get(key) is lent:
             table[key] = home
             if state is not None:
                 state.to(home.device)
+        elif table.get(key) is not None:
+            table[key] = table[key].to(home.device)
 
     return back
 
@@ -90,7 +124,7 @@ def modules_of(pipe: Any) -> dict[str, torch.nn.Module]:
 def lend(name: str, parts: dict[str, torch.nn.Module], device: str, others: Callable[[], set[int]] = set) -> Undo:
     """Lends component `name` of `parts` to `device`, from now on until another one is called. The value ends that.
 
-    Tensors of which `others` tells the ids are left to somebody else.
+    Tensors of which `others` tells the ids are left to somebody else. Where it cannot come, nothing is left behind.
     """
     visitor = Visitor(parts[name], device, others)
     signals = [_signal(other, visitor.leave) for key, other in parts.items() if key != name]
@@ -102,11 +136,13 @@ def lend(name: str, parts: dict[str, torch.nn.Module], device: str, others: Call
         for remove in signals:
             remove()
 
-    for hook in (vars(part).get("_hf_hook") for part in parts.values()):
-        if isinstance(hook, Visitor):
-            hook.leave()
-    visitor.come()
-    return end
+    def arrive() -> None:
+        for hook in (vars(part).get("_hf_hook") for part in parts.values()):
+            if isinstance(hook, Visitor):
+                hook.leave()
+        visitor.come()
+
+    return done(arrive, end)
 
 
 def _signal(part: torch.nn.Module, leave: Undo) -> Undo:
