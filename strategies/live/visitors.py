@@ -1,6 +1,6 @@
 """Hooks that lend a whole component to the device while it is called, and keep its weights at home."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +30,7 @@ class Visitor(ModelHook):  # type: ignore[misc]
         self.others = others
         self.execution_device = torch.device(device)
         self.lent: list[Lent] = []
+        self.sums: list[torch.Tensor] = []
         self.ways: list[Undo] = []
 
     def pre_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -39,17 +40,18 @@ class Visitor(ModelHook):  # type: ignore[misc]
 
     def come(self) -> None:
         """Brings what is not there yet, such as the weights of a LoRA that was loaded since."""
-        found = [*self._away()]
-        sums = torch.empty(len(found), dtype=torch.int64, device=self.execution_device) if found else ()
-        for (table, key), arrived in zip(found, sums, strict=True):
+        for table, key in [*self._away()]:
             tensor = table[key]
             if type(tensor) not in (torch.nn.Parameter, torch.Tensor):
                 self.ways.append(_swapped(table, key, self.execution_device))
             elif not self._has(tensor):  # by another name
-                home, there = tensor.data, tensor.data.to(self.execution_device)
-                total(there, arrived)
-                self.lent.append(Lent(tensor, home, arrived))
-                tensor.data = there
+                home, tensor.data = tensor.data, tensor.data.to(self.execution_device)
+                self.lent.append(Lent(tensor, home))
+        fresh = self.lent[sum(sums.shape[1] for sums in self.sums) :]
+        if fresh:
+            sums = torch.zeros(2, len(fresh), dtype=torch.int64, device=self.execution_device)
+            _sum_up(fresh, sums[0])
+            self.sums.append(sums)
 
     def _away(self) -> Iterator[tuple[dict[str, Any], str]]:
         """Where the tensors stand that should come."""
@@ -66,34 +68,45 @@ class Visitor(ModelHook):  # type: ignore[misc]
 
     def leave(self) -> None:
         """Drops what came, and the cache that it leaves."""
-        for lent, changed in zip(self.lent, _changed(self.lent), strict=True):
-            lent.tensor.data = lent.tensor.data.to(lent.home.device) if changed else lent.home
+        changed = _changed(self.lent, self.sums)
+        for number, (tensor, home) in enumerate(self.lent):
+            tensor.data = tensor.data.to(home.device) if number in changed else home
         for way in self.ways:
             way()
         if self.lent or self.ways:
             self.lent.clear()
+            self.sums.clear()
             self.ways.clear()
             clear_device_cache()
 
 
 class Lent(NamedTuple):
-    """A tensor whose data are on the device, those at home, and the sum of them on the device when they had come."""
+    """A tensor whose data are on the device, and those at home."""
 
     tensor: torch.Tensor
     home: torch.Tensor
-    arrived: torch.Tensor
 
 
-def _changed(lent: list[Lent]) -> list[bool]:
-    """Of each whether it holds something else than when it came. One transfer."""
-    if not lent:
-        return []
-    arrived = torch.stack([one.arrived for one in lent])
-    now = torch.empty_like(arrived)
-    for one, into in zip(lent, now, strict=True):
+def _sum_up(lent: Sequence[Lent], sums: torch.Tensor) -> None:
+    """Writes of each the sum over its bytes, on the device."""
+    for one, into in zip(lent, sums, strict=True):
         total(one.tensor, into)
-    alike = [one.tensor.dtype == one.home.dtype and one.tensor.shape == one.home.shape for one in lent]
-    return [not same or differs for same, differs in zip(alike, (arrived != now).tolist(), strict=True)]
+
+
+def _changed(lent: Sequence[Lent], arrived: Sequence[torch.Tensor]) -> set[int]:
+    """The numbers of those that hold something else than when they came: the last did not where memory ended.
+
+    `arrived` have two rows: the sums then, and room for those of now. One transfer for each time that some came.
+    """
+    changed, first = set[int](), 0
+    for sums in arrived:
+        stayed = lent[first : first + sums.shape[1]]
+        _sum_up(stayed, sums[1])
+        for number, (one, then, now) in enumerate(zip(stayed, *sums.cpu().tolist(), strict=True), first):
+            if then != now or (one.tensor.dtype, one.tensor.shape) != (one.home.dtype, one.home.shape):
+                changed.add(number)
+        first += len(stayed)
+    return changed
 
 
 def _swapped(table: Any, key: str, device: torch.device) -> Undo:
