@@ -1,0 +1,93 @@
+"""What memplan predicts for a call of a live pipeline, and what it predicted for one that a plan was applied to."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from memplan import planner
+from memplan.errors import MemplanError, NoGpu
+from memplan.faces.history.record import Figures
+from memplan.faces.measuring import facts
+from memplan.faces.quiet import libraries_quiet
+from memplan.faces.target import HERE, Target
+from memplan.facts import Model
+from memplan.planner import Plan
+
+AS_LOADED = "everything on the device"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A prediction by phase and component, in a bill's order, and what it is for; or why there is none.
+
+    `content` is that of Record. `call` are the arguments that it was made for, as people read them.
+    """
+
+    model: str = ""
+    content: str = ""
+    plan: str = ""
+    call: tuple[tuple[str, str], ...] = ()
+    phases: tuple[tuple[str, str, Figures], ...] = ()
+    why_none: str = ""
+
+
+_applied: WeakKeyDictionary[Any, Expected] = WeakKeyDictionary()
+"""Those of the plans that are applied now, by what apply() gave."""
+
+
+def remember(done: Any, plan: Plan) -> None:
+    """Keep the prediction of a plan for as long as it is applied: with it the pipeline cannot be measured anew."""
+    _applied[done] = of_plan(plan)
+
+
+def of_plan(plan: Plan) -> Expected:
+    """A plan's prediction."""
+    measured = plan.run.facts
+    phases = (
+        (p.phase, p.component, Figures(p.memory.allocated, p.memory.reserved, p.seconds, p.host))
+        for p in plan.bill.peaks
+    )
+    text = str(plan) if plan.strategies else AS_LOADED
+    return Expected(measured.model.name, _content(measured.model), text, measured.trace.arguments, tuple(phases))
+
+
+def expected(pipe: Any, call: Mapping[str, Any], target: Target = HERE) -> Expected:
+    """The prediction for `call` of `pipe` as it is now: of the plan that is applied, or else by a dry run."""
+    from memplan.applier import applied, check_free
+
+    done = applied(pipe)
+    if done is not None:
+        known = _applied.get(done)
+        return _for_this(known, call) if known else Expected(plan=done.plan, why_none="it was applied without a bill")
+    try:
+        check_free(pipe)
+        with libraries_quiet():
+            return of_plan(planner.draw(facts(pipe, call, target=target), ()))
+    except NoGpu as error:
+        return Expected(why_none=error.why)
+    except MemplanError as error:
+        return Expected(why_none=str(error))
+    except Exception as error:  # a dry run runs the pipeline's own code: it may fail in any way
+        return Expected(why_none=f"the dry run failed with {type(error).__name__}: {error}")
+
+
+def _for_this(known: Expected, call: Mapping[str, Any]) -> Expected:
+    """The prediction, if it was made for a call of this size: other texts are taken for as long."""
+    from memplan.probes.trace import show
+
+    planned, texts = dict(known.call), ("'", '"', "[")
+    others = [f"{name}={shown}" for name, value in call.items() if planned.get(name, shown := show(value)) != shown]
+    missing = [f"{name}={show(value)}" for name, value in call.items() if name not in planned]
+    differing = [text for text in (*others, *missing) if not text.partition("=")[2].startswith(texts)]
+    if not differing:
+        return known
+    why = f"the plan was made for another call, without {', '.join(differing)}"
+    return Expected(known.model, known.content, known.plan, known.call, (), why)
+
+
+def _content(model: Model) -> str:
+    weights = [[c.name, c.class_name, [(w.name, w.numel, w.dtype) for w in c.weights]] for c in model.components]
+    return hashlib.sha256(json.dumps(weights).encode()).hexdigest()[:32]
