@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
+from memplan.errors import BadInput
 from memplan.faces.api import HERE, Progress, Target
 from memplan.faces.history import database
 from memplan.faces.history.record import Record
+from memplan.faces.oom.frames import is_pipeline
 from memplan.planner import Plan
 from memplan.strategy import Strategy
 
@@ -34,6 +36,8 @@ def verify(
     from memplan.faces.history.measuring import Measuring, given
     from memplan.faces.live import auto_optimize
 
+    if not is_pipeline(pipe):
+        raise BadInput(f"verify() calls a pipeline of diffusers, and a {type(pipe).__name__} is none")
     planned = given(pipe, (), call)
     under = (
         nullcontext()

@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,8 +16,10 @@ from memplan.faces.quiet import libraries_quiet
 from memplan.faces.target import HERE, Target
 from memplan.facts import Model
 from memplan.planner import Plan
+from memplan.probes.fakes.sizes import SIZES
 
 AS_LOADED = "everything on the device"
+TEXT, NONE = "a text", "None"
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,11 @@ def expected(pipe: Any, call: Mapping[str, Any], target: Target = HERE) -> Expec
     done = applied(pipe)
     if done is not None:
         known = _applied.get(done)
-        return _for_this(known, call) if known else Expected(plan=done.plan, why_none="it was applied without a bill")
+        return (
+            _for_this(known, pipe, call)
+            if known
+            else Expected(plan=done.plan, why_none="it was applied without a bill")
+        )
     try:
         check_free(pipe)
         with libraries_quiet():
@@ -74,18 +81,36 @@ def expected(pipe: Any, call: Mapping[str, Any], target: Target = HERE) -> Expec
         return Expected(why_none=f"the dry run failed with {type(error).__name__}: {error}")
 
 
-def _for_this(known: Expected, call: Mapping[str, Any]) -> Expected:
-    """The prediction, if it was made for a call of this size: other texts are taken for as long."""
+def _for_this(known: Expected, pipe: Any, call: Mapping[str, Any]) -> Expected:
+    """The prediction, if it was made for a call like this one: other texts are taken for as long."""
     from memplan.probes.trace import show
 
-    planned, texts = dict(known.call), ("'", '"', "[")
-    others = [f"{name}={shown}" for name, value in call.items() if planned.get(name, shown := show(value)) != shown]
-    missing = [f"{name}={show(value)}" for name, value in call.items() if name not in planned]
-    differing = [text for text in (*others, *missing) if not text.partition("=")[2].startswith(texts)]
-    if not differing:
+    defaults = {name: show(p.default) for name, p in signature(type(pipe).__call__).parameters.items()}
+    planned, now = (_counted(dict(one)) for one in (known.call, words(call)))
+    left = {name for name in SIZES if name not in now and defaults.get(name, NONE) == NONE}  # the pipeline chooses them
+    usual = defaults | {"prompt": TEXT}
+    names = [name for name in {**planned, **now} if name not in left]
+    others = [f"{n}={now[n]}" if n in now else f"no {n}" for n in names if _of(planned, usual, n) != _of(now, usual, n)]
+    if not others:
         return known
-    why = f"the plan was made for another call, without {', '.join(differing)}"
-    return Expected(known.model, known.content, known.plan, known.call, (), why)
+    why = f"the plan that is applied was made for another call, without {', '.join(others)}"
+    return replace(known, phases=(), why_none=why)
+
+
+def words(call: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Arguments as people read them."""
+    from memplan.probes.trace import show
+    from memplan.probes.trace.inputs import describe
+
+    return tuple((name, describe(value, invented=False) or show(value)) for name, value in call.items())
+
+
+def _counted(shown: Mapping[str, str]) -> dict[str, str]:
+    return {n: TEXT if "prompt" in n and text.startswith(("'", '"')) else text for n, text in shown.items()}
+
+
+def _of(given: Mapping[str, str], usual: Mapping[str, str], name: str) -> str:
+    return given.get(name, usual.get(name, NONE))
 
 
 def _content(model: Model) -> str:

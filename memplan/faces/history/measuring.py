@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from memplan.errors import BadInput
-from memplan.faces.history.expected import Expected, expected
+from memplan.faces.history.expected import Expected, expected, words
 from memplan.faces.history.meters import Meter
 from memplan.faces.history.record import PEAKED, Figures, Phase, Place, Record
 from memplan.faces.history.stretches import Stretches, watched
@@ -22,7 +22,6 @@ from memplan.faces.target import HERE, Target
 from memplan.facts import Gpu
 from memplan.oom import Allocation
 from memplan.probes.machine import probe_gpu
-from memplan.probes.trace import show
 from memplan.simulator.device import blas_workspace
 
 
@@ -58,7 +57,7 @@ class Measuring:
             name,
             found.content,
             digest(self.call),
-            tuple((argument, show(value)) for argument, value in self.call.items()),
+            words(self.call),
             found.plan,
             self.device.type,
             self.beside,

@@ -100,5 +100,3 @@ def _wrap(undo: ExitStack, stretches: Stretches, module: torch.nn.Module, method
 
     attributes[method] = guarded
     undo.callback(restore)
-
-

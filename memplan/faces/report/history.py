@@ -21,8 +21,8 @@ NAMES = tuple(f.name for f in fields(Figures))
 SPARE = (1, 9, 6, 7)
 """Columns that a narrow terminal does without: the component, then host memory and seconds that were predicted."""
 LEGEND = (
-    "Memory in MiB, seconds in s; more: measured less predicted, of what a GPU's allocator told. RAM: the most that this "
-    "process held, seen every 20 ms; seconds of a first call have the start of the device in them. "
+    "Memory in MiB, time in s; more: measured less predicted, of what a GPU's allocator told. RAM: the most that this "
+    "process held, seen every 20 ms. Seconds of a first call have the start of the device in them. "
 )
 
 
@@ -87,7 +87,9 @@ def _notes(one: Record) -> list[str]:
     if one.device not in PEAKED:
         notes.append(f"on {one.device} only seconds and RAM are measured; predictions are those of a GPU, not compared")
     if one.beside:
-        notes.append(f"{amount(one.beside)} of device memory was held by others' tensors, and is not in what is learned")
+        notes.append(
+            f"{amount(one.beside)} of device memory was held by others' tensors, and is not in what is learned"
+        )
     if one.excess:
         notes.append(f"{mib(one.excess)} MiB more than predicted at most")
     return notes
@@ -95,7 +97,18 @@ def _notes(one: Record) -> list[str]:
 
 def _rows(one: Record) -> list[tuple[str, ...]]:
     head = ("", "", "allocated", "", "reserved", "", "seconds", "", "RAM", "")
-    unit = ("phase", "component", "pred/meas", "more", "pred/meas", "more", "predicted", "measured", "measured", "pred.")
+    unit = (
+        "phase",
+        "component",
+        "pred/meas",
+        "more",
+        "pred/meas",
+        "more",
+        "predicted",
+        "measured",
+        "measured",
+        "pred.",
+    )
     return [head, unit, *(_row(one, phase) for phase in one.phases)]
 
 
