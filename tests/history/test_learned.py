@@ -78,9 +78,8 @@ def test_it_is_kept_free_and_said() -> None:
 def test_plans_leave_it_free() -> None:
     facts, margin = small.facts(vram=10), 3 * GIB
     taught = replace(facts, machine=replace(facts.machine, learned=Learned(1, 1, margin)))
-    least = min(plan.bill.peak.memory.required for plan in planner.recommend(facts, strategies()).front)
     for _, pick in planner.recommend(taught, strategies()).picks:
-        assert least <= pick.bill.peak.memory.required <= 10 * GIB - margin
+        assert pick.bill.peak.memory.required <= 10 * GIB - margin
     everything = planner.draw(facts, ())
     there = planner.draw(taught, ())
     assert (everything.fits, there.fits) == (True, False)

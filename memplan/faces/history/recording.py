@@ -4,7 +4,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, partial, wraps
 from typing import Any
 
@@ -133,4 +133,5 @@ def _tried(job: Callable[[], Any]) -> Any:
 
 @cache
 def _warn(text: str) -> None:
-    warnings.warn(text, stacklevel=3)
+    with suppress(UserWarning):  # where warnings are errors, the call's own error must not be hidden
+        warnings.warn(text, stacklevel=3)
