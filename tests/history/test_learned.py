@@ -9,15 +9,16 @@ import pytest
 
 import memplan
 from memplan import planner
-from memplan.faces import measuring
+from memplan.faces import measuring, store
 from memplan.faces.history import database
 from memplan.faces.history.learned import with_learned
+from memplan.faces.history.record import Figures, Phase
 from memplan.faces.report import hardware
 from memplan.faces.report import json as as_json
 from memplan.facts import GIB, MIB, Learned, Limits
 from memplan.registry import strategies
 from tests.faces import small
-from tests.history.runs import HERE, Figures, Phase, run
+from tests.history.runs import HERE, run
 
 MACHINE, MODEL = small.machine(8, 32), small.facts().model
 
@@ -100,7 +101,7 @@ def test_recommendations_for_this_machine_use_it_and_no_others(monkeypatch: pyte
     facts = small.facts()
     monkeypatch.setattr(measuring, "look", lambda source: source)
     monkeypatch.setattr(measuring, "key", lambda *_, **__: "small")
-    monkeypatch.setattr(measuring.store, "load", lambda name: (facts.model, facts.trace))
+    monkeypatch.setattr(store, "load", lambda name: (facts.model, facts.trace))
     monkeypatch.setattr(measuring, "machine", lambda target: MACHINE)
     database.save(run(more=200))
     for target, there in (

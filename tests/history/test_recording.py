@@ -21,7 +21,7 @@ from memplan.faces import store
 from memplan.faces.cli import main
 from memplan.faces.history import database, meters
 from memplan.faces.history import expected as expecting
-from memplan.faces.history.expected import of_plan
+from memplan.faces.history.expected import Expected, of_plan
 from memplan.faces.history.imports import when_imported
 from memplan.faces.history.measuring import device_of, digest, given
 from memplan.faces.history.record import Figures
@@ -44,7 +44,12 @@ def predicted(plan: memplan.Plan) -> dict[tuple[str, str], Figures]:
 # ---- verify ----------------------------------------------------------------------------------------------------------
 def test_each_phase_is_measured_beside_its_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe, made = build("flux"), list[memplan.Plan]()
-    monkeypatch.setattr(expecting, "of_plan", lambda plan: (made.append(plan), of_plan(plan))[1])
+
+    def noted(plan: memplan.Plan) -> Expected:
+        made.append(plan)
+        return of_plan(plan)
+
+    monkeypatch.setattr(expecting, "of_plan", noted)
     expected = picture(pipe, "flux")
     before = attributes(pipe)
     found = memplan.verify(pipe, target=ROOM, **inputs("flux"))
@@ -172,11 +177,13 @@ def test_a_recorded_pipeline_can_go() -> None:
 
 
 # ---- peaks -----------------------------------------------------------------------------------------------------------
-class Accelerator(SimpleNamespace):
+class Accelerator:
     """An allocator that says what a component's call has told it, as torch.cuda does."""
 
     def __init__(self) -> None:
-        super().__init__(now=10, peak=10, reserved=20, most=20, resets=0)
+        self.now = self.peak = 10
+        self.reserved = self.most = 20
+        self.resets = 0
 
     def call(self, peak: int) -> None:
         """A stretch that holds `peak` for a moment; what is reserved stays."""
@@ -291,6 +298,18 @@ def test_a_script_is_recorded_and_runs_as_without(tmp_path: Path, capsys: pytest
     assert {p.phase for p in runs[0].phases} >= {"text encoding", "denoising", "decoding"}
     assert main(["history", "--model", "StableDiffusionPipeline"]) == 0
     assert capsys.readouterr().out.count("StableDiffusionPipeline, on cpu") == 2
+
+
+@pytest.mark.wide
+def test_a_saved_pipeline_is_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = build("flux")
+    pipe.save_pretrained(tmp_path / "flux")
+    line = "--with model_offload --device cpu --vram 8 --height 32 --width 32 --steps 2 --max-sequence-length 32 --json"
+    assert main(["verify", str(tmp_path / "flux"), *line.split()]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["runs"]
+    assert (told["plan"], told["why_none"], told["device"]) == ("model_offload", "", "cpu")
+    assert all(p["measured"]["seconds"] and p["predicted"]["allocated"] for p in told["phases"])
+    assert len(database.load(told["model"])) == 1
 
 
 def test_history_shows_and_forgets(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,10 @@
 """Measured runs beside their predictions: as text, and as JSON.
 
-The JSON is an object with schema (1; it rises when a key changes its meaning or goes), file, and runs, oldest first.
-A run holds at (UTC), place (card, driver, torch, diffusers, memplan), model, class_name, content, digest, call (name
--> words), plan, device, beside, clean, why_none, compared, excess, and phases: phase, component, and predicted,
-measured and residual, each of allocated, reserved, seconds and ram, in bytes and seconds; null for what is not known.
+The JSON is an object with schema (1; it rises when a key changes its meaning or goes), file (null from `memplan
+verify`), and runs, oldest first. A run holds at (UTC), place (card, driver, torch, diffusers, memplan), model,
+class_name, content, digest, call (name -> words), plan, device, beside, clean, why_none, compared, excess, and phases:
+phase, component, and predicted, measured and residual, each of allocated, reserved, seconds and ram, in bytes and
+seconds; null for what is not known.
 """
 
 from collections.abc import Sequence
@@ -39,9 +40,9 @@ def run(one: Record) -> str:
     return "\n".join([_run(one), "", *paragraph(LEGEND + UNITS + ".")])
 
 
-def as_json(runs: Sequence[Record], file: Path) -> str:
+def as_json(runs: Sequence[Record], file: Path | None) -> str:
     """The runs for other programs."""
-    return text({"schema": SCHEMA, "file": str(file), "runs": [_record(one) for one in runs]})
+    return text({"schema": SCHEMA, "file": str(file) if file else None, "runs": [_record(one) for one in runs]})
 
 
 def forgotten(file: Path | None) -> str:
