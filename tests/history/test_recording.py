@@ -308,7 +308,7 @@ def test_a_saved_pipeline_is_verified(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["verify", str(tmp_path / "flux"), *line.split()]) == 0
     (told,) = json.loads(capsys.readouterr().out)["runs"]
     assert (told["plan"], told["why_none"], told["device"]) == ("model_offload", "", "cpu")
-    assert all(p["measured"]["seconds"] and p["predicted"]["allocated"] for p in told["phases"])
+    assert all(p["measured"]["seconds"] and p["predicted"]["allocated"] is not None for p in told["phases"])
     assert len(database.load(told["model"])) == 1
 
 
