@@ -84,9 +84,10 @@ def no_worse(preference: str, less: Plan, plan: Plan) -> bool:
 def improves(preference: str, other: Plan, plan: Plan) -> bool:
     """Whether `other` loses less than `plan`, or moves less at the same loss, and is as good for `preference`.
 
-    The least memory is not given away.
+    The least memory is not given away, and of plans that lose as little the fastest is not for one that moves less.
     """
-    spent = preference != "quality" and other.effort > plan.effort * (1 + NEGLIGIBLE)
+    slower = other.effort > plan.effort * (1 if preference == "quality" else 1 + NEGLIGIBLE)
+    spent = slower and (preference != "quality" or _loss(other) == _loss(plan))
     tight = preference == "balanced" and _comfortable(plan) and not _comfortable(other)
     kept = preference != "memory" and rank(other) <= rank(plan) and not spent and not tight
     return kept and (_loss(other), other.bill.traffic.link) < (_loss(plan), plan.bill.traffic.link)
