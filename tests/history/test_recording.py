@@ -90,9 +90,10 @@ def test_only_pipelines_are_called() -> None:
 
 def test_the_calls_own_error_is_raised_and_nothing_is_left() -> None:
     pipe = build("flux")
-    before = attributes(pipe)
+    before, call = attributes(pipe), inputs("flux")
+    call["max_sequence_length"] = 4096
     with pytest.raises(ValueError, match="max_sequence_length"):
-        memplan.verify(pipe, target=ROOM, **{**inputs("flux"), "max_sequence_length": 4096})
+        memplan.verify(pipe, target=ROOM, **call)
     assert attributes(pipe) == before
     assert database.load() == ()
 

@@ -1,6 +1,6 @@
 """Show what measured runs took beside what was predicted for them.
 
-Runs are kept by memplan.verify(), by memplan run --record, and inside memplan.guard(record=True), on
+Runs are kept by memplan verify, by memplan run --record, and inside memplan.guard(record=True), on
 this machine alone. Where a GPU took more memory than predicted, later plans for pipelines of that
 class keep as much free.
 """

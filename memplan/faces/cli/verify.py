@@ -1,8 +1,8 @@
 """Load a pipeline, make one real call, and hold what it took against what was predicted.
 
-Unlike the other verbs it loads the weights and computes with them. Without --with it is the balanced
-pick that is applied. On CUDA and XPU the peaks are those of PyTorch's allocator; on the CPU only
-seconds and host memory are measured. The run is kept for memplan history.
+Unlike the other verbs it loads the weights and computes with them. Without --with the balanced pick
+is applied. On CUDA and XPU the peaks are those of PyTorch's allocator; on the CPU only seconds and
+host memory are measured. The run is kept for memplan history.
 """
 
 import argparse

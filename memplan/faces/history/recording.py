@@ -10,8 +10,9 @@ from typing import Any
 
 from memplan.faces.history import database
 from memplan.faces.history.imports import when_imported
-from memplan.faces.oom.frames import MODULAR, PLAIN, alive
+from memplan.faces.oom.frames import ROOMS, alive
 
+PLAIN, MODULAR = ROOMS
 CALL, REGISTER = "__call__", "register_modules"
 
 

@@ -11,8 +11,10 @@ from traceback import walk_tb
 from types import CodeType
 from typing import Any
 
-PLAIN = "diffusers.pipelines.pipeline_utils", "DiffusionPipeline"
-MODULAR = "diffusers.modular_pipelines.modular_pipeline", "ModularPipeline"
+ROOMS = (
+    ("diffusers.pipelines.pipeline_utils", "DiffusionPipeline"),
+    ("diffusers.modular_pipelines.modular_pipeline", "ModularPipeline"),
+)
 """Where the classes of pipelines are; none is imported here, as no pipeline can be alive without."""
 
 
@@ -60,7 +62,7 @@ def alive() -> list[Any]:
 
 
 def _kinds() -> list[type]:
-    found = (getattr(sys.modules.get(room), name, None) for room, name in (PLAIN, MODULAR))
+    found = (getattr(sys.modules.get(room), name, None) for room, name in ROOMS)
     return [kind for kind in found if kind is not None]
 
 
