@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from memplan import planner
 from memplan.errors import NothingFits
 from memplan.faces.api import HERE, Progress, Target, facts, listed, named, numbered, of_kind, placed
+from memplan.faces.history import expected
 from memplan.facts import Facts
 from memplan.planner import Plan
 from memplan.registry import strategies, switches
@@ -49,7 +50,9 @@ def auto_optimize(
     chosen = _chosen(of_kind(device, _in_place(measured, as_pipeline(pipe))), parts, prefer)
     for stays in one_way(chosen.strategies):
         LOG.warning("%s.", stays)
-    return apply(placed(chosen), as_pipeline(pipe), device)
+    done = apply(placed(chosen), as_pipeline(pipe), device)
+    expected.remember(done, chosen)
+    return done
 
 
 def _in_place(measured: Facts, pipe: Any) -> Facts:

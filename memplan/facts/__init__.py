@@ -26,6 +26,7 @@ from memplan.facts.limits import Limits as Limits
 from memplan.facts.machine import ASSUMED_CAPABILITY as ASSUMED_CAPABILITY
 from memplan.facts.machine import Gpu as Gpu
 from memplan.facts.machine import Host as Host
+from memplan.facts.machine import Learned as Learned
 from memplan.facts.machine import Machine as Machine
 from memplan.facts.model import BY_MODULE as BY_MODULE
 from memplan.facts.model import BY_WEIGHT as BY_WEIGHT

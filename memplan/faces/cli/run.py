@@ -6,14 +6,21 @@ of memplan come before the script, all that follows is the script's.
 """
 
 import argparse
+from contextlib import nullcontext
 
 from memplan.errors import BadInput
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What can be typed."""
-    parser.usage = "memplan run [-h] [--json FILE] (SCRIPT | -m MODULE) [ARGS ...]"
+    parser.usage = "memplan run [-h] [--json FILE] [--record] (SCRIPT | -m MODULE) [ARGS ...]"
     parser.add_argument("--json", metavar="FILE", help="write the answer to this file too; sizes in bytes")
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="measure and predict each call of a pipeline, and keep both for memplan history; torch's peak statistics "
+        "are reset meanwhile",
+    )
     parser.add_argument(
         "-m",
         dest="module",
@@ -26,6 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run it; errors of the script go on to the interpreter. Ends the program where there is nothing to run."""
+    from memplan.faces.history.recording import recording
     from memplan.faces.oom import script
 
     name, *rest = args.module or args.command or [""]
@@ -36,5 +44,6 @@ def run(args: argparse.Namespace) -> int:
     except BadInput as error:
         args.parser.error(str(error))
     else:
-        job()
+        with recording() if args.record else nullcontext():
+            job()
     return 0

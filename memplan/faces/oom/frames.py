@@ -11,7 +11,7 @@ from traceback import walk_tb
 from types import CodeType
 from typing import Any
 
-_ROOMS = (
+ROOMS = (
     ("diffusers.pipelines.pipeline_utils", "DiffusionPipeline"),
     ("diffusers.modular_pipelines.modular_pipeline", "ModularPipeline"),
 )
@@ -62,7 +62,7 @@ def alive() -> list[Any]:
 
 
 def _kinds() -> list[type]:
-    found = (getattr(sys.modules.get(room), name, None) for room, name in _ROOMS)
+    found = (getattr(sys.modules.get(room), name, None) for room, name in ROOMS)
     return [kind for kind in found if kind is not None]
 
 
