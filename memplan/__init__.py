@@ -25,6 +25,7 @@ if _typing.TYPE_CHECKING:
     from memplan.faces.oom.guard import guard as guard
     from memplan.faces.oom.hooks import install as install
     from memplan.faces.reload import reload as reload
+    from memplan.faces.verify import verify as verify
     from memplan.facts import Facts as Facts
     from memplan.facts import Machine as Machine
     from memplan.facts import Model as Model
@@ -43,6 +44,7 @@ _HOMES = {
     "memplan.faces.oom.guard": ("guard",),
     "memplan.faces.oom.hooks": ("install",),
     "memplan.faces.reload": ("reload",),
+    "memplan.faces.verify": ("verify",),
     "memplan.facts": ("Facts", "Machine", "Model", "Rates"),
     "memplan.planner": ("Plan", "Recommendation"),
     "memplan.strategy": ("Strategy",),
@@ -74,6 +76,7 @@ __all__ = [
     "probe",
     "recommend",
     "reload",
+    "verify",
 ]
 
 

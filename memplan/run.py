@@ -92,6 +92,8 @@ SLOTS = 2
 """Groups that have a place on the device at once: one computes while the next one comes."""
 ALIGNMENT = 512
 """Bytes of which each tensor in a slot begins at a multiple, as those from PyTorch's own allocator on CUDA do."""
+PAGE = 4096
+"""Bytes of a page of host memory, in which it is pinned."""
 SPLIT = ("nf4", "nf4 nested", "fp4", "fp4 nested")
 """Formats of weights whose first tensor can be moved while the others, its scales, stay on the device."""
 

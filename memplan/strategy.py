@@ -30,6 +30,7 @@ class Decision(StrEnum):
     SLICES = "slices"
     ATTENTION = "attention"
     LAYOUT = "layout"
+    GUIDANCE = "guidance"
     PLACEMENT = "placement"
     CACHE = "step cache"
     COMPILATION = "compilation"

@@ -4,8 +4,10 @@ from memplan.strategy import Strategy
 
 from .attention_backend import AttentionBackend as AttentionBackend
 from .attention_slicing import AttentionSlicing as AttentionSlicing
+from .batched_guidance import BatchedGuidance as BatchedGuidance
 from .bnb_4bit import Bnb4bit as Bnb4bit
 from .bnb_8bit import Bnb8bit as Bnb8bit
+from .cfg_zero_star import CfgZeroStar as CfgZeroStar
 from .channels_last import ChannelsLast as ChannelsLast
 from .compile import Compile as Compile
 from .compute_dtype import ComputeDtype as ComputeDtype
@@ -30,6 +32,7 @@ from .pyramid_attention_broadcast import PyramidAttentionBroadcast as PyramidAtt
 from .quanto import Quanto as Quanto
 from .sequential_offload import SequentialOffload as SequentialOffload
 from .set_aside import SetAside as SetAside
+from .split_guidance import SplitGuidance as SplitGuidance
 from .taylorseer import TaylorSeer as TaylorSeer
 from .vae_frame_batching import VaeFrameBatching as VaeFrameBatching
 from .vae_slicing import VaeSlicing as VaeSlicing
@@ -60,6 +63,9 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     VaeSlicing,
     AttentionSlicing,
     AttentionBackend,
+    SplitGuidance,
+    BatchedGuidance,
+    CfgZeroStar,
     ChannelsLast,
     FirstBlockCache,
     MagCache,

@@ -10,13 +10,13 @@ from memplan.facts import BACKEND, Facts
 from memplan.run import Run
 from memplan.strategy import Decision, Undo
 
-from .live.dispatched import chosen, processors
-from .live.way_back import switched
+from .live.dispatched import chosen, processors, ready
 from .rules.needs import Needs
 from .rules.other_way import OtherWay
 
 _ON_CUDA, _SINCE = ("cuda",), (8, 0)
 _HOPPER, _SAGE = ((9, 0),), ((8, 0), (8, 6), (8, 9), (9, 0), (12, 0))
+_FLASH, _XFORMERS, _SAGE_ATTENTION, _KERNELS = "2.6.3", "0.0.29", "2.1.1", "0.12"
 BACKENDS: dict[str, Needs | None] = {
     "native": None,
     "_native_flash": Needs("", "", _ON_CUDA, _SINCE),
@@ -24,15 +24,21 @@ BACKENDS: dict[str, Needs | None] = {
     "_native_cudnn": Needs("", "", _ON_CUDA, _SINCE),
     "_native_math": None,
     "flex": None,
-    "flash": Needs("flash-attn", "2.6.3", _ON_CUDA, _SINCE),
+    "flash": Needs("flash-attn", _FLASH, _ON_CUDA, _SINCE),
     "_flash_3": Needs("flash-attn-3", "3.0.0b1", _ON_CUDA, only=_HOPPER),
-    "sage": Needs("sageattention", "2.1.1", _ON_CUDA, only=_SAGE),
-    "xformers": Needs("xformers", "0.0.29", _ON_CUDA),
-    "flash_hub": Needs("kernels", "0.12", _ON_CUDA, _SINCE),
-    "_flash_3_hub": Needs("kernels", "0.12", _ON_CUDA, only=_HOPPER),
-    "sage_hub": Needs("kernels", "0.12", _ON_CUDA, only=_SAGE),
+    "sage": Needs("sageattention", _SAGE_ATTENTION, _ON_CUDA, only=_SAGE),
+    "xformers": Needs("xformers", _XFORMERS, _ON_CUDA),
+    "flash_hub": Needs("kernels", _KERNELS, _ON_CUDA, _SINCE),
+    "_flash_3_hub": Needs("kernels", _KERNELS, _ON_CUDA, only=_HOPPER),
+    "sage_hub": Needs("kernels", _KERNELS, _ON_CUDA, only=_SAGE),
 }
-"""What the dry run can follow, as diffusers names it, and what each needs; None where it runs anywhere."""
+"""What the dry run can follow, as diffusers names it, and what each needs; None where it runs anywhere.
+
+Versions are those that `_check_attention_backend_requirements` of diffusers 0.42's models/attention_dispatch.py asks
+for; of flash-attn-3 any does there, and 3.0.0b1 is its first. Compute capabilities: of PyTorch's kernels those of
+aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, of flash-attn and flash-attn-3 those of their README, of
+SageAttention 2.2.0 the branches of `sageattn()` in sageattention/core.py.
+"""
 LISTED = ("_native_cudnn", "flash", "_flash_3", "sage", "xformers")
 """Those worth a thought: PyTorch chooses among its others by itself, and the rest is slower or downloaded."""
 
@@ -109,21 +115,14 @@ class AttentionBackend(OtherWay):
 
     def apply(self, pipe: Any, device: str) -> Undo:
         """Sets it for the component; the rest of the process keeps its own. Raises BadInput where it is absent."""
-        from diffusers import attention_backend
-
         part = getattr(pipe, self.component)
-        there = processors(part)
-
-        def choose() -> None:
-            with attention_backend():
-                part.set_attention_backend(self.backend)
-
-        if not there:
+        if not processors(part):
             raise BadInput(f"{type(part).__name__} does not compute its attention through diffusers' dispatcher")
         try:
-            return switched(there, choose)
-        except (RuntimeError, ValueError, ImportError) as error:
+            ready(part, self.backend)
+        except (RuntimeError, ValueError, ImportError, OSError) as error:
             raise BadInput(f"{self.component} cannot compute with {self.backend}: {error}") from error
+        return chosen(part, self.backend)
 
     def code(self, device: str = "cuda") -> tuple[str, ...]:
         """One line, and one that leaves the rest of the process as it is."""

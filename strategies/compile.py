@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from memplan.errors import BadInput
-from memplan.facts import SEQUENTIAL, Component, Facts, Trace
+from memplan.facts import HALVED, PAIRED, SEQUENTIAL, ZEROED, Component, Facts, Trace
 from memplan.run import Aside, Compiled, FromDisk, InGroups, OnCall, OnDemand, OnHost, Partly, Run
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
@@ -91,7 +91,14 @@ class Compile(Strategy):
             return f"{component.class_name} names no repeated blocks to compile: set region={WHOLE}"
         if not _modules(component, self.region, run.facts.trace):
             return f"this call does not run the {self.region} of {component.name} as a module"
-        return lacking(run.facts.machine, self.name) or self._format(run) or self._placement(run)
+        return self._guidance(run) or lacking(run.facts.machine, self.name) or self._format(run) or self._placement(run)
+
+    def _guidance(self, run: Run) -> str | None:
+        """The sentence about a whole component before whose forward something of memplan's decides by its inputs."""
+        ways = sorted(run.variant(self.component) & {HALVED, PAIRED, ZEROED})
+        if self.region != WHOLE or not ways:
+            return None
+        return f"what has {self.component} called {ways[0]} would be compiled with it: set region={BLOCKS}"
 
     def _format(self, run: Run) -> str | None:
         """The sentence about weights in whose format nothing would be fused."""

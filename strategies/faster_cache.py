@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Self
 
 from memplan.facts import Facts
 from memplan.run import Kept, OnCall, Run, Shortened
-from memplan.strategy import Undo
 
-from .live.step_cache import enabled
-from .rules.step_cache import CURRENT, StepCache, Stepping, window
+from .live.step_cache import Enabled
+from .rules.step_cache import Stepping
+from .rules.timed_cache import TimedCache, window
 
 FORMATS = {"BCHW": 4, "BCFHW": 5, "BFCHW": 5}
 """Orders of a picture's or a video's dimensions that the library knows, and how many those are."""
@@ -18,7 +18,7 @@ FRAMES_FIRST = ("CogVideoXTransformer3DModel",)
 
 
 @dataclass(frozen=True)
-class FasterCache(StepCache):
+class FasterCache(Enabled, TimedCache):
     """FasterCache: attention at some steps is extrapolated from two earlier ones, and guidance from one forward.
 
     The half of a batch without the prompt is computed once in `unguided` steps while the timestep is within
@@ -44,7 +44,6 @@ class FasterCache(StepCache):
     name: ClassVar[str] = "faster_cache"
     known_as: ClassVar[tuple[str, ...]] = ("fastercache",)
     config_class: ClassVar[str] = "FasterCacheConfig"
-    apart: ClassVar[bool] = False
 
     @classmethod
     def suited(cls, component: str, facts: Facts) -> Self:
@@ -58,9 +57,9 @@ class FasterCache(StepCache):
         """The sentence about settings out of range."""
         if min(self.spatial, self.temporal or 1, self.unguided) < 1:
             return "spatial, temporal and unguided are 1 or more"
-        if any(len(pair) != len(("from", "to")) for pair in (self.spatial_window, self.temporal_window)):
-            return "a window is two timesteps, as in spatial_window=-1/681"
-        return None if self.format in FORMATS else f"format is one of {', '.join(FORMATS)}, not {self.format}"
+        if self.format not in FORMATS:
+            return f"format is one of {', '.join(FORMATS)}, not {self.format}"
+        return super().invalid
 
     def refuses(self, run: Run) -> str | None:
         """Refuses what moves the whole component by a hook of its own, beside what every cache does."""
@@ -73,8 +72,9 @@ class FasterCache(StepCache):
 
     def unfit(self, stepping: Stepping) -> str | None:
         """Refuses calls without two halves of a batch, and windows in which nothing was computed before."""
-        if stepping.untimed:
-            return "this pipeline does not say at which timestep it is"
+        untimed = super().unfit(stepping)
+        if untimed:
+            return untimed
         if stepping.in_turn:
             return "the call makes several forwards a step, and a batch without its two halves cannot be extrapolated"
         if self.distilled:
@@ -119,16 +119,3 @@ class FasterCache(StepCache):
             "tensor_format": self.format,
             "is_guidance_distilled": self.distilled,
         }
-
-    def live(self, pipe: Any) -> dict[str, Any]:
-        """What tells the timestep."""
-        return {CURRENT: lambda: pipe.current_timestep}
-
-    @property
-    def spelled(self) -> dict[str, str]:
-        """What tells the timestep."""
-        return {CURRENT: "lambda: pipe.current_timestep"}
-
-    def apply(self, pipe: Any, device: str) -> Undo:
-        """Enables it. Raises BadInput for a component that has a cache already."""
-        return enabled(self.component, getattr(pipe, self.component), self.made(pipe))

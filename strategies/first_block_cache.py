@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from memplan.run import Kept, Shortened
-from memplan.strategy import Undo
 
-from .live.step_cache import enabled
+from .live.step_cache import Enabled
 from .rules.step_cache import StepCache, Stepping
 
 
 @dataclass(frozen=True)
-class FirstBlockCache(StepCache):
+class FirstBlockCache(Enabled, StepCache):
     """First Block Cache: where the first block changes its input about as at the last computed step, the others rest.
 
     What all of them added then is added again. Whether a step is skipped depends on the picture: the change of the
@@ -69,7 +68,3 @@ class FirstBlockCache(StepCache):
     def settings(self) -> dict[str, Any]:
         """The threshold; the share is memplan's own."""
         return {"threshold": self.threshold}
-
-    def apply(self, pipe: Any, device: str) -> Undo:
-        """Enables it. Raises BadInput for a component that has a cache already."""
-        return enabled(self.component, getattr(pipe, self.component), self.made(pipe))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, ClassVar, Self
 
-from memplan.facts import Component, Facts, Grouping
+from memplan.facts import CHANNELS_LAST, Component, Facts, Grouping
 from memplan.run import FromDisk, InGroups, Run
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
@@ -90,10 +90,12 @@ class GroupOffload(Strategy):
         if self.modules and read_while_away(run, component, grouping):
             return read_while_away(run, component, grouping)
         if self.disk:
-            return run.lack(self.component, "disk") or self._refuses_disk(component, grouping)
+            return run.lack(self.component, "disk") or self._refuses_disk(run, component, grouping)
         return self._refuses_stream(run) if self.stream or self.low_cpu_mem or self.record_stream else None
 
-    def _refuses_disk(self, component: Component, grouping: Grouping) -> str | None:
+    def _refuses_disk(self, run: Run, component: Component, grouping: Grouping) -> str | None:
+        if CHANNELS_LAST in run.variant(component.name):
+            return f"{component.name} is channels-last, and safetensors writes contiguous weights only: leave out disk"
         if self.stream or self.low_cpu_mem or self.record_stream:
             return "the library waits for each file it reads, with a stream or without: leave out stream"
         times = Counter(number for group in grouping.groups for number in set(group.weights))

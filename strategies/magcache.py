@@ -8,16 +8,15 @@ from typing import Any, ClassVar, Self
 
 from memplan.facts import Facts
 from memplan.run import Kept, Run, Shortened
-from memplan.strategy import Undo
 
-from .live.step_cache import enabled
+from .live.step_cache import Enabled
 from .rules.step_cache import StepCache, Stepping
 
 CONFIG = "MagCacheConfig"
 
 
 @dataclass(frozen=True)
-class MagCache(StepCache):
+class MagCache(Enabled, StepCache):
     """MagCache: all blocks rest at steps whose residual is known to be about as large as that of the step before.
 
     `ratios` say by how much the residual's magnitude changes from step to step; none are the library's own, which it
@@ -112,10 +111,6 @@ class MagCache(StepCache):
     def spelled(self) -> dict[str, str]:
         """The library's own ratios, where none are given."""
         return {} if self.ratios else {"mag_ratios": "FLUX_MAG_RATIOS"}
-
-    def apply(self, pipe: Any, device: str) -> Undo:
-        """Enables it. Raises BadInput for a component that has a cache already."""
-        return enabled(self.component, getattr(pipe, self.component), self.made(pipe))
 
 
 def _steps(facts: Facts, component: str) -> Counter[str | None]:

@@ -27,8 +27,9 @@ class OnDemand(Strategy):
     It costs a copy of the component for each call of the pipeline, however many steps that has; one that is called by
     turns with others comes each time.
 
-    Traps: weights that are changed on the device, as fuse_lora() does, go home as ordinary memory; pipe.to("cuda")
-    fetches everything, so move the other components one by one; enable_model_cpu_offload() takes these hooks away.
+    Traps: weights that are changed on the device, as fuse_lora() does, go home as ordinary memory; to know them each
+    weight is read once on the device when it has come and once before it leaves; pipe.to("cuda") fetches everything,
+    so move the other components one by one; enable_model_cpu_offload() takes these hooks away.
     """
 
     component: str

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 from memplan.errors import BadInput
 from memplan.facts import REUSED, Facts
+from memplan.names import ENCODE_PROMPT
 from memplan.run import Run
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
@@ -17,16 +18,19 @@ from .rules.refusals import willing
 class PromptReuse(Strategy):
     """What encode_prompt() returns is kept, so that a call with the same prompt runs no text encoder.
 
-    Exact. The last `kept` results stay in host memory, by the arguments of encode_prompt() and the state of the text
-    encoders: seeds, steps and sizes may change. Text encoders that are off the device until they are called stay off:
-    beside model_offload or on_demand a repeated prompt moves none of them.
+    Exact. The last `kept` results stay in host memory, by the arguments of encode_prompt(), the config and the settings
+    of the pipeline, and the state of its tokenizers and of what encodes: seeds, steps and sizes may change. Text
+    encoders that are off the device until they are called stay off: beside model_offload or on_demand a repeated
+    prompt moves none of them.
 
     Seconds and traffic are those of a call with a prompt that is kept; the first with each prompt takes as much longer
     as is shown beside them. Memory has to suffice for that one, so no peak falls.
 
     Traps: so it is only for those who know that prompts come again, and never picked by itself. A LoRA that is loaded,
-    set, fused or unloaded is noticed, and so is a weight that is written; what is written through .data is not: undo
-    first. Pipelines that encode pictures with their words are refused.
+    set, fused or unloaded is noticed, and so is a weight that is written. What is written through .data is noticed by
+    64 elements of each weight, evenly spread: undo first to change single rows so, or what sequential_offload holds.
+    Text encoders whose weights were made in inference mode run each time. Pipelines that encode pictures with their
+    words are refused.
     """
 
     components: tuple[str, ...] = ()
@@ -70,12 +74,12 @@ class PromptReuse(Strategy):
 
     def apply(self, pipe: Any, device: str) -> Undo:
         """Puts the store in front of encode_prompt(). Raises BadInput for a pipeline without one."""
-        from .live.prompts import METHOD, Prompts
+        from .live.prompts import Prompts
 
-        encode, undo = getattr(pipe, METHOD, None), attributes(pipe, METHOD)
+        encode, undo = getattr(pipe, ENCODE_PROMPT, None), attributes(pipe, ENCODE_PROMPT)
         if not callable(encode):
-            raise BadInput(f"{type(pipe).__name__} has no {METHOD}() whose results could be kept")
-        vars(pipe)[METHOD] = Prompts(pipe, encode, self.kept)
+            raise BadInput(f"{type(pipe).__name__} has no {ENCODE_PROMPT}() whose results could be kept")
+        vars(pipe)[ENCODE_PROMPT] = Prompts(pipe, encode, self.kept)
         return undo
 
     def code(self, device: str = "cuda") -> tuple[str, ...]:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from memplan.run import Kept, Shortened
-from memplan.strategy import Undo
 
-from .live.step_cache import enabled
-from .rules.step_cache import CURRENT, StepCache, Stepping, window
+from .live.step_cache import Enabled
+from .rules.step_cache import Stepping
+from .rules.timed_cache import TimedCache, window
 
 
 @dataclass(frozen=True)
-class PyramidAttentionBroadcast(StepCache):
+class PyramidAttentionBroadcast(Enabled, TimedCache):
     """Pyramid Attention Broadcast: attention is computed at some steps, and gives at others what it gave last.
 
     It is computed once in `spatial`, `temporal` or `cross` steps, each for attention of that kind, while the timestep
@@ -35,7 +35,6 @@ class PyramidAttentionBroadcast(StepCache):
     name: ClassVar[str] = "pyramid_attention_broadcast"
     known_as: ClassVar[tuple[str, ...]] = ("pab",)
     config_class: ClassVar[str] = "PyramidAttentionBroadcastConfig"
-    apart: ClassVar[bool] = False
 
     @property
     def invalid(self) -> str | None:
@@ -43,18 +42,18 @@ class PyramidAttentionBroadcast(StepCache):
         ranges = [steps for steps, _ in self._kinds.values() if steps is not None]
         if not ranges or min(ranges) < 1:
             return "one of spatial, temporal and cross is given, and those that are given are 1 or more"
-        paired = all(len(pair) == len(("from", "to")) for _, pair in self._kinds.values())
-        return None if paired else "a window is two timesteps, as in spatial_window=100/800"
+        return super().invalid
 
     def unfit(self, stepping: Stepping) -> str | None:
         """Refuses calls whose timestep is not known, and guidance in two forwards, for which it has one state."""
-        if stepping.untimed:
-            return "this pipeline does not say at which timestep it is"
+        untimed = super().unfit(stepping)
+        if untimed:
+            return untimed
         if stepping.in_turn:
             return "the call makes several forwards a step, and each would be given the attention of another"
         if not any(self._kinds[kind][0] for kind in stepping.hooks.kinds):
             return f"the model has no such attention; it has {' and '.join(sorted(set(stepping.hooks.kinds)))}"
-        return super().unfit(stepping)
+        return None
 
     def forwards(self, stepping: Stepping) -> Iterator[Shortened]:
         """The rule of `PyramidAttentionBroadcastHook`."""
@@ -78,16 +77,3 @@ class PyramidAttentionBroadcast(StepCache):
         """As the library names them."""
         ranges = {f"{kind}_attention_block_skip_range": steps for kind, (steps, _) in self._kinds.items()}
         return ranges | {f"{kind}_attention_timestep_skip_range": pair for kind, (_, pair) in self._kinds.items()}
-
-    def live(self, pipe: Any) -> dict[str, Any]:
-        """What tells the timestep."""
-        return {CURRENT: lambda: pipe.current_timestep}
-
-    @property
-    def spelled(self) -> dict[str, str]:
-        """What tells the timestep."""
-        return {CURRENT: "lambda: pipe.current_timestep"}
-
-    def apply(self, pipe: Any, device: str) -> Undo:
-        """Enables it. Raises BadInput for a component that has a cache already."""
-        return enabled(self.component, getattr(pipe, self.component), self.made(pipe))

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from memplan.run import Kept, Shortened
-from memplan.strategy import Undo
 
-from .live.step_cache import enabled
+from .live.step_cache import Enabled
 from .rules.step_cache import StepCache, Stepping
 
 DTYPES = ("bfloat16", "float16", "float32")
 
 
 @dataclass(frozen=True)
-class TaylorSeer(StepCache):
+class TaylorSeer(Enabled, StepCache):
     """TaylorSeer: what attention gives at most steps is extrapolated from the steps before, not computed.
 
     Of `interval` steps one is computed, and the first `warmup` all are. In between each attention module gives the
@@ -92,7 +91,3 @@ class TaylorSeer(StepCache):
     def spelled(self) -> dict[str, str]:
         """The dtype of what is kept."""
         return {"taylor_factors_dtype": f"torch.{self.dtype}"}
-
-    def apply(self, pipe: Any, device: str) -> Undo:
-        """Enables it. Raises BadInput for a component that has a cache already."""
-        return enabled(self.component, getattr(pipe, self.component), self.made(pipe))

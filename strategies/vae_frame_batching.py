@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self
 
-from memplan.facts import BATCHED, Facts, pieces
+from memplan import pieces
+from memplan.facts import BATCHED, Facts
 from memplan.run import Run
 from memplan.strategy import Decision, Switch, Undo
 
@@ -18,7 +19,7 @@ class VaeFrameBatching(OtherWay):
     """A VAE decodes a video some frames at a time, one stretch or batch after the other.
 
     It lowers the peak of the decode to about that of so many frames and the finished video, where the VAE would decode
-    all of them together, as those of LTX-Video and Mochi do. `frames` are those of the finished video, 0 as many as
+    all of them together, as that of LTX-Video does. `frames` are those of the finished video, 0 as many as
     the library has for it. Others decode some at a time by themselves; for CogVideoX and HunyuanVideo it sets how many,
     and more of them take more memory. It changes the video a little: frames no longer see all of their neighbours, and
     HunyuanVideo and LTX-Video blend stretches that overlap. So it is never picked by itself, and a plan that names it

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self
 
-from memplan.facts import TILED, Facts, pieces
+from memplan import pieces
+from memplan.facts import TILED, Facts
 from memplan.run import Run
 from memplan.strategy import Decision, Switch, Undo
 

@@ -7,7 +7,22 @@ from typing import Any
 
 import torch
 
-from memplan.facts import GIB, TEXT_ENCODING, Call, Facts, Gpu, Host, Machine, Segment, Step, Trace, Turn
+from memplan.facts import (
+    GIB,
+    HALVED,
+    PAIRED,
+    TEXT_ENCODING,
+    ZEROED,
+    Call,
+    Facts,
+    Gpu,
+    Host,
+    Machine,
+    Segment,
+    Step,
+    Trace,
+    Turn,
+)
 from memplan.probes.machine.installed import installed
 from memplan.probes.pipeline import measure
 from memplan.probes.trace.elsewhere import QUESTION
@@ -50,6 +65,8 @@ def cast_call(component: str, part: Any) -> list[Call]:
 
 
 PLAIN = {torch.float32, torch.bfloat16, torch.float16}
+GUIDED = [(HALVED,), (PAIRED,), (ZEROED,)]
+"""How a denoiser may make the passes of guidance."""
 Ways = Mapping[str, Sequence[tuple[str, ...]]]
 
 
@@ -60,7 +77,7 @@ def ways_of(pipe: Any) -> Ways:
     frames = [("frames:16",)] if hasattr(pipe.vae, "num_sample_frames_batch_size") else []
     layout = ("channels last",)
     vae = [("sliced",), *tiles, *(("sliced", *tile) for tile in tiles), *frames, layout]
-    return {"vae": vae, "unet": [("attention in slices",), layout]}
+    return {"vae": vae, "unet": [("attention in slices",), layout, *GUIDED], "transformer": GUIDED}
 
 
 def facts_of(pipe: Any, kind: str = "cuda", ways: Ways | None = None, unified: bool = False) -> Facts:

@@ -30,6 +30,7 @@ FOLDERS = {
     "tests/comparison": "memplan's picks, priced beside what others choose",
     "tests/conformance": "the picture, held against the libraries' real hooks on a pretend device",
     "tests/faces": "the command line, the reports, the cache",
+    "tests/history": "runs as they were, beside their predictions",
     "tests/oom": "errors of memory: their texts, what was going on, the answer, and that it changes nothing",
     "tests/performance": "benchmarks",
     "tests/pipelines": "builds small real pipelines with random weights",

@@ -1,14 +1,16 @@
 """What every strategy of the catalogue keeps to, on small real pipelines: a new file is tested from its first day."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+from inspect import isfunction, ismethod, signature
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import FasterCacheConfig
 
 import memplan.strategies
 from memplan.facts import Facts
@@ -16,7 +18,7 @@ from memplan.probes.pipeline.rounding import measured
 from memplan.registry import parse
 from memplan.run import Run
 from memplan.simulator import simulate
-from memplan.strategies import STRATEGIES
+from memplan.strategies import STRATEGIES, PromptReuse
 from memplan.strategy import Strategy
 from tests import pipelines
 from tests.measured_facts import facts_of
@@ -24,8 +26,10 @@ from tests.pipelines import inputs
 from tests.pipelines.pictures import image_encoder
 from tests.some import some
 
-UNSEEN = ("on_gpu", "on_cpu", "set_aside", "prompt_reuse")
-"""Techniques of which components show nothing on the CPU."""
+UNSEEN = ("on_gpu", "on_cpu", "set_aside")
+"""Techniques of which nothing shows on the CPU."""
+TIMESTEPS = range(0, 1001, 25)
+"""At which callbacks are asked."""
 FAMILIES = ("flux", "sdxl", "wan", "cogvideox")
 CATALOGUE = [pytest.param(cls, id=cls.name) for cls in STRATEGIES]
 over_catalogue = pytest.mark.parametrize("cls", CATALOGUE)
@@ -70,25 +74,49 @@ def attributes(pipe: Any) -> dict[str, Any]:
 
 def effect(pipe: Any) -> dict[str, Any]:
     """What a strategy can do to a pipeline, in terms that two equal pipelines share."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"pipe": {name: shown(value) for name, value in vars(pipe).items()}}
     for path, module in modules(pipe):
-        plain = {k: v for k, v in vars(module).items() if isinstance(v, PLAIN)}
+        own = {k: v if isinstance(v, PLAIN) else kind(v) for k, v in vars(module).items()}
         tensors = (*module.named_parameters(), *module.named_buffers())
         weights = {k: (type(w), w.dtype, w.device, w.stride()) for k, w in tensors}
         registry: Any = getattr(module, "_diffusers_hook", None)
-        hooks: list[Any] = [(n, settings(registry.hooks[n])) for n in registry._hook_order] if registry else []
+        hooks: list[Any] = [(n, settings(pipe, registry.hooks[n])) for n in registry._hook_order] if registry else []
         hooks += [len(module._forward_pre_hooks), len(module._forward_hooks)]
         processor: Any = getattr(module, "processor", None)
         attention = (type(processor), dict(vars(processor)) if processor else {})
-        found[path] = (plain, weights, hooks, type(getattr(module, "_hf_hook", None)), attention)
+        found[path] = (own, weights, hooks, shown(getattr(module, "_hf_hook", None)), attention)
     return found
 
 
-def settings(hook: Any) -> dict[str, str]:
-    """A hook's own settings, less what differs between two equal pipelines."""
+def shown(value: Any) -> Any:
+    """A value, or the type and the plain attributes of a thing that is none."""
+    if isinstance(value, PLAIN):
+        return value
+    own = {} if isinstance(value, torch.nn.Module) else getattr(value, "__dict__", {})
+    return kind(value), {k: v for k, v in own.items() if isinstance(v, PLAIN | torch.device)}
+
+
+def kind(value: Any) -> str:
+    """The name of its type, as some libraries make one per pipeline."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def settings(pipe: Any, hook: Any) -> dict[str, Any]:
+    """A hook's own settings, less what differs between two equal pipelines, and what its callbacks answer."""
     values = {**vars(hook), **vars(getattr(hook, "config", hook))}
     left_out = ("group", "config", "fn_ref", "next_group", "state", "state_manager")
-    return {key: "called" if callable(v) else str(v) for key, v in values.items() if key not in left_out}
+    kept = {key: value for key, value in values.items() if key not in left_out}
+    return {key: answers(pipe, v) if isfunction(v) or ismethod(v) else str(v) for key, v in kept.items()}
+
+
+def answers(pipe: Any, callback: Any) -> list[Any]:
+    """What a callback of a hook returns at each of `TIMESTEPS`; those with an argument take the module."""
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        for timestep in TIMESTEPS:
+            patch.setattr(pipe, "_current_timestep", timestep, raising=False)
+            found.append(callback(*[None] * len(signature(callback).parameters)))
+    return found
 
 
 def variants(cls: type[Strategy], facts: Facts) -> list[Strategy]:
@@ -195,6 +223,35 @@ def test_the_emitted_code_does_what_apply_does(cls: type[Strategy], family: str)
         assert effect(applied) == effect(typed), strategy
         assert effect(applied) != effect(build(family)) or strategy.name in UNSEEN
         assert torch.equal(picture(applied, family), picture(typed, family))
+
+
+def faster(**settings: Any) -> Callable[[Any], Any]:
+    """Puts FasterCache on a transformer, with other settings."""
+
+    def put(pipe: Any) -> None:
+        given: dict[str, Any] = {"current_timestep_callback": lambda: pipe.current_timestep} | settings
+        pipe.transformer.enable_cache(FasterCacheConfig(is_guidance_distilled=True, **given))
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda pipe: PromptReuse().apply(pipe, "cpu"), lambda pipe: None),
+        (lambda pipe: PromptReuse().apply(pipe, "cpu"), lambda pipe: PromptReuse(kept=3).apply(pipe, "cpu")),
+        (faster(attention_weight_callback=lambda _: 0.3), faster(attention_weight_callback=lambda _: 0.5)),
+        (faster(), faster(current_timestep_callback=lambda: 300)),
+    ],
+    ids=["reuse", "kept", "weight", "timestep"],
+)
+def test_effects_are_told_apart(one: Callable[[Any], Any], other: Callable[[Any], Any]) -> None:
+    first, same, second = build("flux"), build("flux"), build("flux")
+    one(first)
+    one(same)
+    other(second)
+    assert effect(first) == effect(same)
+    assert effect(first) != effect(second)
 
 
 @over_catalogue

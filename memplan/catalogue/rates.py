@@ -1,13 +1,13 @@
 """What a card sustains, from its maker's figures.
 
 Diffusion pipelines reach a share of a datasheet's rate that depends on the family of ops and on the generation of the
-card. The shares in `sustained.json` and the seconds that a kernel takes beside its work (`Rates.kernel`) were fitted,
-together and then rounded, to 35 published calls that move no weights: FLUX.1, SDXL, CogVideoX, LTX-Video and VAEs, a
-few of them tiled or sliced, on seven cards of four generations (`tests/accuracy/latencies.csv`; SDXL's VAE alone was
-left out). They are nine numbers for all of them, drawn towards plausible ones, and none belongs to a row. Of single
-kernels one is known to us: cuBLAS reaches 0.9 of an L20's rate in large products (the README of CUDA-Learn-Notes'
-hgemm), more than the 0.8 of its generation here. Generations without a published figure have the share "others": a
-guess.
+card, and elementwise ops that no compiler has fused a share of the memory's. The shares in `sustained.json` and the
+seconds that a kernel takes beside its work (`Rates.kernel`) were fitted, together and then rounded, to 59 published
+calls that move no weights: FLUX.1, SDXL, CogVideoX, LTX-Video and VAEs, some of them tiled, sliced or compiled, on
+seven cards of four generations (`tests/accuracy/latencies.csv`; SDXL's VAE alone was left out). They are ten numbers
+for all of them, drawn towards plausible ones, and none belongs to a row. Of single kernels one is known to us: cuBLAS
+reaches 0.9 of an L20's rate in large products (the README of CUDA-Learn-Notes' hgemm), more than the 0.78 of its
+generation here. Generations without a published figure have the share "others": a guess.
 """
 
 import json

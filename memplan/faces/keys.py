@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from os.path import expanduser, isfile
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ DECIDING = (
     "catalogue/*.py",
     "catalogue/**/*.json",
 )
-"""The files of memplan on which facts depend."""
+"""The files of memplan on which facts depend, beside those that switch modules for strategies, `live/` of theirs."""
 LIBRARIES = ("memplan", "torch", "diffusers", "transformers", "accelerate")
 
 
@@ -48,17 +49,11 @@ def key(
 
 def _program() -> list[tuple[str, int, int]]:
     """What tells two states of memplan's own measuring apart: in a checkout the version stays the same."""
-    here = Path(__file__).parent.parent
-    places = (
-        "allocator.py",
-        "faces/measuring.py",
-        "facts/*.py",
-        "probes/**/*.py",
-        "catalogue/*.py",
-        "catalogue/**/*.json",
-    )
-    files = [path for place in places for path in here.glob(place)]
-    return sorted((str(p.relative_to(here)), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
+    here, techniques = Path(__file__).parent.parent, find_spec("memplan.strategies")
+    files = [(path, here) for place in DECIDING for path in here.glob(place)]
+    for place in (techniques.submodule_search_locations or ()) if techniques else ():
+        files += [(path, Path(place)) for path in Path(place, "live").glob("*.py")]
+    return sorted((str(p.relative_to(root)), p.stat().st_size, p.stat().st_mtime_ns) for p, root in files)
 
 
 def _files(call: Mapping[str, Any]) -> list[tuple[str, int, int]]:

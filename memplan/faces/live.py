@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memplan import planner
 from memplan.faces.api import HERE, Progress, Target, facts, listed, named, numbered, of_kind, placed
+from memplan.faces.history import expected
 from memplan.faces.room import standing
 from memplan.facts import Facts
 from memplan.planner import Plan
@@ -55,7 +56,9 @@ def auto_optimize(
     chosen = standing(chosen, target, None if parts is not None else prefer, undone=NOT_DONE, force=force)
     for stays in one_way(chosen.strategies):
         LOG.warning("%s.", stays)
-    return apply(placed(chosen), as_pipeline(pipe), device)
+    done = apply(placed(chosen), as_pipeline(pipe), device)
+    expected.remember(done, chosen)
+    return done
 
 
 def _in_place(measured: Facts, pipe: Any) -> Facts:

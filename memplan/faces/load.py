@@ -11,6 +11,8 @@ from memplan import planner
 from memplan.errors import BadInput
 from memplan.faces.api import HERE, Progress, Target, facts, listed, machine, named, numbered, of_kind, placed
 from memplan.faces.assembled import assembled
+from memplan.faces.history import expected
+from memplan.faces.history.learned import with_learned
 from memplan.faces.letting_go import let_go
 from memplan.faces.options import Options, read_options
 from memplan.faces.quiet import libraries_quiet
@@ -101,6 +103,7 @@ def _check_made_for(plan: Plan, source: str | Path, wanted: Options) -> None:
 def _on(device: str, measured: Facts, target: Target) -> Facts:
     """The same model and call on the machine of `target`; a rehearsal where no card is has that of the facts."""
     there = machine(target)
+    there = with_learned(there, measured.model) if target.is_here else there
     return of_kind(device, replace(measured, machine=replace(there, gpu=there.gpu or measured.machine.gpu)))
 
 
@@ -116,7 +119,7 @@ def _built(plan: Plan, device: str, say: Progress, options: Options, again: Call
             say("applying the plan")
             for stays in one_way(plan.strategies):
                 say(f"{stays}.")
-            apply(placed(plan), pipe, device)
+            expected.remember(apply(placed(plan), pipe, device), plan)
         return pipe
     except BaseException as error:
         pipe = None

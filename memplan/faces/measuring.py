@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from memplan.errors import NoGpu
 from memplan.faces import store
+from memplan.faces.history.learned import with_learned
 from memplan.faces.keys import KERNELS, NEWER, OLDER, key
 from memplan.faces.quiet import libraries_quiet
 from memplan.faces.target import HERE, Target, machine
@@ -75,7 +76,8 @@ def facts(
             known = _measured(source, twin, call, _capability(here), progress=progress, switches=switches)
         if name:
             store.save(name, *known)
-    return Facts(here, *known)
+    model, trace = known
+    return Facts(with_learned(here, model) if target.is_here else here, model, trace)
 
 
 def _model(twin: "Twin") -> Model:

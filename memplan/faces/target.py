@@ -25,6 +25,11 @@ class Target:
     limit: str = ""
     index: int = 0
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the card is this machine's own, with its own memory."""
+        return self.gpu is None and self.vram is None
+
 
 HERE = Target()
 
@@ -40,7 +45,7 @@ def machine(target: Target = HERE) -> Machine:
         raise BadInput(f'target is {given!r}: write target=memplan.Target(gpu="{name}")')
     limits = read_limits(target.limit)
     here = probe_machine(target.gpu, target.vram, target.ram, target.reserve, target.index)
-    here = with_measured(here) if target.gpu is None and target.vram is None else here
+    here = with_measured(here) if target.is_here else here
     return replace(here, limits=limits)
 
 

@@ -26,6 +26,7 @@ from memplan.facts.limits import Limits as Limits
 from memplan.facts.machine import ASSUMED_CAPABILITY as ASSUMED_CAPABILITY
 from memplan.facts.machine import Gpu as Gpu
 from memplan.facts.machine import Host as Host
+from memplan.facts.machine import Learned as Learned
 from memplan.facts.machine import Machine as Machine
 from memplan.facts.model import BY_MODULE as BY_MODULE
 from memplan.facts.model import BY_WEIGHT as BY_WEIGHT
@@ -38,6 +39,7 @@ from memplan.facts.model import Model as Model
 from memplan.facts.model import Weight as Weight
 from memplan.facts.rates import USUAL as USUAL
 from memplan.facts.rates import Rates as Rates
+from memplan.facts.schedulers import not_matching_flows as not_matching_flows
 from memplan.facts.trace import ATTENTION as ATTENTION
 from memplan.facts.trace import BACKEND as BACKEND
 from memplan.facts.trace import BATCHED as BATCHED
@@ -45,12 +47,16 @@ from memplan.facts.trace import CHANNELS_LAST as CHANNELS_LAST
 from memplan.facts.trace import COMPUTED as COMPUTED
 from memplan.facts.trace import CONVOLUTION as CONVOLUTION
 from memplan.facts.trace import ELEMENTWISE as ELEMENTWISE
+from memplan.facts.trace import FREED as FREED
+from memplan.facts.trace import HALVED as HALVED
 from memplan.facts.trace import IN_SLICES as IN_SLICES
 from memplan.facts.trace import MATMUL as MATMUL
+from memplan.facts.trace import PAIRED as PAIRED
 from memplan.facts.trace import REUSED as REUSED
 from memplan.facts.trace import SLICED as SLICED
 from memplan.facts.trace import TEXT_ENCODING as TEXT_ENCODING
 from memplan.facts.trace import TILED as TILED
+from memplan.facts.trace import ZEROED as ZEROED
 from memplan.facts.trace import Call as Call
 from memplan.facts.trace import Ops as Ops
 from memplan.facts.trace import Segment as Segment

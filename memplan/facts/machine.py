@@ -64,11 +64,26 @@ class Host:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """What measured runs of a kind of pipeline teach about one machine.
+
+    Of so many `runs` those that are `over` took more device memory than was predicted, by at most `margin` bytes.
+    """
+
+    runs: int = 0
+    over: int = 0
+    margin: int = 0
+
+
+NOTHING_LEARNED = Learned()
+
+
+@dataclass(frozen=True)
 class Machine:
     """The machine a plan is made for. `reserve` is device memory the user wants kept free for others.
 
     `packages` are the installed ones, of those that techniques need, with their versions. `rates` say how fast it is,
-    `limits` what of it the user allows.
+    `limits` what of it the user allows, and `learned` by how much predictions were too low here: that is kept free.
     """
 
     gpu: Gpu | None
@@ -77,6 +92,7 @@ class Machine:
     packages: tuple[tuple[str, str], ...] = ()
     rates: Rates = USUAL
     limits: Limits = NO_LIMITS
+    learned: Learned = NOTHING_LEARNED
 
     @property
     def unified(self) -> bool:
@@ -89,7 +105,12 @@ class Machine:
         if self.gpu is None:
             return 0
         free = min(self.gpu.free, self.host.available) if self.unified else self.gpu.free
-        return _least(max(free - self.reserve, 0), self.limits.vram)
+        return max(_least(max(free - self.reserve, 0), self.limits.vram) - self.learned.margin, 0)
+
+    @property
+    def vram_limited(self) -> bool:
+        """Whether that is what the user's limit leaves, and not the card."""
+        return self.limits.vram is not None and self.vram == max(self.limits.vram - self.learned.margin, 0)
 
     @property
     def ram(self) -> int:

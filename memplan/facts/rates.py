@@ -40,7 +40,7 @@ class Rates:
     source: str = "assumption, of a card of the middle range and a usual host"
     fallback: float = 40e12
     on_host: tuple[tuple[str, str, float], ...] = ()
-    eager: float = 0.6
+    eager: float = 0.75
 
     def flops(self, family: str, dtype: str) -> float:
         """FLOP/s of this family on operands of `dtype`; those of `fallback` where nothing is known."""

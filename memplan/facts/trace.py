@@ -8,9 +8,13 @@ from memplan.facts.units import amount
 
 TILED, SLICED, IN_SLICES, COMPUTED = "tiled", "sliced", "attention in slices", "computed"
 BACKEND, BATCHED, CHANNELS_LAST = "attention", "frames", "channels last"
+HALVED, PAIRED, ZEROED = "in halves", "two at once", "scaled by CFG-Zero*"
 """Ways to make a call otherwise than the pipeline does; tiles of another size than the library's are "tiled:512", what
 computes in another dtype is "computed:float16", attention by another kernel "attention:flash", and a video that is
 decoded 32 frames at a time "frames:32"."""
+
+FREED = "without the first"
+"""A way to make none of the first calls: "without the first:2". It changes nothing about the others."""
 
 TEXT_ENCODING = "text encoding"
 """The phase in which text encoders are called."""
@@ -129,6 +133,11 @@ class Call:
     def activations(self) -> int:
         """A of this call: activation and workspace bytes at their peak, the pipeline's own tensors included."""
         return self.base + self.peak_segment.peak
+
+    @property
+    def serves(self) -> int:
+        """How many of the pipeline's calls it takes the place of; the first so many are made as the pipeline does."""
+        return 2 if PAIRED in self.variant else 1
 
     @cached_property
     def flops(self) -> int:

@@ -54,8 +54,9 @@ def touched(strategies: Iterable[Strategy], facts: Facts) -> int:
 @lru_cache(maxsize=1024)
 def changes_nothing(strategy: Strategy, facts: Facts) -> bool:
     """Whether a strategy leaves a run as it is by default."""
-    drawn = strategy.redraw(Run(facts))
-    return all(isinstance(p, Resident) for p in drawn.placements.values()) and not drawn.storage and not drawn.variants
+    drawn, default = strategy.redraw(Run(facts)), Run(facts)
+    resident = all(isinstance(placement, Resident) for placement in drawn.placements.values())
+    return resident and replace(drawn, placements=default.placements) == default
 
 
 def _pick(preference: str, fitting: Sequence[Plan]) -> Plan:
@@ -84,9 +85,10 @@ def no_worse(preference: str, less: Plan, plan: Plan) -> bool:
 def improves(preference: str, other: Plan, plan: Plan) -> bool:
     """Whether `other` loses less than `plan`, or moves less at the same loss, and is as good for `preference`.
 
-    The least memory is not given away.
+    The least memory is not given away, and of plans that lose as little the fastest is not for one that moves less.
     """
-    spent = preference != "quality" and other.effort > plan.effort * (1 + NEGLIGIBLE)
+    slower = other.effort > plan.effort * (1 if preference == "quality" else 1 + NEGLIGIBLE)
+    spent = slower and (preference != "quality" or _loss(other) == _loss(plan))
     tight = preference == "balanced" and _comfortable(plan) and not _comfortable(other)
     kept = preference != "memory" and rank(other) <= rank(plan) and not spent and not tight
     return kept and (_loss(other), other.bill.traffic.link) < (_loss(plan), plan.bill.traffic.link)

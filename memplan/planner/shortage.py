@@ -45,7 +45,7 @@ def _memories(machine: Machine, bill: Bill) -> Iterator[Shortage]:
     peak, host, limits = bill.peak, bill.host, machine.limits
     place = f"{peak.phase} ({peak.component})" if peak.component else peak.phase
     device = f"device memory in {place}"
-    yield Shortage("device", device, peak.memory.required, machine.vram, machine.vram == limits.vram)
+    yield Shortage("device", device, peak.memory.required, machine.vram, machine.vram_limited)
     if not machine.unified:
         yield Shortage("host", "host memory", host.peak, machine.ram, machine.ram == limits.ram)
     else:

@@ -13,8 +13,8 @@ from memplan.planner.weighing import (
     Offer,
     Scale,
     Way,
-    at_best,
     figures,
+    foreseen,
     hopeful,
     pinning_share_of,
     price_of,
@@ -79,9 +79,9 @@ class Space:
         parts = one.figures, option.figures, self._start[0].figures
         if not all(parts):
             raise AssertionError("what was refused joins nothing")
-        best = at_best(*parts, self.facts.machine)  # type: ignore[arg-type]
+        about = foreseen(*parts, self.facts.machine)  # type: ignore[arg-type]
         way = (*one.way, *option.way)
-        return Offer(way, one.touched + option.touched, best, partial(self._seated, way))
+        return Offer(way, one.touched + option.touched, about, partial(self._seated, way))
 
     def _seated(self, way: Way) -> Plan | None:
         plan = seat(self.facts, (*self.shared, *way))

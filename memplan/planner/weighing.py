@@ -1,4 +1,4 @@
-"""What is weighed of plans, and which of them no other beats; what could not be better at its best is never priced."""
+"""What is weighed of plans, and which of them no other beats; what is foreseen to be beaten is never priced."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -44,6 +44,7 @@ def comfortable(required: int, host: int, machine: Machine) -> bool:
 class Figures:
     """What is weighed of a plan: device memory by phase and at most, and host memory, in bytes; seconds; loss; fit.
 
+    `phases` are those of components; beside the pipeline's own code components take turns whose peaks do not add up.
     `steady` and `host` are host memory between calls and at most, `pinned` is part of both. `ways` counts the other
     ways in which components are called.
     """
@@ -64,23 +65,24 @@ class Figures:
 def figures(plan: Plan) -> Figures:
     """Those of a plan."""
     bill, ways = plan.bill, sum(map(len, plan.run.variants.values()))
-    phases, host = tuple(peak.memory.required for peak in bill.peaks), bill.host
+    phases, host = tuple(peak.memory.required for peak in bill.peaks if peak.component), bill.host
     memory = phases, bill.peak.memory.required, host.steady, host.peak, host.pinned
     easy = comfortable(bill.peak.memory.required, host.peak, plan.run.facts.machine)
     return Figures(*memory, plan.effort, bill.loss.error, bill.loss.tiles, ways, rank(plan), easy)
 
 
-def at_best(plan: Figures, option: Figures, base: Figures, machine: Machine) -> Figures:
-    """The least that `plan` can need with an `option` of one component besides, if that alone changes `base` so.
+def foreseen(plan: Figures, option: Figures, base: Figures, machine: Machine) -> Figures:
+    """What `plan` is about to need with an `option` of one component besides, if that alone changes `base` so.
 
-    What components add to each phase, to seconds and to host memory between calls adds up, but for tens of MiB by which
-    the allocator's rounding differs, and for files that are read again where they do not stay in host memory together.
-    The most host memory is at least that of either.
+    What components add to each phase, to seconds and to host memory between calls adds up, but for some 150 MiB by
+    which the allocator's rounding differs, and for files that are read again where they do not stay in host memory
+    together: those seconds are left out. The most host memory is taken to be that of either, which is the least it can
+    be. Only what misses the machine by more than COARSE is taken for a misfit.
     """
     phases = tuple(a + b - c for a, b, c in zip(plan.phases, option.phases, base.phases, strict=True))
     steady, pinned = plan.steady + option.steady - base.steady, plan.pinned + option.pinned - base.pinned
-    required, host = max(phases), max(steady, plan.host, option.host)
-    misfits = required > machine.vram + COARSE or host > machine.ram or pinned > machine.pinnable
+    required, host = max(phases, default=0), max(steady, plan.host, option.host)
+    misfits = required > machine.vram + COARSE or host > machine.ram + COARSE or pinned > machine.pinnable
     return Figures(
         phases,
         required,
@@ -92,7 +94,7 @@ def at_best(plan: Figures, option: Figures, base: Figures, machine: Machine) -> 
         tiles=max(plan.tiles, option.tiles),
         ways=plan.ways + option.ways - base.ways,
         rank=MISFIT if misfits else 0,
-        comfortable=comfortable(required, host, machine),
+        comfortable=comfortable(required - COARSE, host - COARSE, machine),
     )
 
 
@@ -146,11 +148,11 @@ def _weighed(plan: Figures, scale: Scale) -> tuple[float, ...]:
 
 # ---- offers ----------------------------------------------------------------------------------------------------------
 class Offer:
-    """A way to fill seats. What it needs at its best is known; the plan is priced when that does not settle it."""
+    """A way to fill seats. What it needs is foreseen; the plan is priced when that does not settle it."""
 
-    def __init__(self, way: Way, touched: int, at_best: Figures, seat: Callable[[], Plan | None]) -> None:
+    def __init__(self, way: Way, touched: int, foreseen: Figures, seat: Callable[[], Plan | None]) -> None:
         """`touched` counts the components that it changes; `seat` makes the plan, or None where one refuses."""
-        self.way, self.touched, self.at_best, self._seat = way, touched, at_best, seat
+        self.way, self.touched, self.foreseen, self._seat = way, touched, foreseen, seat
 
     @cached_property
     def plan(self) -> Plan | None:
@@ -167,23 +169,29 @@ def unbeaten(offers: Iterable[Offer], price: Price, scale: Scale) -> list[Offer]
     """The offers that no other beats, simple ones first.
 
     One that touches more components, or takes longer, must be better by a unit in some respect to count. Those that
-    none beats at their best are priced first, as few of the others are then left to price.
+    none is foreseen to beat are priced first, as few of the others are then left to price.
     """
     ordered = sorted(offers, key=_simple)
     first = set(map(id, hopeful(ordered, price, scale)))
     front: Front = []
+    priced: list[Offer] = []
     for offer in sorted(ordered, key=lambda o: id(o) not in first):
-        if not _beaten(price(offer.at_best, scale), front) and offer.figures:
+        if not _beaten(price(offer.foreseen, scale), front) and offer.figures:
+            priced.append(offer)
             _enter(front, price(offer.figures, scale), offer)
-    return sorted((offer for _, offer in front), key=_simple)
+    return _front(priced, lambda offer: price(offer.figures or offer.foreseen, scale))
 
 
 def hopeful(offers: Iterable[Offer], price: Price, scale: Scale) -> list[Offer]:
-    """Those that none beats at their best."""
+    """Those that none is foreseen to beat."""
+    return _front(offers, lambda offer: price(offer.foreseen, scale))
+
+
+def _front(offers: Iterable[Offer], price: Callable[[Offer], tuple[float, ...]]) -> list[Offer]:
     front: Front = []
     for offer in sorted(offers, key=_simple):
-        _enter(front, price(offer.at_best, scale), offer)
-    return [offer for _, offer in front]
+        _enter(front, price(offer), offer)
+    return sorted((offer for _, offer in front), key=_simple)
 
 
 Front = list[tuple[tuple[float, ...], Offer]]
@@ -208,4 +216,4 @@ def _beaten(own: tuple[float, ...], front: Front) -> bool:
 
 
 def _simple(offer: Offer) -> tuple[int, float]:
-    return offer.touched, offer.at_best.effort
+    return offer.touched, offer.foreseen.effort

@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from memplan.facts import Call, Component
-from memplan.run import ALIGNMENT, SLOTS, SPLIT, Partly, Placement, Stored, spread
+from memplan.run import ALIGNMENT, PAGE, SLOTS, SPLIT, Partly, Placement, Stored, spread
 from memplan.simulator.clock import Clock
 from memplan.simulator.weights import changed, tensors
-
-PAGE = 4096
-"""Bytes in which host memory is pinned."""
 
 
 @dataclass(frozen=True)

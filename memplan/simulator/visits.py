@@ -1,9 +1,9 @@
 """The timeline of a run, and who is on the device beside the component that is called."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from memplan.facts import Call, Step
+from memplan.facts import FREED, PAIRED, Call, Step
 from memplan.run import Partly, Run, by_turns
 from memplan.simulator.chain import Chain
 from memplan.simulator.forwards import Forwards
@@ -36,8 +36,7 @@ def visits(run: Run, chain: Chain) -> Iterator[Visit]:
     parts = [c for c in run.facts.model.components if not by_turns(run.placement(c.name))]
     resident = {c.name: outside(c, run.placement(c.name), run.stored(c.name)) for c in parts}
     everything, forwards = sum(resident.values()), Forwards(run)
-    for step in run.facts.trace.timeline:
-        call = _varied(run, run.facts.trace.calls[step.call])
+    for step, call in _steps(run):
         moved = moving(run, *chain.call(call.component, call.method))
         others = everything - resident.get(call.component, 0)
         others += sum(size(run, name) for name in chain.here if name != call.component)
@@ -79,6 +78,35 @@ def size(run: Run, name: str) -> int:
     return outside(component, placement, stored) if isinstance(placement, Partly) else total(component, stored)
 
 
-def _varied(run: Run, call: Call) -> Call:
-    ways = run.variant(call.component)
+def _steps(run: Run) -> Iterator[tuple[Step, Call]]:
+    """Each step, and its call as this run makes it.
+
+    Where one takes the place of several, the first so many of the component are made one by one: from them it is known
+    what the others will be given.
+    """
+    known: set[str] = set()
+    freed = {name: _freed(ways) for name, ways in run.variants.items()}
+    for step in run.facts.trace.timeline:
+        made = run.facts.trace.calls[step.call]
+        call, spared = _varied(run, made), min(freed.get(made.component, 0), step.repeat)
+        repeat = step.repeat - spared
+        if spared:
+            freed[made.component] -= spared
+        if not repeat:
+            continue
+        if call.serves > 1 and call.component not in known:
+            known.add(call.component)
+            yield Step(step.call, min(call.serves, repeat)), _varied(run, made, without=PAIRED)
+            repeat -= min(call.serves, repeat)
+        if repeat:
+            yield Step(step.call, -(-repeat // call.serves)), call
+
+
+def _freed(ways: Iterable[str]) -> int:
+    """How many of the first calls are not made."""
+    return sum(int(way.partition(":")[2]) for way in ways if way.startswith(f"{FREED}:"))
+
+
+def _varied(run: Run, call: Call, without: str = "") -> Call:
+    ways = run.variant(call.component) - {without}
     return run.facts.trace.alternative(call, ways) if ways else call

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any, ClassVar, Self
 
-from memplan.facts import CacheHooks, Call, Facts, Turn
+from memplan.facts import HALVED, PAIRED, ZEROED, CacheHooks, Call, Facts, Turn
 from memplan.run import Aside, Cached, FromDisk, InGroups, OnHost, Partly, Run, Shortened
 from memplan.strategy import Decision, Seat, Strategy
 
@@ -88,6 +88,9 @@ class StepCache(Strategy):
         found = self.stepping(run.facts)
         if found is None:
             return f"this call runs no forward of {self.component} that was followed"
+        guided = run.variant(self.component) & {HALVED, PAIRED, ZEROED}
+        if guided:
+            return f"calls that are made {min(guided)} are not those that {self.name} counts its steps by"
         return self._placement(run) or self.unfit(found)
 
     @property
@@ -163,12 +166,3 @@ class StepCache(Strategy):
 def _lines(setting: str) -> Iterator[str]:
     """A setting as lines that are not too long: numbers of a long table stand below each other."""
     yield from (f"        {line}" for line in wrap(setting, 100, subsequent_indent="    "))
-
-
-CURRENT = "current_timestep_callback"
-"""How the library's configs name what tells the timestep."""
-
-
-def window(turn: Turn, pair: tuple[int, ...]) -> bool:
-    """Whether the timestep of `turn` is within a window, its ends left out."""
-    return turn.timestep is not None and pair[0] < turn.timestep < pair[1]

@@ -5,12 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memplan.run import ALIGNMENT
+from memplan.run import ALIGNMENT, PAGE
 
 from .weights import Weight, plain
-
-PAGE = 4096
-"""Bytes of a page of host memory, in which it is pinned."""
 
 
 @dataclass(frozen=True)

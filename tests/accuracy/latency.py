@@ -130,10 +130,11 @@ Seconds of one call, as others measured them on GPUs, and what memplan predicts 
 usual host. It is written by `python -m tests.accuracy --page`; the sources are in `published.csv`, the figures in
 `latencies.csv`. Rows of cards that the source does not name are left out.
 
-What cards sustain of their datasheets (`memplan/catalogue/sustained.json` and the seconds beside each kernel: nine
-numbers) was fitted to the rows without any technique and those that tile or slice alone, except VAEs of SDXL. The rates
-of memory that is not pinned were read off rows under model and sequential offload. None of these rows is an independent
-check; those of quantized weights, of streams, of layerwise casting and of compiled components are. "(denoiser)" is one
+What cards sustain of their datasheets (`memplan/catalogue/sustained.json` and the seconds beside each kernel: ten
+numbers) was fitted to the rows without any technique, those that tile or slice alone and those that are compiled and
+move nothing, except VAEs of SDXL. The rates of memory that is not pinned were read off rows under model and sequential
+offload. None of these rows is an independent check; those of quantized weights that are not compiled, of streams and of
+layerwise casting are. "(denoiser)" is one
 call of the denoiser, "(encode)" one of the VAE. What a row's large error is put down to is our reading, not the
 source's.
 """

@@ -9,7 +9,7 @@ import pytest
 from memplan.facts import MATMUL
 from tests.accuracy.latency import LARGE, PAGE, Timed, all_timed, latencies, page, pairs, rank_correlation, summary
 
-ONE_CALL = ("S1-01-peak", "S1-03-peak", "S1-08-peak", "S1-10-peak", "S1-11-peak")
+ONE_CALL = ("S1-01-peak", "S1-10-peak", "S1-11-peak")
 """FLUX.1-dev as it is, quantized and offloaded: one dry run."""
 ROW = re.compile(r"^\| (S\S+) \|.*\| ([\d.]+) \| [-+][\d.]+% \|$", re.MULTILINE)
 
@@ -31,24 +31,25 @@ def test_seconds_of_one_model_on_one_card() -> None:
 def test_all_seconds() -> None:
     timed = list(all_timed())
     plain = [t for t in timed if not t.latency.row.plan]
-    assert median(abs(t.error) for t in plain) <= 0.10, list(summary(timed))
+    assert median(abs(t.error) for t in plain) <= 0.11, list(summary(timed))
     assert median(abs(t.error) for t in timed) <= 0.15
     uncompiled = [t for t in timed if "compile:" not in t.latency.row.plan]
     assert median(pair.error for pair in pairs(uncompiled)) <= 0.20  # the aim is 0.15: see SECONDS.md
+    assert median(pair.error for pair in pairs(timed)) <= 0.20
     assert rank_correlation(timed) >= 0.9
 
 
 @pytest.mark.wide
 def test_seconds_of_compiled_components() -> None:
-    """FLUX.1 on an H100 misses the aim of 0.15 by far, and with it the ratios; that it does is held too."""
+    """FLUX.1 on an H100 misses the aim of 0.15, and with it the ratios; that it does is held too."""
     rows = [latency.row for latency in latencies() if "compile:" in latency.row.plan]
     missed = [row.id for row in rows if row.model == "flux.1-dev" and row.gpu.startswith("H100")]
     met = [abs(t.error) for t in all_timed(ids=[row.id for row in rows if row.id not in missed])]
     assert len(met) == 15
-    assert median(met) <= 0.12
+    assert median(met) <= 0.08
     assert max(met) <= 0.20
     off = [t.error for t in all_timed(ids=missed)]
-    assert 0.30 <= min(off) <= max(off) <= 0.45
+    assert 0.10 <= min(off) <= max(off) <= 0.30
 
 
 def test_each_row_is_once_on_the_page_and_the_rest_follows() -> None:

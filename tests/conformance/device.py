@@ -152,6 +152,21 @@ def _refuse(func: Any, tensors: list[torch.Tensor], device: Device) -> NoReturn:
     raise RuntimeError(f"{func.__name__}: expected all tensors on one device, found {table}")
 
 
+def scarce(pipe: Any, transfers: int = 5) -> Device:
+    """A device whose memory ends after so many transfers to it."""
+    device, left = Device(pipe), iter(range(transfers))
+    to = device._to
+
+    def _to(func: Any, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        made = to(func, tensor, *args, **kwargs)
+        if device.has(made) and not device.has(tensor) and next(left, None) is None:
+            raise torch.OutOfMemoryError
+        return made
+
+    vars(device)["_to"] = _to
+    return device
+
+
 class Stream:
     """A stream on which all work is done."""
 

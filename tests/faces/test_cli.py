@@ -203,7 +203,7 @@ def test_help_breaks_no_name(columns: str, monkeypatch: pytest.MonkeyPatch, caps
     assert set(names()) <= set(words)
 
 
-@pytest.mark.parametrize("verb", ["", "probe", "recommend", "price", "explain", "calibrate"])
+@pytest.mark.parametrize("verb", ["", "probe", "recommend", "price", "explain", "calibrate", "verify", "history"])
 def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*verb.split(), "--help"]) == 0
     out = capsys.readouterr().out
@@ -232,9 +232,13 @@ def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("price sdxl --wth=model_offload", "Did you mean --with?"),
         (
             "recomend sdxl",
-            "there is no verb 'recomend'; there are probe, recommend, price, explain, calibrate, run. Did you mean rec",
+            "there is no verb 'recomend'; there are probe, recommend, price, explain, calibrate, run, verify, history. "
+            "Did you mean rec",
         ),
-        ("sing", "there is no verb 'sing'; there are probe, recommend, price, explain, calibrate, run\n"),
+        (
+            "sing",
+            "there is no verb 'sing'; there are probe, recommend, price, explain, calibrate, run, verify, history\n",
+        ),
         ("", "VERB"),
     ],
 )

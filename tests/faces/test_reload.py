@@ -17,7 +17,7 @@ PARTS = ("transformer", "text_encoder_2")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loaded_by", ["diffusers", "memplan"])
+@pytest.mark.parametrize("loaded_by", [pytest.param("diffusers", marks=pytest.mark.wide), "memplan"])
 def test_the_originals_are_back(loaded_by: str, tmp_path: Path) -> None:
     """Whether each component was loaded with the pipeline or by itself; what was not quantized is left alone."""
     build("flux", dtype=torch.bfloat16).save_pretrained(tmp_path)

@@ -222,7 +222,7 @@ def test_labels_can_be_typed() -> None:
         assert not shown or set(parse_plan(label(plan.strategies, found.facts), found.facts)) == set(shown)
 
 
-@pytest.mark.parametrize("indent", [4, 30, 70])
+@pytest.mark.parametrize("indent", [4, *(pytest.param(n, marks=pytest.mark.wide) for n in (30, 70))])
 def test_a_wrapped_plan_can_be_pasted_and_no_name_is_broken(indent: int) -> None:
     found = small.found(1)
     names = {cls.name for cls in strategies()} | {c.name for c in found.facts.model.components}

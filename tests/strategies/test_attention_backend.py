@@ -1,5 +1,7 @@
 """What only another attention kernel knows: whom it refuses and in which words, what it holds, and the way back."""
 
+import inspect
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -7,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models import attention_dispatch as library
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
 import memplan
@@ -28,6 +31,7 @@ from tests.some import some
 from tests.test_strategy_laws import picture
 
 FAMILIES = some(("flux", "wan", "qwenimage"), "flux")
+BACKENDS = vars(sys.modules[AttentionBackend.__module__])["BACKENDS"]
 PACKAGES = (("flash-attn", "2.8.3"), ("flash-attn-3", "3.0.0"), ("sageattention", "2.2.0"), ("xformers", "0.0.31"))
 
 
@@ -121,6 +125,47 @@ def test_what_cannot_be_applied_changes_nothing(component: str, words: str) -> N
     with pytest.raises(BadInput, match=words):
         AttentionBackend(component, "flash").apply(pipe, "cpu")
     assert chosen(pipe.transformer) == {None}
+
+
+def test_the_process_keeps_its_own_also_during_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    active: list[Any] = []
+    for name in ("_check_attention_backend_requirements", "_maybe_download_kernel_for_backend"):
+        monkeypatch.setattr(library, name, active.append)
+    monkeypatch.setattr(_AttentionBackendRegistry, "set_active_backend", active.append)
+    pipe = build("flux")
+    undo = AttentionBackend("transformer", "flash_hub").apply(pipe, "cpu")
+    assert chosen(pipe.transformer) == {AttentionBackendName.FLASH_HUB}
+    undo()
+    assert active == [AttentionBackendName.FLASH_HUB] * 2  # one check, one download
+
+
+def test_a_download_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: Any) -> None:
+        raise OSError("no route to the Hub")
+
+    monkeypatch.setattr(library, "_check_attention_backend_requirements", lambda _: None)
+    monkeypatch.setattr(library, "_maybe_download_kernel_for_backend", fails)
+    pipe = build("flux")
+    with pytest.raises(BadInput, match="cannot compute with sage_hub: no route"):
+        AttentionBackend("transformer", "sage_hub").apply(pipe, "cpu")
+    assert chosen(pipe.transformer) == {None}
+
+
+def test_an_attention_that_is_split_over_devices_takes_no_other_kernel() -> None:
+    pipe = build("flux")
+    for processor in pipe.transformer.attn_processors.values():
+        processor._parallel_config = object()
+    with pytest.raises(BadInput, match="context parallelism"):
+        AttentionBackend("transformer", "_native_math").apply(pipe, "cpu")
+
+
+def test_versions_are_those_that_the_installed_diffusers_asks_for() -> None:
+    asked = {needs.package: needs.version for needs in BACKENDS.values() if needs and needs.package}
+    assert asked["flash-attn"] == library._REQUIRED_FLASH_VERSION
+    assert asked["sageattention"] == library._REQUIRED_SAGE_VERSION
+    assert asked["xformers"] == library._REQUIRED_XFORMERS_VERSION
+    check = inspect.getsource(library._check_attention_backend_requirements)
+    assert f'is_kernels_version(">=", "{asked["kernels"]}")' in check
 
 
 def test_it_goes_with_offloading() -> None:

@@ -2,17 +2,20 @@
 
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
 from memplan.probes.sources import open_pipeline
 from memplan.probes.trace import dry_run
+from memplan.probes.trace.variants import lacks
 from memplan.registry import switches
 from memplan.run import Run
 from memplan.strategies import ChannelsLast
 from tests.accuracy.measured import peak_of
 from tests.measured_facts import facts_of
 from tests.pipelines import build, inputs
+from tests.probes.full_size import XL_UNET
 from tests.probes.rooms import peak, room
 from tests.probes.traced import Traced
 
@@ -72,9 +75,18 @@ def test_only_what_is_made_of_images_has_a_layout() -> None:
     assert {s.component for s in ChannelsLast.variants(facts_of(build("sdxl")))} == {"vae", "unet"}
     refusal = ChannelsLast("vae").refuses(Run(facts_of(build("wan"))))
     assert refusal == "AutoencoderKLWan has 3D convolutions, for which no layout of images does"
-    assert "2D convolutions hold 0% of the weights" in (
-        ChannelsLast("transformer").refuses(Run(facts_of(build("flux")))) or ""
-    )
+    for family in ("flux", "sd3"):  # the second one's cut its picture into patches
+        refusal = ChannelsLast("transformer").refuses(Run(facts_of(build(family)))) or ""
+        assert refusal.endswith(
+            "has no 2D convolutions but such as cut a picture into patches: it is not made of images"
+        )
+
+
+def test_a_unet_of_few_convolutions_is_made_of_images() -> None:
+    """Those of SDXL's hold 13% of its weights: its attention holds the rest."""
+    with torch.device("meta"):
+        unet = diffusers.UNet2DConditionModel(**XL_UNET)
+    assert "channels_last" not in dict(lacks(unet))
 
 
 def test_needs_a_plan_that_names_it() -> None:

@@ -10,9 +10,10 @@ import torch
 from diffusers.hooks import group_offloading as library
 
 from memplan.errors import BadInput
+from memplan.facts import CHANNELS_LAST
 from memplan.run import Run
 from memplan.simulator import simulate
-from memplan.strategies import GroupOffload
+from memplan.strategies import ChannelsLast, GroupOffload
 from tests.measured_facts import NOTHING, facts_of
 from tests.pipelines import build
 from tests.test_strategy_laws import attributes, picture
@@ -69,6 +70,18 @@ def test_refuses_modules_whose_weights_would_be_away_when_they_are_called(call: 
     called = replace(facts.trace.calls[0], component="text_encoder_2", modules=call, segments=(first, last))
     broken = replace(facts, trace=replace(facts.trace, calls=(called,)))
     assert f"calls {call[-1]} while" in (named.refuses(Run(broken)) or "")
+
+
+def test_files_are_refused_where_the_filters_are_channels_last(tmp_path: Path) -> None:
+    """The library's writer of files takes none that are not contiguous."""
+    pipe = build("sd15")
+    facts, disk = facts_of(pipe), GroupOffload("unet", disk=str(tmp_path))
+    assert disk.refuses(Run(facts)) is None
+    assert "leave out disk" in (disk.refuses(Run(facts).vary("unet", CHANNELS_LAST)) or "")
+    assert GroupOffload("unet").refuses(Run(facts).vary("unet", CHANNELS_LAST)) is None
+    ChannelsLast("unet").apply(pipe, "cpu")
+    with pytest.raises(ValueError, match="non contiguous"):
+        disk.apply(pipe, "cpu")
 
 
 def test_what_is_named_is_not_searched() -> None:

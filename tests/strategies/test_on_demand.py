@@ -14,10 +14,11 @@ from memplan.simulator import simulate
 from memplan.simulator.chain import Chain
 from memplan.simulator.host import LIBRARIES
 from memplan.strategies import OnCpu, OnDemand
-from tests.conformance.device import Device
+from tests.conformance.device import Device, scarce
 from tests.faces import small
 from tests.pipelines import build
-from tests.test_strategy_laws import picture
+from tests.pipelines.loras import with_lora
+from tests.test_strategy_laws import attributes, picture
 
 NAMES = ("text_encoder", "transformer", "vae")
 
@@ -125,6 +126,52 @@ def test_what_was_changed_meanwhile_goes_home_changed(lent: Any) -> None:
     visitor.leave()
     assert not device.has(weight)
     assert torch.equal(weight.cpu(), expected.cpu())
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_lora_that_is_fused_on_the_device_stays_fused(kept: bool) -> None:
+    pipe = with_lora(build("flux"))
+    with Device(pipe) as device:
+        pipe.vae.to("cuda")
+        undo = [OnDemand(name).apply(pipe, "cuda") for name in ("text_encoder", "text_encoder_2", "transformer")]
+        weight = pipe.transformer.transformer_blocks[0].attn.to_q.base_layer.weight
+        plain = weight.detach().cpu().clone()
+        assert device.has(weight)
+        version = weight._version
+        pipe.transformer.fuse_lora()
+        assert weight._version == version  # so that does not tell it
+        if not kept:
+            pipe.transformer.unload_lora()
+        fused = weight.detach().cpu().clone()
+        picture(pipe, "flux")
+        assert not device.has(weight)
+        assert torch.equal(weight.cpu(), fused)
+        assert not torch.equal(fused, plain)
+        for way in reversed(undo):
+            way()
+    assert torch.equal(weight, fused)
+
+
+def test_one_element_that_is_written_goes_home_and_the_rest_stays_where_it_was(lent: Any) -> None:
+    pipe, _, _ = lent
+    visitor, layer = pipe.transformer._hf_hook, pipe.transformer.x_embedder
+    visitor.leave()
+    homes = layer.weight.data_ptr(), layer.bias.data_ptr()
+    visitor.come()
+    layer.weight.data[1, 2] = 7
+    visitor.leave()
+    assert layer.weight[1, 2] == 7
+    assert (layer.weight.data_ptr() == homes[0], layer.bias.data_ptr() == homes[1]) == (False, True)
+
+
+def test_where_memory_ends_half_way_nothing_is_left_behind() -> None:
+    pipe = build("flux")
+    before = attributes(pipe)
+    with scarce(pipe) as device:
+        with pytest.raises(torch.OutOfMemoryError):
+            OnDemand("transformer").apply(pipe, "cuda")
+        assert not device.held["transformer"]
+    assert attributes(pipe) == before
 
 
 def test_what_was_added_since_comes_too(lent: Any) -> None:

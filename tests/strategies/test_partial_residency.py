@@ -22,6 +22,7 @@ from memplan.simulator.partial import away, streamed
 from memplan.simulator.seconds import seconds
 from memplan.simulator.weights import anonymous
 from memplan.strategies import LayerwiseCasting, PartialResidency
+from tests.conformance.device import Device, scarce, slots, streams
 from tests.measured_facts import facts_of
 from tests.pipelines import build
 from tests.pipelines.loras import ATTENTION, add, with_lora
@@ -294,6 +295,37 @@ def test_compiled_blocks_give_about_the_same_picture() -> None:
     pipe.transformer.compile_repeated_blocks()
     for _ in range(2):
         assert torch.allclose(picture(pipe, "flux"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_lora_that_is_fused_while_the_resident_part_is_lent_stays_fused(kept: bool) -> None:
+    pipe = with_lora(build("flux"))
+    with Device(pipe) as device, slots(device), streams():
+        for name in ("text_encoder", "text_encoder_2", "vae"):
+            getattr(pipe, name).to("cuda")
+        PartialResidency("transformer", 2, on_demand=True).apply(pipe, "cuda")
+        weights = [block.attn.to_q.base_layer.weight for block in pipe.transformer.transformer_blocks]
+        weights += [block.attn.to_q.base_layer.weight for block in pipe.transformer.single_transformer_blocks]
+        assert {device.has(weight) for weight in weights} == {True, False}
+        before = [weight.detach().cpu().clone() for weight in weights]
+        pipe.transformer.fuse_lora()
+        if not kept:
+            pipe.transformer.unload_lora()
+        fused = [weight.detach().cpu().clone() for weight in weights]
+        picture(pipe, "flux")
+        assert not any(map(device.has, weights))
+        assert all(torch.equal(weight.cpu(), one) for weight, one in zip(weights, fused, strict=True))
+        assert not any(map(torch.equal, before, fused))
+
+
+def test_where_memory_ends_while_it_is_lent_nothing_is_left_behind() -> None:
+    pipe = build("flux")
+    before = attributes(pipe)
+    with scarce(pipe) as device, slots(device), streams():
+        with pytest.raises(torch.OutOfMemoryError):
+            PartialResidency("transformer", 2, on_demand=True).apply(pipe, "cuda")
+        assert not device.held["transformer"]
+    assert attributes(pipe) == before
 
 
 # ---- the order of things ------------------------------------------------------------------------------------------

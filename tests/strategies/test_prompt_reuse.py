@@ -1,11 +1,14 @@
 """Prompts that come again: what runs, what is noticed, what it costs, and who is refused."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import diffusers
@@ -145,6 +148,126 @@ def test_a_weight_that_is_written_is_noticed() -> None:
     with torch.no_grad():
         pipe.text_encoder.get_input_embeddings().weight.mul_(2)
     assert counted.during(lambda: picture(pipe, "flux")) == 2
+
+
+def test_what_peft_fuses_is_noticed_also_where_the_lora_is_unloaded_then(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    file = saved(with_lora(build("flux")), tmp_path)
+    pipe, counted = prepared()
+
+    def ran() -> list[int]:
+        return [counted.during(lambda: picture(pipe, "flux")) for _ in range(2)]
+
+    assert ran() == [2, 0]
+    pipe.load_lora_weights(file)
+    pipe.fuse_lora(["transformer", "text_encoder"])
+    pipe.unload_lora_weights()  # the same module objects with other weights
+    assert ran() == [2, 0]
+
+
+def test_what_is_written_behind_the_count_is_noticed() -> None:
+    pipe, counted = prepared()
+    weight = pipe.text_encoder.get_input_embeddings().weight
+    picture(pipe, "flux")
+    weight.data += 1
+    assert counted.during(lambda: picture(pipe, "flux")) == 2
+    pipe.text_encoder.final_layer_norm.bias.data[5] = 3.0  # smaller than what is read of it
+    assert counted.during(lambda: picture(pipe, "flux")) == 2
+
+
+def test_the_config_and_lists_of_settings_are_part_of_it() -> None:
+    pipe, counted = prepared("sdxl")
+
+    def ran() -> list[bool]:
+        return [counted.during(lambda: picture(pipe, "sdxl")) > 0 for _ in range(2)]
+
+    assert ran() == [True, False]
+    pipe.register_to_config(force_zeros_for_empty_prompt=not pipe.config.force_zeros_for_empty_prompt)
+    assert ran() == [True, False]
+    pipe.text_encoder_layers = [1, 2]
+    assert ran() == [True, False]
+    pipe.text_encoder_layers.append(3)
+    assert ran() == [True, False]
+    pipe.tokenizer.padding_side = "left"
+    assert ran() == [True, False]
+
+
+class Projected:
+    """A pipeline whose prompts go through a component that no name gives away."""
+
+    count = 0
+
+    def __init__(self) -> None:
+        self.projection_model, self.transformer = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+
+    @property
+    def components(self) -> dict[str, Any]:
+        return {"projection_model": self.projection_model, "transformer": self.transformer}
+
+    def encode_prompt(self, prompt: str) -> torch.Tensor:
+        """As AudioLDM2's."""
+        Projected.count += 1
+        encoded: torch.Tensor = self.projection_model(torch.full((1, 2), float(len(prompt))))
+        return encoded
+
+
+def test_components_are_known_by_being_called() -> None:
+    pipe: Any = Projected()
+    PromptReuse().apply(pipe, "cpu")
+
+    def ran() -> int:
+        before = Projected.count
+        with torch.no_grad():
+            pipe.encode_prompt("a dog")
+        return Projected.count - before
+
+    assert [ran(), ran()] == [1, 0]
+    pipe.transformer.weight.data += 1  # which encodes nothing
+    assert ran() == 0
+    pipe.projection_model.weight.data += 1
+    assert [ran(), ran()] == [1, 0]
+    assert not pipe.projection_model._forward_pre_hooks
+
+
+def test_weights_that_were_made_in_inference_mode_pass_through() -> None:
+    pipe: Any = Projected()
+    with torch.inference_mode():
+        pipe.projection_model = torch.nn.Linear(2, 2)
+    PromptReuse().apply(pipe, "cpu")
+    with torch.inference_mode():
+        first = pipe.encode_prompt("a dog")
+        assert torch.equal(pipe.encode_prompt("a dog"), first)
+        pipe.projection_model.weight.mul_(2)
+        assert not torch.equal(pipe.encode_prompt("a dog"), first)
+
+
+class Interrupted(OrderedDict[Any, Any]):
+    """Lets other threads run between whatever is done to it."""
+
+    def __contains__(self, key: Any) -> bool:
+        found = super().__contains__(key)
+        sleep(0)
+        return found
+
+    def pop(self, *args: Any) -> Any:
+        found = super().pop(*args)
+        sleep(0)
+        return found
+
+
+def test_threads_may_share_it() -> None:
+    pipe: Any = Projected()
+    PromptReuse(kept=1).apply(pipe, "cpu")
+    pipe.encode_prompt.results = Interrupted()
+
+    def calls(words: str) -> None:
+        with torch.no_grad():
+            for word in words * 50:
+                assert pipe.encode_prompt(word * 2).shape == (1, 2)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(calls, ["a", "bb", "ab", "ba"]))
+    assert len(pipe.encode_prompt.results) == 1
 
 
 def test_a_copy_of_the_pipeline_has_a_store_of_its_own() -> None:

@@ -36,7 +36,10 @@ REPLACING = {
     "modelopt": ModelOpt("net", keep_original=True),
 }
 """Those that the pretend device can follow: it knows nothing of the storages inside torchao's weights."""
-over_replacing = pytest.mark.parametrize("strategy", REPLACING.values(), ids=REPLACING)
+over_replacing = pytest.mark.parametrize(
+    "strategy",
+    [pytest.param(s, id=n, marks=[pytest.mark.wide] if n == "quanto int4" else []) for n, s in REPLACING.items()],
+)
 over_quantizers = pytest.mark.parametrize("kind", [Bnb4bit, Bnb8bit, Quanto, ModelOpt, Int8WeightOnly])
 GIVEN = torch.ones(2, 256, dtype=torch.bfloat16)
 

@@ -171,6 +171,27 @@ def test_it_changes_the_picture_and_its_undoing_brings_that_back_bit_by_bit(cach
     assert not any(map(hooks, pipe.transformer.modules()))
 
 
+def test_undoing_leaves_a_cache_that_somebody_enabled_in_its_place() -> None:
+    pipe = build("flux")
+    undo = PAB.apply(pipe, "cpu")
+    pipe.transformer.disable_cache()
+    other = TAYLOR.made(pipe)
+    pipe.transformer.enable_cache(other)
+    there = [hook for module in pipe.transformer.modules() for hook in hooks(module)]
+    undo()
+    assert pipe.transformer._cache_config is other
+    assert [hook for module in pipe.transformer.modules() for hook in hooks(module)] == there != []
+
+
+def test_undoing_takes_nothing_off_that_is_off_already() -> None:
+    pipe = build("flux")
+    undo = PAB.apply(pipe, "cpu")
+    pipe.transformer.disable_cache()
+    undo()
+    assert not pipe.transformer.is_cache_enabled
+    assert not any("_diffusers_hook" in vars(module) for module in pipe.transformer.modules())
+
+
 @pytest.mark.parametrize("level", ["block_level", "leaf_level"])
 @pytest.mark.parametrize("cache", [FBC, TAYLOR], ids=["first_block_cache", "taylorseer"])
 def test_groups_without_a_stream_come_and_go_under_it(cache: Any, level: str) -> None:
@@ -203,7 +224,10 @@ REFUSED = [
     ("flux", replace(FBC, share=1.0), "share is the part"),
     ("flux", replace(PAB, spatial=None), "one of spatial, temporal and cross"),
     ("flux", replace(PAB, spatial=None, temporal=2), "no such attention; it has spatial"),
-    ("flux", replace(PAB, spatial_window=(1,)), "a window is two timesteps"),
+    ("flux", replace(PAB, spatial_window=(1,)), "a window is two timesteps, as in spatial_window=100/800"),
+    ("flux", replace(PAB, cross_window=(1, 2, 3)), "a window is two timesteps, as in cross_window=100/800"),
+    ("flux", replace(FASTER, temporal_window=()), "a window is two timesteps, as in temporal_window=-1/681"),
+    ("flux", replace(FASTER, unguided_window=(1,)), "a window is two timesteps, as in unguided_window=-1/641"),
     ("flux", replace(FBC, component="vae"), "hooks nothing in AutoencoderKL"),
     ("wan", PAB, "several forwards a step"),
     ("wan", FASTER, "several forwards a step"),

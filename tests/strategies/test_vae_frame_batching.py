@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from memplan import planner
+from memplan import pieces, planner
 from memplan.errors import BadInput
 from memplan.probes.sources import open_pipeline
 from memplan.probes.trace import dry_run
@@ -19,7 +19,7 @@ from tests.pipelines import build
 from tests.probes.rooms import flops, peak, room
 from tests.some import some
 
-LATENTS = {"ltx": (1, 8, 6, 2, 2), "mochi": (1, 12, 5, 4, 4), "cogvideox": (1, 4, 6, 6, 6)}
+LATENTS = {"ltx": (1, 8, 6, 2, 2), "cogvideox": (1, 4, 6, 6, 6), "hunyuan_video": (1, 4, 9, 4, 4)}
 
 
 def visited(vae: Any, latent: torch.Tensor, *numbers: int) -> Any:
@@ -31,7 +31,7 @@ def visited(vae: Any, latent: torch.Tensor, *numbers: int) -> Any:
     return inside.visits[0], inside.doors.failed
 
 
-@pytest.mark.parametrize("batches", some(("ltx:0", "mochi:0", "mochi:24", "cogvideox:16"), "ltx:0"))
+@pytest.mark.parametrize("batches", some(("ltx:0", "ltx:32", "cogvideox:16"), "ltx:0"))
 def test_the_peak_is_that_of_a_real_decode(batches: str) -> None:
     family, _, number = batches.partition(":")
     frames = int(number)
@@ -47,6 +47,63 @@ def test_the_peak_is_that_of_a_real_decode(batches: str) -> None:
     with torch.no_grad():
         whole = pipe.vae.decode(latent, return_dict=False)[0]
     assert result.shape == whole.shape
+
+
+def decoded(vae: Any, latent: torch.Tensor) -> torch.Tensor:
+    """The video."""
+    with torch.no_grad():
+        return vae.decode(latent, return_dict=False)[0]
+
+
+def random(family: str) -> torch.Tensor:
+    """A latent of which each frame is another."""
+    return torch.randn(LATENTS[family], generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("family", "whole", "overlap"), [("ltx", 48, 8), ("hunyuan_video", 48, 4)])
+def test_a_stretch_of_frames_is_what_the_vae_decodes_of_these_alone(family: str, whole: int, overlap: int) -> None:
+    """Up to where the next one is blended in; and one as long as the video is the video."""
+    pipe, latent = build(family), random(family)
+    pipe.vae.use_framewise_decoding = False
+    of_all = decoded(pipe.vae, latent)
+    first = decoded(pipe.vae, latent[:, :, : 16 // pipe.vae.temporal_compression_ratio + 1])
+    VaeFrameBatching(frames=16).apply(pipe, "cpu")
+    own = 16 - overlap
+    assert torch.equal(decoded(pipe.vae, latent)[:, :, :own], first[:, :, :own])
+    VaeFrameBatching(frames=whole).apply(pipe, "cpu")
+    assert torch.equal(decoded(pipe.vae, latent), of_all)
+
+
+def test_batches_carry_over_what_the_next_one_needs() -> None:
+    """But for the norms, which see one batch each."""
+    pipe, latent = build("cogvideox"), random("cogvideox")
+    for part in list(pipe.vae.modules()):
+        for name, child in part.named_children():
+            if isinstance(child, torch.nn.GroupNorm):
+                setattr(part, name, torch.nn.Identity())
+    VaeFrameBatching(frames=24).apply(pipe, "cpu")
+    whole = decoded(pipe.vae, latent)
+    VaeFrameBatching(frames=8).apply(pipe, "cpu")
+    assert torch.allclose(decoded(pipe.vae, latent), whole, rtol=1e-4, atol=1e-4 * whole.abs().max().item())
+
+
+def test_mochi_is_refused_whose_batches_lose_what_carries_over() -> None:
+    pipe = build("mochi")
+    words = "AutoencoderKLMochi loses what carries over from batch to batch of frames"
+    assert words in (VaeFrameBatching().refuses(Run(facts_of(pipe))) or "")
+    for frames in (0, 24):
+        with pytest.raises(BadInput, match=words):
+            VaeFrameBatching(frames=frames).apply(pipe, "cpu")
+    assert not pipe.vae.use_framewise_decoding
+
+
+def test_a_vae_of_neither_kind_is_refused_in_words() -> None:
+    class Newer:
+        use_framewise_decoding = False
+
+    for frames in (0, 16):
+        with pytest.raises(BadInput, match="does not know by which settings Newer decodes some frames"):
+            pieces.frames(Newer(), frames)
 
 
 def test_overlapping_stretches_of_frames_are_work_for_less_memory() -> None:
@@ -81,7 +138,7 @@ def test_refuses_what_has_no_batches_of_frames() -> None:
     assert not list(VaeFrameBatching.variants(facts))
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_plan_that_names_it_is_priced_with_tiles_too() -> None:
     """Ways that are chosen together are followed together."""
     pipe, plan = build("ltx"), "vae_tiling + vae_frame_batching"

@@ -6,18 +6,25 @@ of memplan come before the script, all that follows is the script's.
 """
 
 import argparse
+from contextlib import nullcontext
 
 from memplan.errors import BadInput
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What can be typed."""
-    parser.usage = "memplan run [-h] [--json FILE] [--retry] (SCRIPT | -m MODULE) [ARGS ...]"
+    parser.usage = "memplan run [-h] [--json FILE] [--retry] [--record] (SCRIPT | -m MODULE) [ARGS ...]"
     parser.add_argument("--json", metavar="FILE", help="write the answer to this file too; sizes in bytes")
     parser.add_argument(
         "--retry",
         action="store_true",
         help="have a pipeline's call that runs out of memory go on with less of it, from where it failed",
+    )
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="measure and predict each call of a pipeline, and keep both for memplan history; torch's peak statistics "
+        "are reset meanwhile",
     )
     parser.add_argument(
         "-m",
@@ -31,6 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run it; errors of the script go on to the interpreter. Ends the program where there is nothing to run."""
+    from memplan.faces.history.recording import recording
     from memplan.faces.oom import script
 
     name, *rest = args.module or args.command or [""]
@@ -45,5 +53,6 @@ def run(args: argparse.Namespace) -> int:
             from memplan.faces.oom.retry import retry_everywhere
 
             retry_everywhere()
-        job()
+        with recording() if args.record else nullcontext():
+            job()
     return 0

@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from memplan.errors import BadInput
+from memplan.faces.history.recording import recording
 from memplan.faces.oom.frames import is_pipeline
 from memplan.faces.oom.retry import retrying
 from memplan.faces.oom.tell import tell
 
 
 @contextmanager
-def guard(pipe: Any = None, *, json: str | Path | None = None, retry: bool = False) -> Generator[None]:
+def guard(
+    pipe: Any = None, *, json: str | Path | None = None, retry: bool = False, record: bool = False
+) -> Generator[None]:
     """Answer an error inside that says that memory ran out, on stderr and in the file `json`; it is raised on.
 
     `pipe` is the pipeline at work; without it, it is found among the live ones. Every other error passes untouched.
+    With `record` each call inside is measured, predicted and kept on this machine, as recording() says.
 
     With `retry` a call of `pipe` inside that runs out of memory goes on with less of it: the component's call that
     failed is made again where it stands, with techniques that can be applied there, and what they changed is undone at
@@ -24,7 +28,7 @@ def guard(pipe: Any = None, *, json: str | Path | None = None, retry: bool = Fal
     if retry and not is_pipeline(pipe):
         raise BadInput("a retry is that of one pipeline: write memplan.guard(pipe, retry=True)")
     try:
-        with retrying(pipe) if retry else nullcontext():
+        with recording(pipe) if record else nullcontext(), retrying(pipe) if retry else nullcontext():
             yield
     except Exception as error:
         tell(error, pipe=pipe, json=json)

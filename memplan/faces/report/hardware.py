@@ -1,8 +1,10 @@
 """What was probed, as text: the machine, and the model component by component."""
 
+from math import ceil
+
 from memplan.faces.report.layout import columns, paragraph, titled
-from memplan.facts import Component, Gpu, Limits, Machine, Model
-from memplan.facts.units import UNITS, amount, duration, gib, mib
+from memplan.facts import Component, Gpu, Learned, Limits, Machine, Model
+from memplan.facts.units import MIB, UNITS, amount, duration, gib, mib
 
 SPARE = (5, 6, 3, 4, 1)
 """Columns of components that a narrow terminal does without: unmatched, leaf, cast, blocks, then the class."""
@@ -13,8 +15,16 @@ def machine(here: Machine) -> list[str]:
     lines = [_gpu(here.gpu) if here.gpu else "no GPU is visible here", _host(here)]
     if here.reserve:
         lines.append(f"{amount(here.reserve)} of device memory kept free: plans may use {amount(here.vram)}")
+    if here.learned.margin:
+        lines.append(_learned(here.learned))
     lines.append(f"rates: {here.rates.source}")
     return [*titled("Machine", lines), *_limits(here.limits)]
+
+
+def _learned(learned: Learned) -> str:
+    """What earlier runs took beyond their predictions."""
+    those = f"{learned.over} of {learned.runs} runs here took up to" if learned.runs > 1 else "a run here took"
+    return f"{those} {mib(ceil(learned.margin / MIB) * MIB)} MiB more than predicted: kept free"
 
 
 def _limits(limits: Limits) -> list[str]:

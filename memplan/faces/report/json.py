@@ -5,7 +5,8 @@
     schema       2; it rises when a key changes its meaning or goes
     machine      gpu (null without one): name, kind, total, free, unified, source; host: total, available, limit,
                  source, swap, pinnable (null: no limit of its own), system; reserve; vram and ram: what plans may use;
-                 limits: vram, ram, seconds, loss that the user allows, each null without
+                 limits: vram, ram, seconds, loss that the user allows, each null without; learned: runs here, those
+                 over their prediction, and margin, by how much at most, which is not in vram
                  rates: per second or in seconds, by which time is reckoned, and the source of those
     workload     model, class, source, size, arguments (name -> value, long texts cut
                  short; what JSON cannot hold in words), assumptions (sentences)
@@ -130,6 +131,7 @@ def machine(here: Machine) -> dict[str, Any]:
     same = ("total", "available", "limit", "source", "swap", "pinnable", "system")
     host = {name: getattr(here.host, name) for name in same}
     sizes = {"reserve": here.reserve, "vram": here.vram, "ram": here.ram, "limits": vars(here.limits)}
+    sizes["learned"] = vars(here.learned)
     return {"gpu": gpu, "host": host, **sizes, "rates": _rates(here.rates)}
 
 

@@ -11,7 +11,7 @@ from diffusers import ModelMixin
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import PreTrainedModel
 
-from memplan.facts import Component, Model, Weight
+from memplan.facts import Component, Model, Weight, not_matching_flows
 from memplan.probes.fakes import quantized
 from memplan.probes.pipeline import caching, casting, grouping, modular, prompts, quantizing
 from memplan.probes.trace import variants
@@ -59,8 +59,15 @@ def measure(
         never_sequential=tuple(key for key in excluded if key in modules),
         source=source,
         versions=tuple(_versions()),
-        lacks=(*modular.lacks(pipe), *prompts.lacks(pipe)),
+        lacks=(*modular.lacks(pipe), *prompts.lacks(pipe), *_guidance(pipe)),
     )
+
+
+def _guidance(pipe: Any) -> Iterator[tuple[str, str]]:
+    """(technique, sentence) where the pipeline's scheduler is not one that the technique is for."""
+    words = not_matching_flows(getattr(pipe, "scheduler", None))
+    if words:
+        yield "cfg_zero_star", words
 
 
 def on_device(pipe: Any) -> frozenset[str]:

@@ -22,7 +22,7 @@ KINDS = {SPATIAL: "spatial", TEMPORAL: "temporal", CROSS: "cross"}
 def caches(module: torch.nn.Module) -> tuple[tuple[CacheHooks, ...], dict[str, str]]:
     """Where each step cache hooks `module`, and (technique: sentence) for each that the library does not enable.
 
-    One that hooks nothing is in neither.
+    So for one whose hooks have other attributes than memplan reads. One that hooks nothing is in neither.
     """
     if getattr(module, "_cache_config", None) is not None:
         return (), {STEP_CACHE: "one is on already, and diffusers takes one at a time: call disable_cache() first"}
@@ -37,7 +37,10 @@ def caches(module: torch.nn.Module) -> tuple[tuple[CacheHooks, ...], dict[str, s
             lacks[technique] = f"diffusers does not enable it for {type(module).__name__}: {words}"
             continue
         hooks = tuple(_hooks(copy))
-        found += [_read(technique, hooks, type(module).__name__)] if hooks else []
+        try:
+            found += [_read(technique, hooks, type(module).__name__)] if hooks else []
+        except (AttributeError, ImportError) as error:
+            lacks[technique] = f"memplan does not know the hooks of this diffusers: {error}"
     return tuple(found), lacks
 
 

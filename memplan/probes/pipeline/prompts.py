@@ -6,13 +6,15 @@ from typing import Any
 
 from diffusers import ModularPipeline
 
+from memplan.names import ENCODE_PROMPT
+
 NUMBERS = ("num_images_per_prompt",)
 """Arguments with "image" in their names that are no pictures."""
 
 
 def lacks(pipe: Any) -> Iterator[tuple[str, str]]:
     """("prompt_reuse", sentence) for a pipeline of which no encoded prompt can be kept."""
-    encode, kind = getattr(type(pipe), "encode_prompt", None), type(pipe).__name__
+    encode, kind = getattr(type(pipe), ENCODE_PROMPT, None), type(pipe).__name__
     if not callable(encode) or isinstance(pipe, ModularPipeline):
         yield "prompt_reuse", f"{kind} has no encode_prompt() whose results could be kept"
         return

@@ -23,6 +23,7 @@ from memplan.probes.trace.elsewhere import asking
 from memplan.probes.trace.inputs import attempts, describe, made_up, read
 from memplan.probes.trace.kernels import Kernels
 from memplan.probes.trace.ledger import ALLOCATION_UNIT, Ledger
+from memplan.probes.trace.passes import Passes
 from memplan.probes.trace.postprocess import METHOD as POSTPROCESS
 from memplan.probes.trace.postprocess import postprocessing
 from memplan.probes.trace.products import products
@@ -102,7 +103,8 @@ def _trace(
     ledger = Ledger(ALLOCATION_UNIT if device == "cuda" else 1)
     components, prompt = twin.components(), Prompting()
     timeline = Timeline(ledger, lambda name, method: phase(components.get(name), name, method), prompt)
-    doors = Doors(ledger, twin.mode, device, timeline.own_code, timeline.visit, say, switches=switches)
+    passes = Passes(timeline.visit)
+    doors = Doors(ledger, twin.mode, device, timeline.own_code, passes.visit, say, switches=switches)
     for module in components.values():
         for weight in (*module.parameters(), *module.buffers()):
             ledger.own(weight)
@@ -115,7 +117,8 @@ def _trace(
         places = stack.enter_context(asking(twin.pipe, components, lambda: doors.inside))
         turns = Turns(twin.pipe, ledger)
         stack.enter_context(turns.watching(components))
-        doors.on_called, doors.on_given, doors.on_returned = turns.given, places.given, places.returned
+        doors.on_called, doors.on_returned = turns.given, places.returned
+        doors.on_given = passes.watching(places.given)
         for mode in (Kernels(ledger, device, capability), Tracker(ledger, device)):
             stack.enter_context(mode)
         result = _call(twin.pipe, arguments)
@@ -123,7 +126,8 @@ def _trace(
     del result
     named = effective(twin.pipe, arguments, doors).items()
     shown = tuple((name, describe(value, invented=name in pictures) or show(value)) for name, value in named)
-    failed = tuple((name, TOGETHER.join(ways), words) for (name, ways), words in doors.failed.items())
+    tried_ways = {**passes.failures(switches), **doors.failed}
+    failed = tuple((name, TOGETHER.join(ways), words) for (name, ways), words in tried_ways.items())
     ran = tuple(sorted(entered))
     tried = Trace(
         device,

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch.utils._python_dispatch import _disable_current_modes
 
-from memplan.facts import IN_SLICES, SLICED, pieces
+from memplan import pieces
+from memplan.facts import IN_SLICES, SLICED
 
 Switches = Mapping[str, Callable[[Any], Callable[[], None]]]
 """Ways that somebody asks for, by name: what switches a module to each, and returns what undoes that."""

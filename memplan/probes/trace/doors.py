@@ -172,7 +172,8 @@ class Doors:
                 args, kwargs = self._fakes(inputs, sources)
                 if door.method == "forward":
                     ledger.enter("")
-                result = door.original(*args, **kwargs)
+                outermost = vars(door.module).get(door.method, door.original)  # what a switch hung before it
+                result = outermost(*args, **kwargs)
                 if door.method == "forward":
                     ledger.returned("", tensors_in(tree_leaves(result)))
                     ledger.leave("")

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-METHOD = "encode_prompt"
-"""How diffusers' pipelines name it."""
+from memplan.names import ENCODE_PROMPT
 
 
 @dataclass
@@ -24,11 +23,11 @@ class Prompting:
 @contextmanager
 def prompting(pipe: Any, state: Prompting) -> Generator[None]:
     """Keep `state` up to date for the length of the context; pipelines without the method never encode."""
-    original, own = getattr(pipe, METHOD, None), vars(pipe)
+    original, own = getattr(pipe, ENCODE_PROMPT, None), vars(pipe)
     if not callable(original):
         yield
         return
-    before = {METHOD: own[METHOD]} if METHOD in own else {}
+    before = {ENCODE_PROMPT: own[ENCODE_PROMPT]} if ENCODE_PROMPT in own else {}
 
     @wraps(original)
     def watched(*args: Any, **kwargs: Any) -> Any:
@@ -40,11 +39,11 @@ def prompting(pipe: Any, state: Prompting) -> Generator[None]:
         state.encoded = max(state.encoded, _nbytes(result))
         return result
 
-    own[METHOD] = watched
+    own[ENCODE_PROMPT] = watched
     try:
         yield
     finally:
-        own.pop(METHOD)
+        own.pop(ENCODE_PROMPT)
         own.update(before)
 
 

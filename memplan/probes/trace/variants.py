@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
+from memplan import pieces
 from memplan.errors import BadInput
-from memplan.facts import BATCHED, CHANNELS_LAST, IN_SLICES, SLICED, TILED, pieces
+from memplan.facts import BATCHED, CHANNELS_LAST, IN_SLICES, SLICED, TILED
+from memplan.names import DISPATCHED
 from memplan.probes.trace.calling import attentions
 from memplan.probes.trace.ledger import Recording
 
@@ -19,14 +21,10 @@ IGNORED = {"AutoencoderKLCosmos": "takes the setting and ignores it"}
 """diffusers classes whose enable_tiling() changes nothing, nor do their numbers of frames."""
 OF_VAES = (TILED, BATCHED)
 """Ways to encode or decode that somebody may ask for; what else is asked for is for denoisers."""
-LEAST = 0.2
-"""The part of the weights from which a component is one of 2D convolutions; a U-Net's attention holds much, too."""
-IMAGES, VOLUMES = 4, 5
-"""Dimensions of the filters of 2D and of 3D convolutions."""
+VOLUMES = 5
+"""Dimensions of the filters of 3D convolutions."""
 REPLACEABLE = ("AttnProcessor", "AttnProcessor2_0", "AttnAddedKVProcessor", "AttnAddedKVProcessor2_0")
 """The library's own attention, which it puts slices in place of."""
-DISPATCHED = "_attention_backend"
-"""The attribute by which a processor tells diffusers' dispatcher what to compute its attention with."""
 
 
 # ---- what there is ---------------------------------------------------------------------------------------------------
@@ -46,8 +44,9 @@ def lacks(module: Any) -> Iterator[tuple[str, str]]:
         yield "tiling", f"{kind} has no decode() to tile"
     if not any(hasattr(getattr(part, "processor", None), DISPATCHED) for part in module.modules()):
         yield "attention_backend", f"the attention of {kind} does not go through diffusers' dispatcher"
-    if kind in IGNORED or not pieces.batched(module):
-        yield "frames", f"nothing can be set about how many frames {kind} decodes at a time"
+    unbatched = f"{kind} {IGNORED[kind]}" if kind in IGNORED else pieces.unbatched(module)
+    if unbatched:
+        yield "frames", unbatched
     flat = _no_images(module)
     if flat:
         yield "channels_last", flat
@@ -69,12 +68,12 @@ def _unsliced(module: Any) -> str | None:
 
 def _no_images(module: Any) -> str | None:
     """Why the layout of images matters nothing to `module`, or cannot be chosen for all of it."""
-    filters = {dims: [w for w in module.parameters() if w.dim() == dims] for dims in (IMAGES, VOLUMES)}
-    if filters[VOLUMES]:
-        return f"{type(module).__name__} has 3D convolutions, for which no layout of images does"
-    share = sum(w.numel() for w in filters[IMAGES]) / max(sum(w.numel() for w in module.parameters()), 1)
-    if share < LEAST:
-        return f"2D convolutions hold {share:.0%} of the weights of {type(module).__name__}: it is not made of images"
+    kind = type(module).__name__
+    if any(weight.dim() == VOLUMES for weight in module.parameters()):
+        return f"{kind} has 3D convolutions, for which no layout of images does"
+    convolutions = [part for part in module.modules() if isinstance(part, torch.nn.Conv2d | torch.nn.ConvTranspose2d)]
+    if not any(size > step for part in convolutions for size, step in zip(part.kernel_size, part.stride, strict=True)):
+        return f"{kind} has no 2D convolutions but such as cut a picture into patches: it is not made of images"
     return None
 
 

@@ -251,7 +251,8 @@ def test_what_the_libraries_refuse(case: str) -> None:
     own: dict[str, Callable[[], torch.nn.Module]] = {"int4": int4, "quanto": of_quanto}
     make = own.get(case) or (partial(of_quanto, "qint4") if "quanto" in case else CASES[case][0])
     (component,) = measure(open_pipeline(make()).pipe).components
-    always = {"block_level", "tiling", "attention_slicing", "quantization"}
+    (plain,) = measure(open_pipeline(torch.nn.Sequential(torch.nn.Linear(64, 64))).pipe).components
+    always = {"quantization", *(technique for technique, _ in plain.lacks)} - {"layerwise_casting"}
     assert {technique for technique, _ in component.lacks} - always == LACKS[case]
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from diffusers.hooks.hooks import StateManager
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from memplan.facts import GIB, MIB, Component
@@ -151,3 +152,13 @@ def test_tiling_is_lacking_where_there_is_none() -> None:
 def test_vaes_without_working_tiling_say_so(kind: str) -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):
         assert kind in (of(getattr(diffusers, kind)()).lack("tiling") or "")
+
+
+def test_hooks_of_another_diffusers_are_told_and_the_rest_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later version may name differently what it keeps for itself."""
+    monkeypatch.setattr(StateManager, "__init__", lambda self, *_, **__: self.__dict__.update(_state_cache={}))
+    part = of(build("flux").transformer)
+    assert "_init_kwargs" in (part.lack("taylorseer") or "")
+    assert part.cache("taylorseer") is None
+    assert part.cache("pyramid_attention_broadcast") is not None
+    assert part.weights

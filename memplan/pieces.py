@@ -15,6 +15,12 @@ PIXELS = ("size", "height", "width")
 """How the names of settings end that count pixels, or what stands for them in a latent."""
 DENOMINATOR = 1000
 """Overlaps are fractions such as 1/6, which a float only comes near."""
+SWITCH = "use_framewise_decoding"
+"""The setting that has a VAE decode some frames at a time; others always do, or never."""
+STRETCH = "tile_sample_min_num_frames"
+"""Frames of the video in one of the stretches that overlap."""
+BATCH = ("num_latent_frames_batch_size", "num_sample_frames_batch_size")
+"""Frames of the latent and of the video in one of the batches that do not."""
 
 
 def tiles(vae: Any, tile: int) -> dict[str, int]:
@@ -62,22 +68,40 @@ def _compression(vae: Any) -> Fraction:
     return Fraction(pixels, latents)
 
 
-def batched(vae: Any) -> bool:
-    """Whether something can be set about how many frames `vae` decodes at a time."""
-    return hasattr(vae, "use_framewise_decoding") or hasattr(vae, "num_latent_frames_batch_size")
+def unbatched(vae: Any) -> str | None:
+    """Why nothing can be set about how many frames `vae` decodes at a time, or None.
+
+    Mochi's has a method for it, as what its convolutions keep from batch to batch asks for another padding: the switch
+    alone gives other pictures, and in diffusers 0.42 decoding fails after the method.
+    """
+    kind = type(vae).__name__
+    if not hasattr(vae, SWITCH) and not hasattr(vae, BATCH[0]):
+        return f"nothing can be set about how many frames {kind} decodes at a time"
+    if hasattr(vae, f"_enable_{SWITCH.removeprefix('use_')}"):
+        return f"{kind} loses what carries over from batch to batch of frames, so that later frames would be wrong"
+    if not _overlapping(vae) and not all(hasattr(vae, name) for name in BATCH):
+        return f"memplan does not know by which settings {kind} decodes some frames at a time"
+    return None
+
+
+def _overlapping(vae: Any) -> bool:
+    return hasattr(vae, "_temporal_tiled_decode") and hasattr(vae, STRETCH)
 
 
 def frames(vae: Any, count: int) -> dict[str, int]:
     """The settings of `vae` that have it decode `count` frames of the video at a time, 0 for as many as it would.
 
-    Some have stretches of frames that overlap, others batches that do not. Raises BadInput for a number that is not
-    that of whole frames of the latent.
+    Some have stretches of frames that overlap, others batches that do not. Raises BadInput for a VAE of another kind,
+    and for a number that is not that of whole frames of the latent.
     """
-    switch = {"use_framewise_decoding": True} if hasattr(vae, "use_framewise_decoding") else {}
+    reason = unbatched(vae)
+    if reason:
+        raise BadInput(reason)
+    switch = {SWITCH: True} if hasattr(vae, SWITCH) else {}
     if not count:
         return dict(switch)
-    overlapping = hasattr(vae, "_temporal_tiled_decode")
-    start, own = ("tile_", "tile_sample_min_num_frames") if overlapping else ("num_", "num_sample_frames_batch_size")
+    overlapping = _overlapping(vae)
+    start, own = ("tile_", STRETCH) if overlapping else ("num_", BATCH[1])
     named = {name: number for name, number in vars(vae).items() if name.startswith(start) and "frames" in name}
     compression = getattr(vae, "temporal_compression_ratio", 1) if overlapping else 1  # batches name both numbers
     lengths = [Fraction(number, ratio) for number in named.values() for ratio in (1, compression)]
