@@ -76,13 +76,13 @@ def foreseen(plan: Figures, option: Figures, base: Figures, machine: Machine) ->
 
     What components add to each phase, to seconds and to host memory between calls adds up, but for some 150 MiB by
     which the allocator's rounding differs, and for files that are read again where they do not stay in host memory
-    together: those seconds are left out. The most host memory is taken to be that of either, which is the least it can
-    be. Only what misses the machine by more than COARSE is taken for a misfit.
+    together: those seconds are left out. The most host memory is guessed to be that of either, and may be less; whether
+    it suffices is told by that between calls, which is the least. Only what misses by more than COARSE is a misfit.
     """
     phases = tuple(a + b - c for a, b, c in zip(plan.phases, option.phases, base.phases, strict=True))
     steady, pinned = plan.steady + option.steady - base.steady, plan.pinned + option.pinned - base.pinned
     required, host = max(phases, default=0), max(steady, plan.host, option.host)
-    misfits = required > machine.vram + COARSE or host > machine.ram + COARSE or pinned > machine.pinnable
+    misfits = required > machine.vram + COARSE or steady > machine.ram + COARSE or pinned > machine.pinnable
     return Figures(
         phases,
         required,
@@ -94,7 +94,7 @@ def foreseen(plan: Figures, option: Figures, base: Figures, machine: Machine) ->
         tiles=max(plan.tiles, option.tiles),
         ways=plan.ways + option.ways - base.ways,
         rank=MISFIT if misfits else 0,
-        comfortable=comfortable(required - COARSE, host - COARSE, machine),
+        comfortable=comfortable(required - COARSE, steady - COARSE, machine),
     )
 
 
