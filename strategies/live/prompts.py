@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial, update_wrapper
 from threading import Lock
@@ -93,7 +93,7 @@ class Prompts:
             return None
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
+    def _watched(self) -> Generator[None]:
         """Components that are called meanwhile are those that encode, whatever their names."""
         modules = {name: part for name, part in self.pipe.components.items() if isinstance(part, torch.nn.Module)}
         handles = [

@@ -249,8 +249,8 @@ class Interrupted(OrderedDict[Any, Any]):
         sleep(0)
         return found
 
-    def pop(self, *args: Any) -> Any:
-        found = super().pop(*args)
+    def pop(self, key: Any, *others: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        found = super().pop(key, *others)
         sleep(0)
         return found
 
