@@ -76,10 +76,7 @@ class Space:
 
     def _joined(self, one: Offer, option: Offer) -> Offer:
         """Both ways in one plan, which is priced when it must be."""
-        parts = one.figures, option.figures, self._start[0].figures
-        if not all(parts):
-            raise AssertionError("what was refused joins nothing")
-        about = foreseen(*parts, self.facts.machine)  # type: ignore[arg-type]
+        about = foreseen(one.foreseen, option.foreseen, self._start[0].foreseen, self.facts.machine)
         way = (*one.way, *option.way)
         return Offer(way, one.touched + option.touched, about, partial(self._seated, way))
 
@@ -97,7 +94,7 @@ class Space:
             if len(hopeful(offers, self._price, self._scale.times(factor))) > MOST:
                 break
             chosen = self._scale.times(factor)
-        return unbeaten(offers, self._price, chosen)
+        return hopeful(offers, self._price, chosen)
 
     def _options(self, variants: Sequence[Strategy], dropped: list[Dropped]) -> list[Offer]:
         """The ways to fill the free seats of one component that no other way beats in every respect."""

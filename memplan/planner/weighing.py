@@ -1,13 +1,16 @@
 """What is weighed of plans, and which of them no other beats; what is foreseen to be beaten is never priced."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from math import log
-from operator import le
+
+import numpy as np
 
 from memplan.facts import MIB, Machine
 from memplan.planner.plan import Plan
+from memplan.simulator import Arriving, arriving, highest
 from memplan.strategy import Strategy
 
 SAFETY = 0.02
@@ -45,13 +48,16 @@ class Figures:
     """What is weighed of a plan: device memory by phase and at most, and host memory, in bytes; seconds; loss; fit.
 
     `phases` are those of components; beside the pipeline's own code components take turns whose peaks do not add up.
-    `steady` and `host` are host memory between calls and at most, `pinned` is part of both. `ways` counts the other
-    ways in which components are called.
+    `steady` and `host` are host memory between calls and at most, `pinned` is part of both. `beyond` is what the call
+    takes at most beyond `steady`, and `arriving` what each component takes before it. `ways` counts the other ways in
+    which components are called.
     """
 
     phases: tuple[int, ...]
     required: int
     steady: int
+    beyond: int
+    arriving: Mapping[str, Arriving]
     host: int
     pinned: int
     effort: float
@@ -66,7 +72,9 @@ def figures(plan: Plan) -> Figures:
     """Those of a plan."""
     bill, ways = plan.bill, sum(map(len, plan.run.variants.values()))
     phases, host = tuple(peak.memory.required for peak in bill.peaks if peak.component), bill.host
-    memory = phases, bill.peak.memory.required, host.steady, host.peak, host.pinned
+    beyond = max((peak.host - host.steady for peak in bill.peaks), default=0)
+    on_host = host.steady, beyond, arriving(plan.run), host.peak, host.pinned
+    memory = phases, bill.peak.memory.required, *on_host
     easy = comfortable(bill.peak.memory.required, host.peak, plan.run.facts.machine)
     return Figures(*memory, plan.effort, bill.loss.error, bill.loss.tiles, ways, rank(plan), easy)
 
@@ -76,17 +84,21 @@ def foreseen(plan: Figures, option: Figures, base: Figures, machine: Machine) ->
 
     What components add to each phase, to seconds and to host memory between calls adds up, but for some 150 MiB by
     which the allocator's rounding differs, and for files that are read again where they do not stay in host memory
-    together: those seconds are left out. The most host memory is guessed to be that of either, and may be less; whether
-    it suffices is told by that between calls, which is the least. Only what misses by more than COARSE is a misfit.
+    together: those seconds are left out. Before the call components take host memory in the order of the model. Only
+    what misses by more than COARSE is a misfit.
     """
     phases = tuple(a + b - c for a, b, c in zip(plan.phases, option.phases, base.phases, strict=True))
     steady, pinned = plan.steady + option.steady - base.steady, plan.pinned + option.pinned - base.pinned
-    required, host = max(phases, default=0), max(steady, plan.host, option.host)
-    misfits = required > machine.vram + COARSE or steady > machine.ram + COARSE or pinned > machine.pinnable
+    beyond, parts = max(plan.beyond, option.beyond), _arriving(plan, option, base)
+    required, before = max(phases, default=0), 0 if machine.unified else highest(parts, base.arriving)
+    host = max(steady + beyond, before)
+    misfits = required > machine.vram + COARSE or host > machine.ram + COARSE or pinned > machine.pinnable
     return Figures(
         phases,
         required,
         steady,
+        beyond,
+        parts,
         host,
         pinned,
         effort=plan.effort + option.effort - base.effort,
@@ -94,8 +106,15 @@ def foreseen(plan: Figures, option: Figures, base: Figures, machine: Machine) ->
         tiles=max(plan.tiles, option.tiles),
         ways=plan.ways + option.ways - base.ways,
         rank=MISFIT if misfits else 0,
-        comfortable=comfortable(required - COARSE, steady - COARSE, machine),
+        comfortable=comfortable(required - COARSE, host - COARSE, machine),
     )
+
+
+def _arriving(plan: Figures, option: Figures, base: Figures) -> dict[str, Arriving]:
+    """What components take before the call, those that the option changes as it has them."""
+    changed = {name: part for name, part in option.arriving.items() if part != base.arriving[name]}
+    parts = {name: changed.get(name, plan.arriving[name]) for name in base.arriving}
+    return {name: parts[name] for name in sorted(parts, key=lambda name: not parts[name].resident)}
 
 
 # ---- prices ----------------------------------------------------------------------------------------------------------
@@ -173,12 +192,11 @@ def unbeaten(offers: Iterable[Offer], price: Price, scale: Scale) -> list[Offer]
     """
     ordered = sorted(offers, key=_simple)
     first = set(map(id, hopeful(ordered, price, scale)))
-    front: Front = []
-    priced: list[Offer] = []
+    front, priced = Front(), list[Offer]()
     for offer in sorted(ordered, key=lambda o: id(o) not in first):
-        if not _beaten(price(offer.foreseen, scale), front) and offer.figures:
+        if not front.beats(price(offer.foreseen, scale)) and offer.figures:
             priced.append(offer)
-            _enter(front, price(offer.figures, scale), offer)
+            front.enter(price(offer.figures, scale), offer)
     return _front(priced, lambda offer: price(offer.figures or offer.foreseen, scale))
 
 
@@ -188,31 +206,34 @@ def hopeful(offers: Iterable[Offer], price: Price, scale: Scale) -> list[Offer]:
 
 
 def _front(offers: Iterable[Offer], price: Callable[[Offer], tuple[float, ...]]) -> list[Offer]:
-    front: Front = []
+    front = Front()
     for offer in sorted(offers, key=_simple):
-        _enter(front, price(offer), offer)
-    return sorted((offer for _, offer in front), key=_simple)
+        front.enter(price(offer), offer)
+    return sorted(front.offers, key=_simple)
 
 
-Front = list[tuple[tuple[float, ...], Offer]]
-"""Offers that none of the others beats, with their prices."""
+class Front:
+    """Offers that none of the others beats, with their prices."""
 
+    def __init__(self) -> None:
+        """There is none."""
+        self.offers: list[Offer] = []
+        self._prices = np.empty((0, 0))
 
-def _enter(front: Front, own: tuple[float, ...], offer: Offer) -> None:
-    """Takes an offer in, if none beats it, for those that it beats."""
-    if not _beaten(own, front):
-        front[:] = [(other, kept) for other, kept in front if not all(map(le, own, other))]
-        front.append((own, offer))
+    def beats(self, own: tuple[float, ...]) -> bool:
+        """Whether one of the front is better, or no worse by a unit."""
+        return bool(self.offers) and bool((self._prices <= np.array(own) + 1).all(axis=1).any())
 
-
-def _beaten(own: tuple[float, ...], front: Front) -> bool:
-    """Whether one of the front is better, or no worse by a unit; it is asked first the next time."""
-    within = [figure + 1 for figure in own]
-    for place, (other, _) in enumerate(front):
-        if all(map(le, other, within)):
-            front.insert(0, front.pop(place))
-            return True
-    return False
+    def enter(self, own: tuple[float, ...], offer: Offer) -> None:
+        """Takes an offer in, if none beats it, for those that it beats."""
+        if self.beats(own):
+            return
+        if self.offers:
+            stay = np.logical_not((self._prices >= np.array(own)).all(axis=1)).tolist()
+            self.offers = list(compress(self.offers, stay))
+            self._prices = self._prices[stay]
+        self.offers.append(offer)
+        self._prices = np.vstack([self._prices.reshape(-1, len(own)), own])
 
 
 def _simple(offer: Offer) -> tuple[int, float]:

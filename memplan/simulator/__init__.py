@@ -16,6 +16,9 @@ from memplan.simulator.chain import Chain
 from memplan.simulator.compiled import compiling, pools
 from memplan.simulator.device import blas_workspace, context
 from memplan.simulator.host import host_memory
+from memplan.simulator.loading import Arriving as Arriving
+from memplan.simulator.loading import arriving as arriving
+from memplan.simulator.loading import highest as highest
 from memplan.simulator.loading import loading
 from memplan.simulator.loss import loss
 from memplan.simulator.residency import Height, height
@@ -63,7 +66,7 @@ def _simulated(run: Run) -> Bill:
     phases = tuple(replace(peak, host=left[place], seconds=taken[place]) for place, peak in peaks.items())
     before = replace(loading(run), seconds=before_the_call(run))
     ahead_of_it = 0 if run.facts.machine.unified else before.host  # in one pool it is the device's own memory, earlier
-    host = replace(host, peak=max([host.peak, ahead_of_it, *left.values()]))
+    host = replace(host, peak=max([host.steady, ahead_of_it, *left.values()]))
     traffic = Traffic(to_device, to_host, cast)
     once = {"compiling": compiling(run), "fetching": beside_the_first(run)}
     return Bill(phases, host, traffic, loss(run), host_flops=host_flops, loading=before, **once)

@@ -1,5 +1,6 @@
 """Memory while a pipeline is loaded and a plan is applied to it, in the order in which both are done."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +17,22 @@ from memplan.simulator.weights import changed, originals, sizes
 PHASE = "loading"
 
 
+@dataclass(frozen=True)
+class Arriving:
+    """Ordinary memory of the host that the weights of one component take on their way, in bytes.
+
+    Once `loaded`; the most while they are converted, and when they are `converted`; the most while they are `placing`,
+    and when they are `placed`. What is `resident` is placed before the others.
+    """
+
+    loaded: int
+    converting: int
+    converted: int
+    placing: int
+    placed: int
+    resident: bool
+
+
 def loading(run: Run) -> Peak:
     """The highest moment of loading and applying, of the host and of the device; they need not be the same.
 
@@ -28,23 +45,44 @@ def loading(run: Run) -> Peak:
     What a conversion frees goes back at once: the applier has glibc map each block by itself meanwhile.
     """
     gpu = run.facts.machine.gpu
-    there = gpu is not None and gpu.kind == "cpu"
-    parts = {part.name: part for part in run.facts.model.components}
-    held = {name: _anonymous(part) for name, part in parts.items()}
-    host = LIBRARIES + sum(held.values())
-    for name, stored in run.storage.items():
-        done = _converted(parts[name], stored, there)
-        host = max(host, _with(held, name, done.highest))
-        held[name] = done.after
-    for name in applied(run):
-        own = _placed(parts[name], run.placement(name), run.stored(name), held[name], there)
-        host = max(host, _with(held, name, own.peak))
-        held[name] = own.steady
-    if there:
+    host = highest(arriving(run), run.storage)
+    if _there(run):
         return Peak(PHASE, "", Memory(0, 0, 0), 0, 0, 0, "", "", host)
     device = together(run)
     memory = Memory(device.highest, device.reserved, device.required + context(gpu))
     return Peak(PHASE, "", memory, device.after, device.highest - device.after, 0, "", "", host)
+
+
+def arriving(run: Run) -> dict[str, Arriving]:
+    """What each component takes of host memory on its way, by name, in the order in which they are placed."""
+    parts, there = {part.name: part for part in run.facts.model.components}, _there(run)
+    return {name: _arriving(parts[name], run.placement(name), run.stored(name), there) for name in applied(run)}
+
+
+def highest(parts: Mapping[str, Arriving], converted: Iterable[str]) -> int:
+    """The most host memory that these components take together, converted in one order and placed in their own."""
+    held = {name: part.loaded for name, part in parts.items()}
+    host = LIBRARIES + sum(held.values())
+    for name in converted:
+        host = max(host, _with(held, name, parts[name].converting))
+        held[name] = parts[name].converted
+    for name, part in parts.items():
+        host = max(host, _with(held, name, part.placing))
+        held[name] = part.placed
+    return host
+
+
+def _there(run: Run) -> bool:
+    """Whether the device is the host itself."""
+    gpu = run.facts.machine.gpu
+    return gpu is not None and gpu.kind == "cpu"
+
+
+@lru_cache(maxsize=1024)
+def _arriving(component: Component, placement: Placement, stored: Stored, there: bool) -> Arriving:
+    loaded, done = _anonymous(component), _converted(component, stored, there)
+    own = _placed(component, placement, stored, done.after, there)
+    return Arriving(loaded, done.highest, done.after, own.peak, own.steady, isinstance(placement, Resident))
 
 
 def _placed(component: Component, placement: Placement, stored: Stored, held: int, there: bool) -> HostMemory:

@@ -61,6 +61,7 @@ def _moving(component: Component, stored: Stored) -> tuple[tuple[int, ...], ...]
     return tuple(parts[:1] if number in split else parts for number, parts in enumerate(table))
 
 
+@lru_cache(maxsize=1024)
 def away(component: Component, placement: Placement, stored: Stored) -> frozenset[int]:
     """The weights of streamed groups, by number; none under any other placement."""
     groups = streamed(component, placement, stored) if isinstance(placement, Partly) else ()
