@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 Nodes = frozenset[Any]
-"""The ops of autograd that made what a call returned, and those before them: an op in place may stand for the first."""
+"""The ops of autograd that made what a call returned."""
 
 
 def tensors(value: Any) -> Iterator[Any]:
@@ -20,8 +20,7 @@ def tensors(value: Any) -> Iterator[Any]:
 
 def nodes(value: Any) -> Nodes:
     """What made the tensors in `value` that keep gradients; none where none does."""
-    own = [tensor.grad_fn for tensor in tensors(value) if tensor.grad_fn is not None]
-    return frozenset([*own, *(before for node in own for before, _ in node.next_functions if before is not None)])
+    return frozenset(tensor.grad_fn for tensor in tensors(value) if tensor.grad_fn is not None)
 
 
 def reached(value: Any, calls: Sequence[Nodes]) -> int:

@@ -87,9 +87,7 @@ class Solve:
             made = f"{kind} made {self.steps} steps where {self.foreseen} were foreseen"
             raise Unsupported(f"{made}, so which are the last {self.last} could not be told: leave last out")
         if not self.kept and not any(tensor.requires_grad for tensor in tensors(result)):
-            raise BadInput(
-                f"nothing in this call of {kind} requires a gradient: call requires_grad_(True) on what should"
-            )
+            raise BadInput(f"nothing in this call of {kind} requires a gradient: call requires_grad_(True) on it")
         lost = len(self.kept) - reached(result, self.kept)
         if lost:
             raise Unsupported(
