@@ -1,0 +1,103 @@
+"""The memory of a solve that keeps gradients: worked out by hand, and held against real ones on this CPU."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import memplan
+from memplan.simulator.differentiated import Stage, peak, solve
+from tests.accuracy.measured import held_by, peak_of
+from tests.pipelines import build, inputs
+from tests.sampling.solved import denoiser, loss_of, only_the_denoiser
+from tests.some import some
+
+STEP = Stage("transformer", saved=100, forward=120, backward=150, again=130, gradients=40, given=5)
+VAE = Stage("vae", saved=300, forward=310, backward=400, again=400)
+
+
+# ---- by hand ---------------------------------------------------------------------------------------------------------
+def test_the_last_step_is_the_peak_where_steps_keep_all() -> None:
+    assert peak(solve(STEP, 4)) == 3 * 100 + 150
+    assert peak(solve(STEP, 4, last=2)) == 100 + 150
+    assert peak(solve(STEP, 2, last=4)) == 100 + 150
+    assert peak(solve(STEP, 1)) == 150
+
+
+def test_steps_that_are_made_again_keep_what_they_were_given() -> None:
+    assert peak(solve(STEP, 4, remade=True)) == max(3 * 5 + 120, 4 * 5 + 150, 3 * 5 + 40 + 130)
+
+
+def test_gradients_that_are_large_move_the_peak_to_the_step_before() -> None:
+    large = replace(STEP, gradients=500, backward=510)
+    assert peak(solve(large, 3)) == max(200 + 510, 100 + 500 + 130, 500 + 130)
+
+
+def test_a_decode_after_the_loop_is_a_stage_like_others() -> None:
+    assert peak([*solve(STEP, 4), VAE]) == 4 * 100 + 400
+    assert peak([*solve(STEP, 4, remade=True), VAE]) == 4 * 5 + 400
+
+
+def test_forwards_without_gradients_can_be_the_peak() -> None:
+    assert peak(solve(STEP, 1), plain=170) == 170
+    assert peak((), plain=7) == 7
+
+
+# ---- against real solves ---------------------------------------------------------------------------------------------
+class Stop(Exception):
+    """Ends a call."""
+
+
+def given_to(pipe: Any, call: dict[str, Any]) -> dict[str, Any]:
+    """What the denoiser is given in the second step, where the latents have a history."""
+    seen: list[dict[str, Any]] = []
+
+    def watch(module: nn.Module, args: Any, given: dict[str, Any]) -> None:
+        assert not args
+        seen.append({k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in given.items()})
+
+    handle = denoiser(pipe).register_forward_pre_hook(watch, with_kwargs=True)
+    pipe(**call)
+    handle.remove()
+    given = seen[1]
+    given["hidden_states"].requires_grad_(True)
+    return given
+
+
+def stage(pipe: Any, call: dict[str, Any]) -> tuple[Stage, int]:
+    """One forward and backward of the denoiser by itself, measured, and the peak of a forward without gradients."""
+    part, given = denoiser(pipe), given_to(pipe, call)
+
+    def forward() -> torch.Tensor:
+        return part(**given)[0]
+
+    with torch.no_grad():
+        plain = peak_of(forward)[1]
+    result, most, saved = held_by(forward)
+    ones = torch.ones_like(result)
+    first = peak_of(lambda: result.backward(ones))[1]
+    result = forward()
+    later = peak_of(lambda: result.backward(ones))[1]
+    gradients = sum(weight.grad.nbytes for weight in part.parameters() if weight.grad is not None)
+    part.zero_grad(set_to_none=True)
+    own = given["hidden_states"].nbytes
+    return Stage("transformer", saved, most, saved + first, saved + later, gradients, own), plain
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"last": 2}, {"checkpoint": "step"}, {"checkpoint": "step", "last": 3}])
+@pytest.mark.parametrize("family", some(("flux", "sd3", "wan"), "flux"))
+def test_a_solve_holds_what_its_forwards_say(family: str, options: dict[str, Any]) -> None:
+    steps = 5
+    pipe = only_the_denoiser(build(family))
+    call = inputs(family) | {"num_inference_steps": steps, "output_type": "latent", "guidance_scale": 1.0}
+    one, plain = stage(pipe, call)
+
+    def whole() -> None:
+        with memplan.differentiable(pipe, **options):
+            loss_of(pipe(**call)).backward()
+
+    predicted = peak(solve(one, steps, last=options.get("last"), remade="checkpoint" in options), plain)
+    assert peak_of(whole)[1] == pytest.approx(predicted, rel=0.05)
