@@ -1,6 +1,7 @@
 """F5-TTS as its package has it: memplan plans for its backbones, and gradients come through its sampling."""
 
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -51,10 +52,12 @@ def test_a_forward_is_predicted(kind: str) -> None:
 def test_a_plan_is_found_and_applied(kind: str) -> None:
     net = f5.backbone(kind)
     expected = net(**f5.forward())
-    found = memplan.recommend({"net": net}, target=CARD, cache=False, net=f5.forward())
-    assert found.pick("quality") is not None
-    with apply([], as_pipeline({"net": net}), "cpu"):
-        assert torch.equal(net(**f5.forward()), expected)
+    assert memplan.recommend({"net": net}, target=CARD, cache=False, net=f5.forward()).pick("quality") is not None
+    applied = memplan.auto_optimize({"net": net}, "group_offload:net", target=CARD, device="cpu", net=f5.forward())
+    assert torch.equal(net(**f5.forward()), expected)
+    assert any("_diffusers_hook" in vars(module) for module in net.modules())
+    applied.undo()
+    assert torch.equal(net(**f5.forward()), expected)
 
 
 def test_compiling_is_refused() -> None:
@@ -112,7 +115,7 @@ def test_cfg_zero_star_holds_for_its_guidance() -> None:
     handle = model.transformer.register_forward_hook(lambda module, args, result: rescaled(result))
     _, trajectory = model.sample(**call)
     handle.remove()
-    for number, (here, there) in enumerate(zip(trajectory[:-1], trajectory[1:], strict=True)):
+    for number, (here, there) in enumerate(pairwise(trajectory)):
         conditional, unconditional = passes(model, here, number / f5.STEPS)
         alpha = (conditional * unconditional).sum() / unconditional.square().sum()
         velocity = alpha * unconditional + (1 + strength) * (conditional - alpha * unconditional)
