@@ -1,11 +1,13 @@
 """What tests of differentiable calls share: a solve with its gradients, and what a pipeline is like beside them."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 import memplan
+from tests.accuracy import measured
 from tests.pipelines import inputs
 
 STEPS = 4
@@ -53,6 +55,12 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     """Whether they are the same gradients up to how sums are rounded."""
     close = (torch.allclose(one[name], other[name], rtol=1e-4, atol=1e-7) for name in one)
     return one.keys() == other.keys() and all(close)
+
+
+def peak_of(function: Callable[[], Any]) -> tuple[Any, int]:
+    """As `measured.peak_of`, where no pipeline of an earlier test is collected meanwhile, and taken off the peak."""
+    gc.collect()
+    return measured.peak_of(function)
 
 
 def state(pipe: Any) -> Any:

@@ -156,6 +156,23 @@ def test_a_picture_that_is_checked_leaves_torch() -> None:
         pipe(**call_of("sd15", output_type="pt", num_inference_steps=1))
 
 
+def test_experts_that_run_without_gradients_in_eval_mode() -> None:
+    from diffusers.models.transformers.transformer_hidream_image import MOEFeedForwardSwiGLU
+
+    experts = MOEFeedForwardSwiGLU(dim=8, hidden_dim=16, num_routed_experts=2, num_activated_experts=2)
+    torch.nn.init.normal_(experts.gate.weight)
+    pipe = only_the_denoiser(build("flux"))
+    pipe.transformer.experts = experts
+    for training in (True, False):
+        experts.train(training)
+        experts(torch.randn(1, 4, 8)).sum().backward()
+        grads = [weight.grad for weight in experts.experts.parameters()]
+        assert all(grad is not None for grad in grads) is training  # which is the reason
+        experts.zero_grad(set_to_none=True)
+    with memplan.differentiable(pipe), pytest.raises(Unsupported, match=r"in eval mode: call train\(\)"):
+        pipe(**call_of("flux"))
+
+
 # ---- the graph -------------------------------------------------------------------------------------------------------
 def test_calls_that_are_reached_are_counted() -> None:
     weight = torch.ones(2, requires_grad=True)

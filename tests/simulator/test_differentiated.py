@@ -1,6 +1,7 @@
 """The memory of a solve that keeps gradients: worked out by hand, and held against real ones on this CPU."""
 
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -9,9 +10,9 @@ from torch import nn
 
 import memplan
 from memplan.simulator.differentiated import Stage, peak, solve
-from tests.accuracy.measured import held_by, peak_of
+from tests.accuracy.measured import held_by
 from tests.pipelines import build, inputs
-from tests.sampling.solved import denoiser, loss_of, only_the_denoiser
+from tests.sampling.solved import denoiser, loss_of, only_the_denoiser, peak_of
 from tests.some import some
 
 STEP = Stage("transformer", saved=100, forward=120, backward=150, again=130, gradients=40, given=5)
@@ -45,9 +46,23 @@ def test_forwards_without_gradients_can_be_the_peak() -> None:
     assert peak((), plain=7) == 7
 
 
+TOLERANCE = 0.06
+"""What schedulers keep of each step is not in the stages: 6 % of the half MiB that the smallest of these solves holds."""
+
+
 # ---- against real solves ---------------------------------------------------------------------------------------------
-class Stop(Exception):
-    """Ends a call."""
+def encoding_once(pipe: Any) -> Any:
+    """The pipeline, which gives what it encoded first again: prompts are no part of a solve."""
+    encode, kept = pipe.encode_prompt, []
+
+    @wraps(encode)
+    def encoded(*args: Any, **kwargs: Any) -> Any:
+        if not kept:
+            kept.append(encode(*args, **kwargs))
+        return kept[0]
+
+    pipe.encode_prompt = encoded
+    return pipe
 
 
 def given_to(pipe: Any, call: dict[str, Any]) -> dict[str, Any]:
@@ -67,7 +82,10 @@ def given_to(pipe: Any, call: dict[str, Any]) -> dict[str, Any]:
 
 
 def stage(pipe: Any, call: dict[str, Any]) -> tuple[Stage, int]:
-    """One forward and backward of the denoiser by itself, measured, and the peak of a forward without gradients."""
+    """One forward and backward of the denoiser by itself, measured, and the peak of a forward without gradients.
+
+    What a backward holds is measured together with its forward: of what was there before, the profiler sees nothing go.
+    """
     part, given = denoiser(pipe), given_to(pipe, call)
 
     def forward() -> torch.Tensor:
@@ -75,29 +93,31 @@ def stage(pipe: Any, call: dict[str, Any]) -> tuple[Stage, int]:
 
     with torch.no_grad():
         plain = peak_of(forward)[1]
-    result, most, saved = held_by(forward)
-    ones = torch.ones_like(result)
-    first = peak_of(lambda: result.backward(ones))[1]
-    result = forward()
-    later = peak_of(lambda: result.backward(ones))[1]
+    _, most, saved = held_by(forward)
+    both = [peak_of(lambda: forward().sum().backward())[1] for _ in ("first", "again")]
     gradients = sum(weight.grad.nbytes for weight in part.parameters() if weight.grad is not None)
     part.zero_grad(set_to_none=True)
     own = given["hidden_states"].nbytes
-    return Stage("transformer", saved, most, saved + first, saved + later, gradients, own), plain
+    return Stage("transformer", saved, most, *both, gradients, own), plain
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"last": 2}, {"checkpoint": "step"}, {"checkpoint": "step", "last": 3}])
+@pytest.mark.parametrize(
+    "options", [{}, {"last": 2}, {"checkpoint": "block"}, {"checkpoint": "step"}, {"checkpoint": "step", "last": 3}]
+)
 @pytest.mark.parametrize("family", some(("flux", "sd3", "wan"), "flux"))
 def test_a_solve_holds_what_its_forwards_say(family: str, options: dict[str, Any]) -> None:
-    steps = 5
-    pipe = only_the_denoiser(build(family))
+    steps, pipe = 5, encoding_once(only_the_denoiser(build(family)))
     call = inputs(family) | {"num_inference_steps": steps, "output_type": "latent", "guidance_scale": 1.0}
+    checkpoint = options.get("checkpoint")
+    if checkpoint == "block":
+        denoiser(pipe).enable_gradient_checkpointing()
     one, plain = stage(pipe, call)
+    denoiser(pipe).disable_gradient_checkpointing()
 
     def whole() -> None:
         with memplan.differentiable(pipe, **options):
             loss_of(pipe(**call)).backward()
 
-    predicted = peak(solve(one, steps, last=options.get("last"), remade="checkpoint" in options), plain)
-    assert peak_of(whole)[1] == pytest.approx(predicted, rel=0.05)
+    predicted = peak(solve(one, steps, last=options.get("last"), remade=checkpoint == "step"), plain)
+    assert peak_of(whole)[1] == pytest.approx(predicted, rel=TOLERANCE)
