@@ -74,7 +74,7 @@ def test_a_gradient_is_that_of_small_changes() -> None:
 
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("checkpoint", ["step", "block"])
-@pytest.mark.parametrize("family", some(("flux", "sd3", "sdxl", "wan", "qwenimage", "ltx"), "flux", "sdxl"))
+@pytest.mark.parametrize("family", some(("flux", "sd3", "sdxl", "wan", "qwenimage", "ltx"), "flux"))
 def test_gradients_are_the_same_with_a_checkpoint(family: str, checkpoint: str) -> None:
     pipe = only_the_denoiser(build(family))
     found, grads = solved(pipe, call_of(family))
@@ -177,7 +177,7 @@ def test_more_steps_than_there_are_is_all_of_them() -> None:
 
 
 # ---- nothing else ----------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("family", some(("flux", "sd3", "sdxl", "wan"), "flux", "sdxl"))
+@pytest.mark.parametrize("family", some(("flux", "sd3", "sdxl", "wan"), "sdxl"))
 @pytest.mark.parametrize("checkpoint", [None, "step", "block"])
 def test_everything_is_as_before_also_after_an_error(family: str, checkpoint: str | None) -> None:
     pipe = build(family)
