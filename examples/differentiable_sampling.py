@@ -3,6 +3,9 @@
 The score of the finished picture is differentiated through the VAE and every step of the scheduler.
 """
 
+# diffusers names classes where it takes None.
+# pyright: reportArgumentType=false
+
 import logging
 from typing import Any
 

@@ -22,7 +22,7 @@ ALWAYS_THE_SAME = "split_guidance"
 """What stands before a denoiser's forward and does the same the second time; others go by the calls before."""
 
 
-def check_options(checkpoint: str | None, last: int | None) -> None:
+def check_options(checkpoint: Any, last: Any) -> None:
     """Raises BadInput for values that mean nothing."""
     if checkpoint not in (None, STEP, BLOCK):
         raise BadInput(f'checkpoint is "{STEP}", "{BLOCK}" or None, not {checkpoint!r}')
