@@ -25,6 +25,7 @@ if _typing.TYPE_CHECKING:
     from memplan.faces.oom.guard import guard as guard
     from memplan.faces.oom.hooks import install as install
     from memplan.faces.reload import reload as reload
+    from memplan.faces.sampling.differentiable import differentiable as differentiable
     from memplan.faces.verify import verify as verify
     from memplan.facts import Facts as Facts
     from memplan.facts import Machine as Machine
@@ -44,6 +45,7 @@ _HOMES = {
     "memplan.faces.oom.guard": ("guard",),
     "memplan.faces.oom.hooks": ("install",),
     "memplan.faces.reload": ("reload",),
+    "memplan.faces.sampling.differentiable": ("differentiable",),
     "memplan.faces.verify": ("verify",),
     "memplan.facts": ("Facts", "Machine", "Model", "Rates"),
     "memplan.planner": ("Plan", "Recommendation"),
@@ -69,6 +71,7 @@ __all__ = [
     "applied",
     "auto_optimize",
     "calibrate",
+    "differentiable",
     "guard",
     "install",
     "load",

@@ -162,7 +162,7 @@ def check_free(pipe: Any) -> None:
     for name, part in _modules(pipe).items():
         if part in _carried:
             raise BadInput(_taken(name, _carries(part)))
-        if any(_offloaded(module) for module in part.modules()):
+        if any(offloaded(module) for module in part.modules()):
             raise BadInput(f"{name} is offloaded already: remove that first, or load the pipeline anew, then apply")
 
 
@@ -172,7 +172,8 @@ def _taken(name: str, carried: Applied | None) -> str:
     return f"{name} carries a plan already, {carried.plan}: call undo() on memplan.applied(pipe), then apply another"
 
 
-def _offloaded(module: Any) -> bool:
+def offloaded(module: Any) -> bool:
+    """Whether hooks bring the weights of `module` to the device and take them away again."""
     registry = vars(module).get("_diffusers_hook")
     grouped = registry is not None and registry.get_hook("group_offloading") is not None
     return grouped or hasattr(module, "_hf_hook") or STREAMED in vars(module)

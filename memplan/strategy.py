@@ -19,6 +19,8 @@ Switch = Callable[[Any], Undo]
 
 STREAMED = "_memplan_slots"
 """The attribute by which a component holds the slots that parts of it are streamed through."""
+AT_THE_DOOR = "_memplan_guidance"
+"""The attribute by which a component holds the name of what stands before its forward."""
 
 
 class Decision(StrEnum):

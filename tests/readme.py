@@ -36,6 +36,7 @@ FOLDERS = {
     "tests/pipelines": "builds small real pipelines with random weights",
     "tests/planner": "the search, held against brute force",
     "tests/probes": "machines, sources, pipelines and dry runs",
+    "tests/sampling": "calls that keep gradients, of pipelines and of F5-TTS",
     "tests/simulator": "prices, worked out by hand",
     "tests/strategies": "each technique; tests/test_strategy_laws.py holds what all of them keep to",
 }

@@ -17,6 +17,7 @@ PRINTS = {
     "proof.py": ("transformer.forward", "everything on the device", "undone: 0, same picture", "Proved."),
     "plan_for_another_card.py": ("balanced: ", "quality: ", "of device memory", "pipe."),
     "live_pipeline.py": ("applied: ", "on_demand:vae", "picture: (32, 32)", "undone: the pipeline is as it was"),
+    "differentiable_sampling.py": ("brightness before", "\nbrighter"),
     "plugin_strategy.py": ("everything on the device", "everything_in_groups", "pipe.enable_group_offload("),
 }
 
@@ -26,7 +27,10 @@ def test_every_example_is_run_here() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", some(PRINTS, "plan_for_another_card.py", "live_pipeline.py", "plugin_strategy.py"))
+@pytest.mark.parametrize(
+    "name",
+    some(PRINTS, "differentiable_sampling.py", "plan_for_another_card.py", "live_pipeline.py", "plugin_strategy.py"),
+)
 def test_example_runs(name: str, tmp_path: Path) -> None:
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, str(EXAMPLES / name)]

@@ -6,12 +6,10 @@ from logging import getLogger
 from typing import Any
 
 from memplan.errors import BadInput
-from memplan.strategy import Undo
+from memplan.strategy import AT_THE_DOOR, Undo
 
 from .way_back import attributes
 
-MARK = "_memplan_guidance"
-"""The attribute by which a component holds the name of what stands there."""
 Forward = Callable[..., Any]
 
 
@@ -20,18 +18,18 @@ def hung(part: Any, name: str, wrapped: Callable[[Forward], Forward]) -> Undo:
 
     Raises BadInput where something stands there already, or where a step cache tells the passes apart.
     """
-    if MARK in vars(part):
-        raise BadInput(f"{type(part).__name__} has {vars(part)[MARK]} already: undo that first")
+    if AT_THE_DOOR in vars(part):
+        raise BadInput(f"{type(part).__name__} has {vars(part)[AT_THE_DOOR]} already: undo that first")
     if getattr(part, "is_cache_enabled", False):
         raise BadInput(f"{type(part).__name__} has a step cache, which tells the passes apart: call disable_cache()")
-    undo, forward = attributes(part, "forward", MARK), part.forward
+    undo, forward = attributes(part, "forward", AT_THE_DOOR), part.forward
     calls = wrapped(forward)
 
     @wraps(forward)  # pipelines look at what a component's forward takes
     def before(*args: Any, **kwargs: Any) -> Any:
         return calls(*args, **kwargs)
 
-    setattr(part, MARK, name)
+    setattr(part, AT_THE_DOOR, name)
     part.forward = before
     return undo
 

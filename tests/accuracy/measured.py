@@ -15,6 +15,12 @@ METHODS = ("forward", "encode", "decode")
 
 def peak_of(function: Callable[[], Any]) -> tuple[Any, int]:
     """What `function` returns, and the most bytes that its allocations held at once."""
+    result, peak, _ = held_by(function)
+    return result, peak
+
+
+def held_by(function: Callable[[], Any]) -> tuple[Any, int, int]:
+    """What `function` returns, the most bytes that its allocations held at once, and those that are left."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = function()
     live = peak = 0
@@ -23,7 +29,7 @@ def peak_of(function: Callable[[], Any]) -> tuple[Any, int]:
         if event.name() == "[memory]":
             live += event.nbytes()
             peak = max(peak, live)
-    return result, peak
+    return result, peak, live
 
 
 def component_peaks(pipe: Any, call: dict[str, Any]) -> dict[tuple[str, str], int]:

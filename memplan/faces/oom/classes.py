@@ -17,27 +17,27 @@ Around = Callable[[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], An
 
 
 @contextmanager
-def calls_of(kind: type, around: Around) -> Generator[None]:
-    """While it lasts, calls of instances of `kind` go by `around`."""
-    own = vars(kind).get("__call__")
-    _wrap(kind, around)
+def calls_of(kind: type, around: Around, method: str = "__call__") -> Generator[None]:
+    """While it lasts, calls of this method of instances of `kind` go by `around`."""
+    own = vars(kind).get(method)
+    _wrap(kind, around, method)
     try:
         yield
     finally:
         if own is None:
-            del kind.__call__
+            delattr(kind, method)
         else:
-            setattr(kind, "__call__", own)  # noqa: B010
+            setattr(kind, method, own)
 
 
-def _wrap(kind: Any, around: Around) -> None:
-    original = kind.__call__
+def _wrap(kind: Any, around: Around, method: str = "__call__") -> None:
+    original = getattr(kind, method)
 
     @wraps(original)
     def call(self: Any, *args: Any, **given: Any) -> Any:
         return around(self, original, args, given)
 
-    kind.__call__ = call
+    setattr(kind, method, call)
 
 
 def every_class(around: Around) -> None:

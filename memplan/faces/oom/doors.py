@@ -26,7 +26,11 @@ class Doors:
 
     def call(self, name: str, way: str, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
         """The component's own code, with the hooks that it has by now."""
-        return self._inside[name, way](*args, **given)
+        return self.own(name, way)(*args, **given)
+
+    def own(self, name: str, way: str) -> Callable[..., Any]:
+        """The component's own code, which can be called when the doors are shut, too."""
+        return self._inside[name, way]
 
     @contextmanager
     def open(self) -> Generator[None]:
