@@ -1,13 +1,13 @@
 """What a card sustains, from its maker's figures.
 
 Diffusion pipelines reach a share of a datasheet's rate that depends on the family of ops and on the generation of the
-card, and elementwise ops that no compiler has fused a share of the memory's. The shares in `sustained.json` and the
-seconds that a kernel takes beside its work (`Rates.kernel`) were fitted, together and then rounded, to 59 published
-calls that move no weights: FLUX.1, SDXL, CogVideoX, LTX-Video and VAEs, some of them tiled, sliced or compiled, on
-seven cards of four generations (`tests/accuracy/latencies.csv`; SDXL's VAE alone was left out). They are ten numbers
-for all of them, drawn towards plausible ones, and none belongs to a row. Of single kernels one is known to us: cuBLAS
-reaches 0.9 of an L20's rate in large products (the README of CUDA-Learn-Notes' hgemm), more than the 0.78 of its
-generation here. Generations without a published figure have the share "others": a guess.
+card, and elementwise ops that no compiler has fused a share of the memory's, by generation too: a large cache serves
+some of them, and a fast memory is hard to keep busy. The shares in `sustained.json` and the seconds that a kernel takes
+beside its work (`Rates.kernel`) were fitted, together and then rounded, to 59 published calls that move no weights:
+FLUX.1, SDXL, CogVideoX, LTX-Video and VAEs, some of them tiled, sliced or compiled, on seven cards of four generations
+(`tests/accuracy/latencies.csv`; SDXL's VAE alone was left out). They are thirteen numbers for all of them, drawn
+towards plausible ones, and none belongs to a row. Of single kernels one is known to us: cuBLAS reaches 0.9 of an L20's
+rate in large products (the README of CUDA-Learn-Notes' hgemm), more than the 0.79 of its generation here. Generations without a published figure have the share "others": a guess.
 """
 
 import json
@@ -36,7 +36,7 @@ def rates_of(gpu: Gpu | None) -> Rates:
         USUAL,
         compute=compute,
         bandwidth=gpu.bandwidth * _sustained()["bandwidth"],
-        eager=_sustained()["eager"],
+        eager=_of_generation(gpu, _sustained()["eager"]),
         pinned=pinned,
         to_device=min(USUAL.to_device, pinned),
         to_host=min(USUAL.to_host, pinned),
@@ -59,9 +59,14 @@ def _compute(gpu: Gpu) -> Iterator[tuple[str, str, float]]:
 def _shares(gpu: Gpu) -> Mapping[str, float]:
     """The share of its rates that tensor cores of this generation sustain, by family of ops."""
     data = _sustained()
-    known = data["generations"] if gpu.kind == "cuda" else {}
-    factor = known.get(".".join(map(str, gpu.capability or ())), data["others"])
+    factor = _of_generation(gpu, data["generations"])
     return {family: share * factor for family, share in data["shares"].items()}
+
+
+def _of_generation(gpu: Gpu, figures: Mapping[str, float]) -> float:
+    """The figure of this card's generation, or that of others."""
+    known = ".".join(map(str, gpu.capability or ())) if gpu.kind == "cuda" else ""
+    return figures.get(known, figures["others"])
 
 
 @cache

@@ -27,7 +27,7 @@ class Rates:
 
     compute: tuple[tuple[str, str, float], ...] = ()
     bandwidth: float = 425e9
-    kernel: float = 5e-6
+    kernel: float = 6.5e-6
     launch: float = 10e-6
     hook: float = 50e-6
     dispatch: float = 250e-6

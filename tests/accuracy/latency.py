@@ -130,7 +130,7 @@ Seconds of one call, as others measured them on GPUs, and what memplan predicts 
 usual host. It is written by `python -m tests.accuracy --page`; the sources are in `published.csv`, the figures in
 `latencies.csv`. Rows of cards that the source does not name are left out.
 
-What cards sustain of their datasheets (`memplan/catalogue/sustained.json` and the seconds beside each kernel: ten
+What cards sustain of their datasheets (`memplan/catalogue/sustained.json` and the seconds beside each kernel: thirteen
 numbers) was fitted to the rows without any technique, those that tile or slice alone and those that are compiled and
 move nothing, except VAEs of SDXL. The rates of memory that is not pinned were read off rows under model and sequential
 offload. None of these rows is an independent check; those of quantized weights that are not compiled, of streams and of

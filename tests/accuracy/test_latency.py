@@ -34,22 +34,18 @@ def test_all_seconds() -> None:
     assert median(abs(t.error) for t in plain) <= 0.10, list(summary(timed))
     assert median(abs(t.error) for t in timed) <= 0.15
     uncompiled = [t for t in timed if "compile:" not in t.latency.row.plan]
-    assert median(pair.error for pair in pairs(uncompiled)) <= 0.20  # the aim is 0.15: see SECONDS.md
-    assert median(pair.error for pair in pairs(timed)) <= 0.20
+    assert median(pair.error for pair in pairs(uncompiled)) <= 0.16  # four of them ran products on the CPU: SECONDS.md
+    assert median(pair.error for pair in pairs(timed)) <= 0.15
     assert rank_correlation(timed) >= 0.9
 
 
 @pytest.mark.wide
 def test_seconds_of_compiled_components() -> None:
-    """FLUX.1 on an H100 misses the aim of 0.15, and with it the ratios; that it does is held too."""
-    rows = [latency.row for latency in latencies() if "compile:" in latency.row.plan]
-    missed = [row.id for row in rows if row.model == "flux.1-dev" and row.gpu.startswith("H100")]
-    met = [abs(t.error) for t in all_timed(ids=[row.id for row in rows if row.id not in missed])]
-    assert len(met) == 15
-    assert median(met) <= 0.08
-    assert max(met) <= 0.20
-    off = [t.error for t in all_timed(ids=missed)]
-    assert 0.10 <= min(off) <= max(off) <= 0.30
+    ids = [latency.row.id for latency in latencies() if "compile:" in latency.row.plan]
+    off = [abs(timed.error) for timed in all_timed(ids=ids)]
+    assert len(off) == 25
+    assert median(off) <= 0.10
+    assert max(off) <= 0.16
 
 
 def test_each_row_is_once_on_the_page_and_the_rest_follows() -> None:

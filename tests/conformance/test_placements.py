@@ -166,7 +166,7 @@ WITH_LORA: dict[str, tuple[Strategy, ...]] = {
 
 # ---- the tests ------------------------------------------------------------------------------------------------------
 @pytest.mark.slow
-@pytest.mark.parametrize("family", some(FAMILIES, "wan22"))
+@pytest.mark.parametrize("family", some(FAMILIES, "sdxl"))
 def test_what_is_held_is_what_was_said(family: str) -> None:
     known = subject(family)
     before = attributes(known.pipe)

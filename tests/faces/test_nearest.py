@@ -108,6 +108,7 @@ def test_each_try_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # ---- on a real pipeline ----------------------------------------------------------------------------------------------
+@pytest.mark.wide
 def test_the_nearest_call_is_the_largest_that_fits() -> None:
     pipe, nowhere = build("flux", "medium"), api.Target(vram=0.25, ram=8)
     call: dict[str, Any] = {**inputs("flux", "medium"), "height": 1024, "width": 1024}

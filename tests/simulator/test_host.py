@@ -100,7 +100,7 @@ def test_what_is_on_the_device_is_not_in_host_memory(run: Run) -> None:
 @pytest.mark.skipif(
     not sys.platform.startswith("linux") or torch.version.cuda is not None, reason="measured on Linux, without CUDA"
 )
-@pytest.mark.slow
+@pytest.mark.wide
 def test_the_libraries_take_what_they_did() -> None:
     code = (
         "import psutil; from tests.pipelines import build, inputs; build('flux')(**inputs('flux')); "
