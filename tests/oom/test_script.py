@@ -25,6 +25,17 @@ SCRIPTS = {
     "no answer is asked": "import os\nos._exit(7)",
     "warnings": "import warnings, logging\nwarnings.warn('w')\nlogging.warning('l')",
     "options that are like ours": "import sys; print(sys.argv)",
+    "its names": "print(sorted(globals()), __loader__.name, __loader__.path, __spec__, __package__, __annotations__)",
+    "other processes": (
+        "import multiprocessing, pickle\nclass Mine: pass\ndef made(x): return Mine, x + 1\n"
+        "if __name__ == '__main__':\n    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        print(pool.map(made, [1, 2]), pickle.loads(pickle.dumps(Mine)) is Mine)"
+    ),
+    "an error from another": "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise ValueError from e",
+    "a group": "raise ExceptionGroup('two', [ValueError(1), ExceptionGroup('one', [KeyError(2)])])",
+    "an error that it handles": "try:\n    raise MemoryError\nexcept MemoryError as error:\n    print(repr(error))",
+    "an end in a thread": "import sys, threading\nt = threading.Thread(target=sys.exit)\nt.start(); t.join(); print(t)",
+    "its own code for an error": "import sys\nsys.excepthook = lambda *a: sys.exit(5)\nraise MemoryError",
 }
 ARGUMENTS = {"options that are like ours": ("--json", "x", "-m", "y", "--", "--debug", "-h")}
 OUT = "raise MemoryError('Unable to allocate 2.00 GiB for an array with shape (1,) and data type uint8')"
@@ -81,6 +92,15 @@ def test_memory_that_ran_out_is_answered_after_the_traceback(tmp_path: Path) -> 
     written = json.loads((tmp_path / "answer.json").read_text("utf-8"))
     assert written["allocation"]["asked"] == 2 << 30
     assert written["plan"] is None
+
+
+def test_the_file_is_written_though_the_script_goes_elsewhere_and_answers_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    body = f"import memplan, os\nmemplan.install()\nos.chdir('inner')\nwith memplan.guard():\n    {OUT}"
+    (tmp_path / "script.py").write_text(body, "utf-8")
+    code, _, error = python(tmp_path, "-m", "memplan", "run", "--json", "answer.json", "script.py")
+    assert (code, error.count("memplan: Host memory ran out")) == (1, 1)
+    assert json.loads((tmp_path / "answer.json").read_text("utf-8"))["allocation"]["asked"] == 2 << 30
 
 
 def test_one_line_in_a_script_does_the_same(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from memplan.faces.history.record import Figures, Phase, Place, Record
 
 PATIENCE = 20.0
 """Seconds to wait for other processes that write."""
+KEPT = 500
+"""Runs of one class of pipelines on one card, of which the newest stay: about 1 MB, and read in a tenth of a second."""
 CHANGES = (
     """
     CREATE TABLE runs (
@@ -57,6 +59,7 @@ def save(run: Record) -> bool:
         file().parent.mkdir(parents=True, exist_ok=True)
         with closing(_opened(file())) as connection, _transaction(connection):
             _insert(connection, run)
+            _prune(connection, run)
     except (OSError, sqlite3.Error, _Unusable) as error:
         _warn(f"the run is not kept: {file()} {_said(error)}")
         return False
@@ -160,6 +163,14 @@ def _insert(connection: sqlite3.Connection, run: Record) -> None:
     for place, phase in enumerate(run.phases):
         line = (number, place, phase.phase, phase.component, *astuple(phase.predicted), *astuple(phase.measured))
         connection.execute(f"INSERT INTO phases VALUES ({_marks(line)})", line)
+
+
+def _prune(connection: sqlite3.Connection, newest: Record) -> None:
+    """Removes what is older than the newest runs of the same class on the same card."""
+    which = "SELECT id FROM runs WHERE class_name = ? AND card = ? ORDER BY id DESC LIMIT -1 OFFSET ?"
+    old = connection.execute(which, (newest.class_name, newest.place.card, KEPT)).fetchall()
+    connection.executemany("DELETE FROM phases WHERE run = ?", old)
+    connection.executemany("DELETE FROM runs WHERE id = ?", old)
 
 
 def _marks(row: tuple[object, ...]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from memplan.faces.oom.tell import tell
+from memplan.faces.oom.tell import answer_file, tell
 
 AFTER_CELL = "post_run_cell"
 
@@ -17,7 +17,7 @@ AFTER_CELL = "post_run_cell"
 class Installed:
     """The hooks that install() has set; undo() takes them off."""
 
-    json: str | Path | None = None
+    json: Path | None = None
     active: bool = True
     _undos: tuple[Callable[[], None], ...] = ()
 
@@ -51,7 +51,7 @@ def install(*, json: str | Path | None = None) -> Installed:
     if _installed is None:
         _installed = Installed()
         _installed._undos = (_in_program(_installed), in_threads(_installed), _in_cells(_installed))
-    _installed.json = json
+    _installed.json = answer_file(json)
     return _installed
 
 
