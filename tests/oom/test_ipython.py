@@ -66,6 +66,16 @@ def test_an_error_that_a_magic_shows_is_answered_too(
     assert text.count(ANSWER) == 1
 
 
+def test_an_error_shown_before_is_answered_where_memplan_is_installed_then(
+    shell: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.run_cell("installed.undo()")
+    shell.run_cell(OUT)
+    assert ANSWER not in said(capsys)
+    shell.run_cell("installed = memplan.install()")
+    assert ANSWER in said(capsys)
+
+
 def test_a_guard_in_a_cell_answers_once(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
     shell.run_cell(f"with memplan.guard():\n    {OUT}")
     assert said(capsys).count(ANSWER) == 1

@@ -45,7 +45,8 @@ def install(*, json: str | Path | None = None) -> Installed:
 
     After its traceback, on stderr: the phase and the module, what was asked for, what was held, how much was missing,
     and the cheapest plan that would have fitted, with its code. `json` is a file for the answer. Threads are covered,
-    and in IPython and Jupyter cells. It costs nothing until then. Called again, only `json` changes.
+    and in IPython and Jupyter cells and what they run, with the last error that was shown before. It costs nothing
+    until then. Called again, only `json` changes.
     """
     global _installed  # noqa: PLW0603
     if _installed is None:
@@ -97,7 +98,8 @@ def _in_cells(own: Installed) -> Callable[[], None]:
         return lambda: None
 
     def after(result: Any) -> None:
-        own.answer(getattr(result, "error_in_exec", None))
+        shown = getattr(sys, "last_value", None)  # by a magic such as %run, whose cell ends well
+        own.answer(getattr(result, "error_in_exec", None) or shown)
 
     shell.events.register(AFTER_CELL, after)
     return lambda: shell.events.unregister(AFTER_CELL, after)
