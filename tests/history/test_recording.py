@@ -27,6 +27,7 @@ from memplan.faces.history.record import Figures
 from memplan.faces.history.stretches import watched
 from memplan.faces.imports import when_imported
 from memplan.facts import MIB
+from memplan.probes.fakes.twin import live_twin
 from memplan.strategies import GroupOffload, VaeSlicing
 from tests.pipelines import build, inputs
 from tests.test_strategy_laws import attributes, picture
@@ -169,6 +170,15 @@ def test_pipelines_made_inside_are_recorded_and_calls_inside_calls_are_not(monke
     (found,) = database.load()
     assert found.class_name == "StableDiffusionPipeline"
     assert [p.component for p in found.phases if p.component] == ["text_encoder", "unet", "vae"]
+
+
+def test_dry_runs_are_not_recorded() -> None:
+    pipe = build("sd15")
+    with memplan.guard(record=True):
+        live_twin(pipe).pipe(**inputs("sd15") | {"output_type": "latent"})
+        assert database.load() == ()
+        picture(pipe, "sd15")
+    assert len(database.load()) == 1
 
 
 def test_another_pipeline_and_an_error_are_not_recorded() -> None:

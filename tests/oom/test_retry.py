@@ -19,7 +19,7 @@ from memplan.faces.oom.retry import ATTEMPTS, Retry, retrying
 from memplan.faces.oom.scene import scene
 from memplan.faces.target import machine
 from memplan.facts import Facts
-from memplan.probes.fakes.twin import modules_of
+from memplan.probes.fakes.twin import live_twin, modules_of
 from tests.oom.budget import Breaker, Budget
 from tests.oom.limit import watched
 from tests.pipelines import FAMILIES, build, inputs
@@ -106,7 +106,12 @@ def with_own_code(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     processor = getattr(pipe, "image_processor", None) or pipe.video_processor
     name = "postprocess" if hasattr(pipe, "image_processor") else "postprocess_video"
     original = getattr(processor, name)
-    monkeypatch.setattr(processor, name, lambda *args, **given: (OWN_CODE(args[0]), original(*args, **given))[1])
+
+    def fails_first(*args: Any, **given: Any) -> Any:
+        OWN_CODE(next(iter((*args, *given.values()))))
+        return original(*args, **given)
+
+    monkeypatch.setattr(processor, name, fails_first)
 
 
 def planned(family: str, strategies: Any) -> torch.Tensor:
@@ -141,13 +146,13 @@ def test_only_what_failed_is_made_again_and_the_picture_is_that_of_the_plan(
             found = outcome(pipe, family)
         told = (family, phase, times, retry.strategies)
         assert left(pipe) == before, told
-        assert len(set(retry.strategies)) == len(retry.strategies) >= 1, told
         if times > ATTEMPTS:
+            assert not retry.strategies, told
             assert found is breaker.errors[0], told
             assert len(breaker.errors) == ATTEMPTS + 1, told
             continue
         assert isinstance(found, torch.Tensor), told
-        assert len(breaker.errors) == times <= len(retry.strategies), told
+        assert len(breaker.errors) == times <= len(retry.strategies) == len(set(retry.strategies)), told
         if retry.strategies not in pictures:
             pictures[retry.strategies] = planned(family, retry.strategies)
         assert torch.equal(found, pictures[retry.strategies]), told
@@ -285,6 +290,30 @@ def test_a_pipeline_that_was_retried_can_go_while_the_program_goes_on() -> None:
     del pipe, breaker
     gc.collect()
     assert gone() is None
+
+
+def test_dry_runs_are_not_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though every pipeline is: a twin is one."""
+    arounds: list[Any] = []
+    monkeypatch.setattr(retries, "every_class", arounds.append)
+    monkeypatch.setattr(retries, "Retry", lambda *_: pytest.fail("of a dry run"))
+    retries.retry_everywhere()
+    assert arounds[0](live_twin(made("sd15")).pipe, lambda pipe, word: word, ("a dog",), {}) == "a dog"
+
+
+def test_a_call_that_fails_leaves_nothing_and_one_that_ends_well_what_it_took() -> None:
+    pipe = made("sd15")
+    picture(pipe, "sd15")
+    before = left(pipe)
+    with retrying(pipe) as retry:
+        with Breaker(deep(pipe.unet), times=ATTEMPTS + 1).watching() as breaker:
+            assert outcome(pipe, "sd15") is breaker.errors[0]
+        assert (retry.strategies, left(pipe)[:2]) == ((), before[:2])
+        with Breaker(deep(pipe.unet), times=1).watching():
+            assert isinstance(outcome(pipe, "sd15"), torch.Tensor)
+        assert len(retry.strategies) == 1
+        assert left(pipe)[:2] != before[:2]
+    assert left(pipe) == before
 
 
 def test_a_fault_of_ours_hides_no_error_and_stops_no_call(

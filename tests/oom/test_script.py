@@ -34,8 +34,8 @@ SCRIPTS = {
     "an error from another": "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise ValueError from e",
     "a group": "raise ExceptionGroup('two', [ValueError(1), ExceptionGroup('one', [KeyError(2)])])",
     "an error that it handles": "try:\n    raise MemoryError\nexcept MemoryError as error:\n    print(repr(error))",
-    "an end in a thread": "import sys, threading\nt = threading.Thread(target=sys.exit)\nt.start(); t.join(); print(t)",
-    "its own code for an error": "import sys\nsys.excepthook = lambda *a: sys.exit(5)\nraise MemoryError",
+    "an end in a thread": "import sys, threading\nt = threading.Thread(target=sys.exit)\nt.start()\nt.join()",
+    "its own code for an error": "import sys\nsys.excepthook = lambda *a: sys.exit(5)\nraise ValueError",
 }
 ARGUMENTS = {"options that are like ours": ("--json", "x", "-m", "y", "--", "--debug", "-h")}
 OUT = "raise MemoryError('Unable to allocate 2.00 GiB for an array with shape (1,) and data type uint8')"
@@ -117,6 +117,37 @@ def test_a_thread_of_the_script_is_answered_too(tmp_path: Path) -> None:
     code, _, error = python(tmp_path, "-m", "memplan", "run", "script.py")
     assert code == 0
     assert "memplan: Host memory ran out" in error
+
+
+FAILS = """
+import sys, torch
+from tests.oom.limit import text
+from tests.pipelines import build, inputs
+pipe, left = build("sd15"), [int(sys.argv[1])]
+def fails(module, args):
+    if left[0] and type(args[0]) is torch.Tensor:
+        left[0] -= 1
+        raise torch.OutOfMemoryError(text(4 << 20, 8 << 20, 3 << 20))
+pipe.vae.decoder.register_forward_pre_hook(fails)
+print(float(pipe(**inputs("sd15"))[0].sum()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.wide
+def test_a_script_goes_on_where_memory_ran_out(tmp_path: Path) -> None:
+    """Its picture is the same; where nothing helps it ends as ever, and a plan is found for the pipeline as it was."""
+    (tmp_path / "script.py").write_text(FAILS, "utf-8")
+    expected = python(tmp_path, "script.py", "0")
+    code, out, error = python(tmp_path, "-m", "memplan", "run", "--retry", "script.py", "1")
+    assert (code, out) == expected[:2]
+    assert error.count("memplan: memory ran out in decoding; trying that again with") == 1
+    code, out, error = python(tmp_path, "-m", "memplan", "run", "--retry", "--json", "answer.json", "script.py", "9")
+    assert (code, out) == (1, "")
+    assert error.count("trying that again") == 3
+    written = json.loads((tmp_path / "answer.json").read_text("utf-8"))
+    assert (written["place"]["phase"], written["why_none"]) == ("decoding", "")
+    assert written["plan"]["strategies"]
 
 
 def test_there_must_be_something_to_run(tmp_path: Path) -> None:

@@ -92,7 +92,9 @@ class _Recorder:
 
     def call(self, pipe: Any, make: Callable[[], Any], args: Any, kwargs: Any) -> Any:
         """Make a call; what another one makes inside, and a dry run, is not recorded."""
-        if getattr(self._inside, "a_call", False) or self.pipe not in (None, pipe):
+        from memplan.probes.fakes.twin import is_twin
+
+        if getattr(self._inside, "a_call", False) or self.pipe not in (None, pipe) or is_twin(pipe):
             return make()
         self._inside.a_call = True
         try:

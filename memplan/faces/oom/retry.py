@@ -41,6 +41,10 @@ def retry_everywhere() -> None:
     known: WeakKeyDictionary[Any, Retry] = WeakKeyDictionary()
 
     def around(pipe: Any, original: Callable[..., Any], args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+        from memplan.probes.fakes.twin import is_twin
+
+        if is_twin(pipe):  # a dry run, which is to see the pipeline's own code
+            return original(pipe, *args, **given)
         return known.setdefault(pipe, Retry(pipe, lambda _: None)).around(pipe, original, args, given)
 
     every_class(around)
@@ -63,8 +67,11 @@ class Retry:
     """The calls of one pipeline, and the strategies that have been applied, in order, so that they fit."""
 
     def __init__(self, pipe: Any, later: Callable[[Undo], object]) -> None:
-        """Nothing is applied. `later` is given what undoes a strategy. The pipeline is held while a call of it runs."""
-        self._pipe, self._later = ref(pipe), later
+        """Nothing is applied. `later` is given what undoes that of a call that ended well; of others nothing stays.
+
+        The pipeline is held while a call of it runs.
+        """
+        self._pipe, self._later, self._undos = ref(pipe), later, ExitStack()
         self.strategies: tuple[Strategy, ...] = ()
         self.less: Less | None = None
         self.doors: Doors | None = None
@@ -84,10 +91,13 @@ class Retry:
             return original(pipe, *args, **given)
         self.doors, self.less = doors, less
         try:
-            with doors.open():
-                return self._again(OWN_CODE, start, lambda: original(pipe, *args, **given))
-        finally:
+            with _undone() as self._undos:  # where the call fails; else what it took stays for those that follow
+                with doors.open():
+                    result = self._again(OWN_CODE, start, lambda: original(pipe, *args, **given))
+                self._later(self._undos.pop_all().close)
             self.strategies = less.steps
+            return result
+        finally:
             self.doors = self.less = None
 
     # ---- its components ----
@@ -148,7 +158,7 @@ class Retry:
         """Whether something could be applied; the last attempt has all that there is."""
         applied = False
         for step in less.steps_for(failed, door, last=self.tried[door] == ATTEMPTS):
-            self._later(step.undo)
+            self._undos.callback(step.undo)
             say(f"memplan: memory ran out in {step.where}; trying that again with {step.words}")
             applied = True
         if not applied:
