@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 import weakref
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -308,7 +309,7 @@ def test_a_module_is_waited_for_by_several(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "awaited_by_two.py").write_text("value = 1", "utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     done = list[int]()
-    stops = [when_imported("awaited_by_two", lambda n=n: done.append(n)) for n in range(3)]
+    stops = [when_imported("awaited_by_two", partial(done.append, n)) for n in range(3)]
     __import__("awaited_by_two")
     for stop in stops:
         stop()

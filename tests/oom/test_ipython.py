@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-IPython = pytest.importorskip("IPython", reason="notebooks are tested where IPython is installed")
+WHERE = "notebooks are tested where IPython is installed"
+shells = pytest.importorskip("IPython.core.interactiveshell", reason=WHERE)
+configs = pytest.importorskip("traitlets.config", reason=WHERE)
 
 OUT = "raise MemoryError('Unable to allocate 2.00 GiB for an array with shape (1,) and data type uint8')"
 ANSWER = "memplan: Host memory ran out"
@@ -15,20 +17,17 @@ ANSWER = "memplan: Host memory ran out"
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Any]:
     """A shell that keeps nothing, and in which install() was called."""
-    from IPython.core.interactiveshell import InteractiveShell
-    from traitlets.config import Config
-
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.chdir(tmp_path)
-    made = InteractiveShell.instance(
-        config=Config(HistoryManager={"enabled": False}, InteractiveShell={"colors": "NoColor"})
+    made = shells.InteractiveShell.instance(
+        config=configs.Config(HistoryManager={"enabled": False}, InteractiveShell={"colors": "NoColor"})
     )
     assert made.run_cell("import memplan; installed = memplan.install()").success
     try:
         yield made
     finally:
         made.run_cell("installed.undo()")
-        InteractiveShell.clear_instance()
+        shells.InteractiveShell.clear_instance()
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:

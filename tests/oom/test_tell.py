@@ -250,7 +250,7 @@ def test_of_several_pipelines_it_is_the_one_whose_component_ran(no_plan: None) -
             pytest.raises(torch.OutOfMemoryError) as caught,
             limit.Limit(where, "decoding", 0, 2),
         ):
-            decodes(*pipes, pipe.vae)
+            decodes(pipes[0], pipes[1], pipe.vae)
         found = out_of_memory(caught.value)
         assert found is not None
         told, scene = diagnosis(*found)
