@@ -3,6 +3,7 @@
 import gc
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 from weakref import ref
 
@@ -12,7 +13,8 @@ from torch import nn
 
 import memplan
 from memplan.errors import BadInput
-from memplan.faces import measuring
+from memplan.faces import measuring, store
+from memplan.faces.history import database
 from memplan.faces.oom import retry as retries
 from memplan.faces.oom.less import Less
 from memplan.faces.oom.retry import ATTEMPTS, Retry, retrying
@@ -349,6 +351,20 @@ def test_nobody_needs_to_read_what_is_said(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.undo()
     assert isinstance(found, torch.Tensor)
     assert len(retry.strategies) == 1
+
+
+def test_a_call_that_was_made_again_teaches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its peak is that of the attempt that failed, and its plan the last one."""
+    monkeypatch.setenv(store.VARIABLE, str(tmp_path))
+    pipe = made("sd15")
+    with memplan.guard(pipe, retry=True, record=True):
+        with Breaker(deep(pipe.unet), times=1).watching():
+            picture(pipe, "sd15")
+        picture(pipe, "sd15")
+    first, second = database.load()
+    assert "made again with less" in first.why_none
+    assert not any(phase.predicted.allocated for phase in first.phases)
+    assert "made again" not in second.why_none
 
 
 def test_a_guard_retries_one_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from memplan.faces.letting_go import forget
 from memplan.faces.oom.cause import out_of_memory
@@ -23,6 +23,8 @@ ATTEMPTS = 3
 """How often the same call of a component is made again within one call of the pipeline."""
 GIVEN_UP, DOOR = "_memplan_given_up", "_memplan_door"
 """Marks of an error: nothing more can be done for it, and the way into the component that raised it."""
+RETRIED: WeakSet[Any] = WeakSet()
+"""Pipelines that had to go on with less: what such a call took is no one plan's."""
 OWN_CODE = ("", "")
 """The door of the pipeline's own code, which has none."""
 
@@ -145,6 +147,7 @@ class Retry:
             if PLACE not in vars(error):
                 vars(error)[PLACE] = place(frames(error), None, (less.pipe,))
             forget(error)
+            RETRIED.add(less.pipe)
             self.tried[door] += 1
             if self.tried[door] > ATTEMPTS:
                 return False
