@@ -15,6 +15,7 @@ import pytest
 
 from memplan.faces import store
 from memplan.faces.history import database
+from memplan.faces.history.schema import VERSION
 from tests.history.runs import HERE, run
 
 WRITER = """
@@ -181,10 +182,10 @@ def test_where_nothing_can_be_written_beside_it_the_file_is_read(monkeypatch: py
 def test_a_newer_file_is_left_as_it_is() -> None:
     database.save(run())
     connection = sqlite3.connect(database.file())
-    connection.execute(f"PRAGMA user_version = {database.VERSION + 1}")
+    connection.execute(f"PRAGMA user_version = {VERSION + 1}")
     connection.close()
     before = database.file().read_bytes()
-    version = f"is of version {database.VERSION + 1}, and this memplan knows {database.VERSION}"
+    version = f"is of version {VERSION + 1}, and this memplan knows {VERSION}"
     with pytest.warns(UserWarning, match=version) as said:
         found = database.save(run(1)), database.load(), database.load()
     assert found == (False, (), ())
