@@ -95,9 +95,9 @@ def _plain(name: str) -> str:
 @cache
 def _by_any_name() -> dict[str, BundledModel]:
     catalogue = files("memplan.catalogue")
-    shared = json.loads((catalogue / "components.json").read_text())
+    shared = json.loads((catalogue / "components.json").read_text("utf-8"))
     paths = (path for path in (catalogue / "models").iterdir() if path.name.endswith(".json"))
-    models = [_model(json.loads(path.read_text()), shared) for path in paths]
+    models = [_model(json.loads(path.read_text("utf-8")), shared) for path in paths]
     return {_plain(name): model for model in models for name in model.known_as}
 
 

@@ -11,7 +11,10 @@ from memplan.planner import Plan
 from memplan.registry import strategies
 
 LOG = logging.getLogger("memplan")
-REMEDY = "Free memory, take a plan that needs less, as prefer='memory' does, or say force=True to do it all the same."
+REMEDY = (
+    "Free memory, take a plan that needs less, as prefer='memory' does, or say force=True (--force) to do it all the "
+    "same."
+)
 """What to do. A process that takes more host memory than there is gets no error: the system ends it."""
 
 

@@ -20,16 +20,18 @@ def verify(
     target: Target = HERE,
     device: str = "cuda",
     record: bool = True,
+    force: bool = False,
     progress: Progress | None = None,
     **call: Any,
 ) -> Record:
     """Call a live pipeline once, and return what each phase took beside its prediction; printed, it is a table.
 
     It is called as it is, under what is applied to it; or under `plan`, which is applied on `device` before and undone
-    after. `call` are the arguments of the pipeline itself, and its pictures are let go of. On CUDA and XPU the peaks of
-    allocated and reserved memory are torch's own, which are reset at the borders of phases; elsewhere only seconds and
-    the process's host memory are measured, and nothing is compared. A first call starts the device, so that its seconds
-    are above those of a warm one, which is what is predicted. With `record` the run is kept on this machine.
+    after, with `force` though it does not fit. `call` are the arguments of the pipeline itself, and its pictures are
+    let go of. On CUDA and XPU the peaks of allocated and reserved memory are torch's own, which are reset at the
+    borders of phases; elsewhere only seconds and the process's host memory are measured, and nothing is compared. A
+    first call starts the device, so that its seconds are above those of a warm one, which is what is predicted. With
+    `record` the run is kept on this machine.
 
     Raises what auto_optimize() raises, and what the call raises.
     """
@@ -42,7 +44,7 @@ def verify(
     under = (
         nullcontext()
         if plan is None
-        else auto_optimize(pipe, plan, target=target, device=device, progress=progress, **planned)
+        else auto_optimize(pipe, plan, target=target, device=device, progress=progress, force=force, **planned)
     )
     with under:
         if progress:

@@ -62,12 +62,16 @@ class Allocation:
         return self.asked - min(room) if self.asked > min(room) else None
 
     @property
+    def unnamed(self) -> int:
+        """What neither was free, nor this process or one that is named held; 0 where that is not known."""
+        if self.capacity is None or self.free is None or self.in_use is None:
+            return 0
+        return max(self.capacity - self.free - self.in_use - sum(other.nbytes for other in self.others), 0)
+
+    @property
     def usable(self) -> int | None:
         """The most that this process could have had on the device: all, less what others held and limits forbid."""
         named = sum(other.nbytes for other in self.others)
-        unnamed = 0
-        if None not in (self.capacity, self.free, self.in_use):
-            unnamed = (self.capacity or 0) - (self.free or 0) - (self.in_use or 0) - named
-        there = None if self.capacity is None else self.capacity - named - max(unnamed, 0)
+        there = None if self.capacity is None else self.capacity - named - self.unnamed
         bounds = [bound for bound in (there, self.limit) if bound is not None]
         return max(min(bounds), 0) if bounds else None

@@ -1,6 +1,7 @@
 """The command line in process: what is printed where, and the exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -317,6 +318,16 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     assert said == 'memplan: No GPU is visible here to plan for. --gpu "RTX 4070" names a card, ' + (
         "--vram 12 any other by its GiB.\n"
     )
+
+
+def test_a_terminal_that_knows_no_unicode_is_answered() -> None:
+    """Neither what is read nor what is printed is in its encoding."""
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    for line in ("explain vae_tiling", "recommend --help"):
+        command = [sys.executable, "-m", "memplan", *line.split()]
+        done = subprocess.run(command, capture_output=True, check=False, env={**os.environ, **plain})
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.isascii()
 
 
 def test_debug_shows_the_traceback() -> None:

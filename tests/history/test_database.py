@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 
 from memplan.faces import store
 from memplan.faces.history import database
-from tests.history.runs import run
+from memplan.faces.history.schema import VERSION
+from tests.history.runs import HERE, run
 
 WRITER = """
 import sys, time
@@ -80,6 +82,17 @@ def test_an_empty_file_is_filled(cache: Path) -> None:
     assert database.load() == ()
     assert database.save(run())
     assert database.load() == (run(),)
+
+
+def test_the_newest_runs_of_a_class_on_a_card_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "KEPT", 3)
+    others = [run(0, class_name="Other"), run(0, place=replace(HERE, card="another"))]
+    for each in (*others, *map(run, range(5))):
+        assert database.save(each)
+    assert database.load() == (*others, *map(run, (2, 3, 4)))
+    connection = sqlite3.connect(database.file())
+    assert connection.execute("SELECT count(DISTINCT run) FROM phases").fetchone() == (5,)
+    connection.close()
 
 
 # ---- others ----------------------------------------------------------------------------------------------------------
@@ -169,10 +182,10 @@ def test_where_nothing_can_be_written_beside_it_the_file_is_read(monkeypatch: py
 def test_a_newer_file_is_left_as_it_is() -> None:
     database.save(run())
     connection = sqlite3.connect(database.file())
-    connection.execute(f"PRAGMA user_version = {database.VERSION + 1}")
+    connection.execute(f"PRAGMA user_version = {VERSION + 1}")
     connection.close()
     before = database.file().read_bytes()
-    version = f"is of version {database.VERSION + 1}, and this memplan knows {database.VERSION}"
+    version = f"is of version {VERSION + 1}, and this memplan knows {VERSION}"
     with pytest.warns(UserWarning, match=version) as said:
         found = database.save(run(1)), database.load(), database.load()
     assert found == (False, (), ())

@@ -34,6 +34,15 @@ def test_the_worst_excess_counts(cache: Path) -> None:
     assert learned() == Learned(4, 2, 220 * MIB)  # of reserved memory, which is a tenth more
 
 
+def test_a_folder_that_may_not_be_looked_into_teaches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", forbidden)
+    with pytest.warns(UserWarning, match="no measured runs are known"):
+        assert learned() == Learned()
+
+
 ELSEWHERE: dict[str, dict[str, Any]] = {
     "on the CPU": {"device": "cpu"},
     "without a prediction": {"why_none": "a reason"},

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 import weakref
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,12 +23,13 @@ from memplan.faces.cli import main
 from memplan.faces.history import database, meters
 from memplan.faces.history import expected as expecting
 from memplan.faces.history.expected import Expected, of_plan
-from memplan.faces.history.imports import when_imported
 from memplan.faces.history.measuring import device_of, digest, given
 from memplan.faces.history.record import Figures
 from memplan.faces.history.stretches import watched
+from memplan.faces.imports import when_imported
 from memplan.facts import MIB
-from memplan.strategies import GroupOffload
+from memplan.probes.fakes.twin import live_twin
+from memplan.strategies import GroupOffload, VaeSlicing
 from tests.pipelines import build, inputs
 from tests.test_strategy_laws import attributes, picture
 
@@ -118,6 +120,35 @@ def test_calls_inside_a_guard_are_recorded_with_the_plan_that_is_applied() -> No
     assert one.digest != other.digest
 
 
+def test_each_run_has_the_prediction_of_its_own_plan_and_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was predicted for the same arguments before; a dry run is made where something has changed."""
+    pipe, made = build("sd15"), list[bool]()
+
+    def dry(pipe: Any, call: Any, **_: Any) -> Any:
+        made.append(pipe.vae.use_slicing)
+        raise BadInput(f"sliced: {pipe.vae.use_slicing}")
+
+    monkeypatch.setattr(expecting, "facts", dry)
+    with memplan.guard(pipe, record=True):
+        picture(pipe, "sd15")
+        picture(pipe, "sd15")
+        pipe.vae.enable_slicing()
+        picture(pipe, "sd15")
+        pipe.vae.disable_slicing()
+        picture(pipe, "sd15")
+        for strategy in (GroupOffload("unet"), GroupOffload("text_encoder"), VaeSlicing("vae")):
+            with apply((strategy,), pipe, "cpu") as done:
+                expecting._applied[done] = Expected(plan=str(strategy))
+                picture(pipe, "sd15")
+            del done
+    assert [one.why_none for one in database.load()[:4]] == [f"sliced: {on}" for on in (False, False, True, False)]
+    assert made.count(True) == 1
+    assert len(made) <= 3  # some pipelines keep what they made in their first call
+    assert [one.plan for one in database.load()[4:]] == [
+        "group_offload:unet", "group_offload:text_encoder", "vae_slicing"
+    ]  # fmt: skip
+
+
 def test_what_memplan_cannot_price_is_measured_all_the_same() -> None:
     pipe = build("flux")
     with apply((GroupOffload("transformer"),), pipe, "cpu"), memplan.guard(pipe, record=True):
@@ -140,6 +171,15 @@ def test_pipelines_made_inside_are_recorded_and_calls_inside_calls_are_not(monke
     (found,) = database.load()
     assert found.class_name == "StableDiffusionPipeline"
     assert [p.component for p in found.phases if p.component] == ["text_encoder", "unet", "vae"]
+
+
+def test_dry_runs_are_not_recorded() -> None:
+    pipe = build("sd15")
+    with memplan.guard(record=True):
+        live_twin(pipe).pipe(**inputs("sd15") | {"output_type": "latent"})
+        assert database.load() == ()
+        picture(pipe, "sd15")
+    assert len(database.load()) == 1
 
 
 def test_another_pipeline_and_an_error_are_not_recorded() -> None:
@@ -265,6 +305,18 @@ def test_a_module_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (done, sys.meta_path) == ([1, 3], before)
 
 
+def test_a_module_is_waited_for_by_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "awaited_by_two.py").write_text("value = 1", "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    done = list[int]()
+    stops = [when_imported("awaited_by_two", partial(done.append, n)) for n in range(3)]
+    __import__("awaited_by_two")
+    for stop in stops:
+        stop()
+    assert sorted(done) == [0, 1, 2]
+    assert "exec_module" not in vars(sys.modules["awaited_by_two"].__loader__)
+
+
 # ---- the command line ------------------------------------------------------------------------------------------------
 SCRIPT = """
 import sys
@@ -311,6 +363,18 @@ def test_a_saved_pipeline_is_verified(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (told["plan"], told["why_none"], told["device"]) == ("model_offload", "", "cpu")
     assert all(p["measured"]["seconds"] and p["predicted"]["allocated"] is not None for p in told["phases"])
     assert len(database.load(told["model"])) == 1
+
+
+def test_a_plan_that_does_not_fit_is_verified_when_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    forced = list[bool]()
+
+    def load(*_: Any, force: bool, **__: Any) -> None:
+        forced.append(force)
+        raise BadInput("that is enough")
+
+    monkeypatch.setattr("memplan.faces.load.load", load)
+    assert main(["verify", "flux.1-dev"]) == main(["verify", "flux.1-dev", "--force"]) == 2
+    assert forced == [False, True]
 
 
 def test_history_shows_and_forgets(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,9 @@ import torch
 
 from memplan.faces.oom.answer import Answer, diagnosis
 from memplan.faces.oom.cause import out_of_memory
+from memplan.facts import MIB
 from memplan.oom import POSSIBLY, Allocation
+from memplan.probes.fakes.twin import modules_of
 from tests.oom import limit
 from tests.pipelines import build, inputs
 
@@ -90,3 +92,28 @@ def test_it_names_the_place_in_more_pipelines(name: str) -> None:
     assert len(every) >= 10
     for phase, step, op in every:
         check(pipe, name, phase, step, op)
+
+
+@pytest.mark.slow
+@pytest.mark.wide
+@pytest.mark.parametrize("name", EVERY)
+def test_it_names_loading_and_the_component_in_more_pipelines(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each component is the one that does not fit the device any more."""
+    pipe = build(name)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError(limit.text(6 * MIB, 8 * MIB, 2 * MIB))
+
+    for component, part in modules_of(pipe).items():
+        *_, (path, module) = part.named_modules()
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_apply", full)
+            with pytest.raises(torch.OutOfMemoryError) as caught:
+                pipe.to("cpu")
+        found = out_of_memory(caught.value)
+        assert found is not None
+        told, scene = diagnosis(*found)
+        assert (told.place.phase, told.place.component) == ("loading", component)
+        assert path.startswith(told.place.module)
+        assert told.failed.missing == 4 * MIB
+        assert scene.pipe is pipe

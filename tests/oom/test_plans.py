@@ -1,5 +1,6 @@
 """The plan that would have fitted: for which memory it is made, what is said where there is none, and its code."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from memplan.faces.oom import planning
 from memplan.faces.oom.answer import Answer, diagnosis, with_plan
 from memplan.faces.oom.cause import out_of_memory
 from memplan.faces.oom.scene import Scene
-from memplan.facts import GIB, MIB, Gpu, Host, Machine
+from memplan.facts import GIB, MIB, Gpu, Host, Learned, Machine
 from memplan.oom import Allocation
+from tests.faces import small
 from tests.oom import limit
 from tests.pipelines import build, inputs
 
@@ -57,6 +59,14 @@ def test_the_card_that_is_here_is_planned_for_with_the_figures_of_the_error(monk
     assert (gpu.name, gpu.total, gpu.free, gpu.kind) == ("a card", limit.CARD, room, "rocm")
     assert found.plan.fits
     assert found.failed is None
+
+
+def test_what_is_kept_free_for_earlier_runs_is_taken_off_once() -> None:
+    measured = small.facts(vram=24)
+    taught = replace(measured, machine=replace(measured.machine, learned=Learned(1, 1, 3 * GIB)))
+    failed = Allocation("cuda", asked=2 * GIB)
+    assert planning._below(taught, 12 * GIB, failed).machine.vram == 10 * GIB
+    assert planning._below(taught, 40 * GIB, failed).machine.vram == taught.machine.vram == 21 * GIB
 
 
 def test_without_a_card_and_figures_there_is_no_plan() -> None:

@@ -25,6 +25,17 @@ SCRIPTS = {
     "no answer is asked": "import os\nos._exit(7)",
     "warnings": "import warnings, logging\nwarnings.warn('w')\nlogging.warning('l')",
     "options that are like ours": "import sys; print(sys.argv)",
+    "its names": "print(sorted(globals()), __loader__.name, __loader__.path, __spec__, __package__, __annotations__)",
+    "other processes": (
+        "import multiprocessing, pickle\nclass Mine: pass\ndef made(x): return Mine, x + 1\n"
+        "if __name__ == '__main__':\n    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        print(pool.map(made, [1, 2]), pickle.loads(pickle.dumps(Mine)) is Mine)"
+    ),
+    "an error from another": "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise ValueError from e",
+    "a group": "raise ExceptionGroup('two', [ValueError(1), ExceptionGroup('one', [KeyError(2)])])",
+    "an error that it handles": "try:\n    raise MemoryError\nexcept MemoryError as error:\n    print(repr(error))",
+    "an end in a thread": "import sys, threading\nt = threading.Thread(target=sys.exit)\nt.start()\nt.join()",
+    "its own code for an error": "import sys\nsys.excepthook = lambda *a: sys.exit(5)\nraise ValueError",
 }
 ARGUMENTS = {"options that are like ours": ("--json", "x", "-m", "y", "--", "--debug", "-h")}
 OUT = "raise MemoryError('Unable to allocate 2.00 GiB for an array with shape (1,) and data type uint8')"
@@ -83,6 +94,15 @@ def test_memory_that_ran_out_is_answered_after_the_traceback(tmp_path: Path) -> 
     assert written["plan"] is None
 
 
+def test_the_file_is_written_though_the_script_goes_elsewhere_and_answers_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    body = f"import memplan, os\nmemplan.install()\nos.chdir('inner')\nwith memplan.guard():\n    {OUT}"
+    (tmp_path / "script.py").write_text(body, "utf-8")
+    code, _, error = python(tmp_path, "-m", "memplan", "run", "--json", "answer.json", "script.py")
+    assert (code, error.count("memplan: Host memory ran out")) == (1, 1)
+    assert json.loads((tmp_path / "answer.json").read_text("utf-8"))["allocation"]["asked"] == 2 << 30
+
+
 def test_one_line_in_a_script_does_the_same(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(f"import memplan; memplan.install()\n{OUT}\n", "utf-8")
     code, _, error = python(tmp_path, "script.py")
@@ -97,6 +117,37 @@ def test_a_thread_of_the_script_is_answered_too(tmp_path: Path) -> None:
     code, _, error = python(tmp_path, "-m", "memplan", "run", "script.py")
     assert code == 0
     assert "memplan: Host memory ran out" in error
+
+
+FAILS = """
+import sys, torch
+from tests.oom.limit import text
+from tests.pipelines import build, inputs
+pipe, left = build("sd15"), [int(sys.argv[1])]
+def fails(module, args):
+    if left[0] and type(args[0]) is torch.Tensor:
+        left[0] -= 1
+        raise torch.OutOfMemoryError(text(4 << 20, 8 << 20, 3 << 20))
+pipe.vae.decoder.register_forward_pre_hook(fails)
+print(float(pipe(**inputs("sd15"))[0].sum()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.wide
+def test_a_script_goes_on_where_memory_ran_out(tmp_path: Path) -> None:
+    """Its picture is the same; where nothing helps it ends as ever, and a plan is found for the pipeline as it was."""
+    (tmp_path / "script.py").write_text(FAILS, "utf-8")
+    expected = python(tmp_path, "script.py", "0")
+    code, out, error = python(tmp_path, "-m", "memplan", "run", "--retry", "script.py", "1")
+    assert (code, out) == expected[:2]
+    assert error.count("memplan: memory ran out in decoding; trying that again with") == 1
+    code, out, error = python(tmp_path, "-m", "memplan", "run", "--retry", "--json", "answer.json", "script.py", "9")
+    assert (code, out) == (1, "")
+    assert error.count("trying that again") == 3
+    written = json.loads((tmp_path / "answer.json").read_text("utf-8"))
+    assert (written["place"]["phase"], written["why_none"]) == ("decoding", "")
+    assert written["plan"]["strategies"]
 
 
 def test_there_must_be_something_to_run(tmp_path: Path) -> None:

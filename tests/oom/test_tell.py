@@ -3,6 +3,7 @@
 import gc
 import json
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import torch
 import memplan
 from memplan.faces.oom import answer as answers
 from memplan.faces.oom import held
-from memplan.faces.oom.answer import diagnosis
+from memplan.faces.oom.answer import Answer, diagnosis
 from memplan.faces.oom.cause import out_of_memory
+from memplan.faces.oom.held import Held
 from memplan.faces.oom.tell import tell
+from memplan.faces.report import oom as report
 from memplan.facts import GIB, MIB
+from memplan.oom import Allocation
 from tests.oom import limit
 from tests.pipelines import build, inputs
 from tests.test_strategy_laws import attributes
@@ -110,6 +114,52 @@ def test_an_error_raised_from_a_lack_of_memory_is_answered(capsys: pytest.Captur
     assert "memplan: Host memory ran out" in capsys.readouterr().err
 
 
+def test_an_error_in_a_group_is_answered(capsys: pytest.CaptureFixture[str], no_plan: None) -> None:
+    group = ExceptionGroup("tasks", [ValueError("no"), ExceptionGroup("more", [torch.OutOfMemoryError(LARGE)])])
+    with pytest.raises(ExceptionGroup), memplan.guard():
+        raise group
+    assert capsys.readouterr().err.count("memplan: The memory of cuda:0 ran out") == 1
+    assert out_of_memory(BaseExceptionGroup("tasks", [KeyboardInterrupt(), MemoryError()])) is None
+
+
+def test_an_answered_error_is_answered_once_though_another_is_raised_from_it(
+    capsys: pytest.CaptureFixture[str], no_plan: None
+) -> None:
+    def fails() -> None:
+        try:
+            with memplan.guard():
+                raise MemoryError
+        except MemoryError as error:
+            raise RuntimeError("the picture failed") from error
+
+    with pytest.raises(RuntimeError, match="the picture failed"), memplan.guard():
+        fails()
+    assert capsys.readouterr().err.count("memplan: Host memory ran out") == 1
+
+
+def test_the_file_is_written_by_whoever_was_given_one_where_the_program_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_plan: None
+) -> None:
+    def goes_elsewhere() -> None:
+        monkeypatch.chdir(tmp_path / "inner")
+        raise MemoryError
+
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MemoryError), memplan.guard(json="answer.json"), memplan.guard():
+        goes_elsewhere()
+    assert json.loads((tmp_path / "answer.json").read_text("utf-8"))["error"] == "MemoryError"
+    assert not list((tmp_path / "inner").iterdir())
+
+
+def test_an_error_without_a_text_is_its_programs_own() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    assert out_of_memory(Mute()) is None
+
+
 @pytest.mark.parametrize(
     "error", [KeyboardInterrupt(), SystemExit(3), ValueError("out of memory"), OSError(28, "full")]
 )
@@ -142,6 +192,41 @@ def test_a_closed_stderr_hides_nothing(monkeypatch: pytest.MonkeyPatch, no_plan:
         raise MemoryError
 
 
+@pytest.mark.parametrize(
+    "raised", [BrokenPipeError(), ValueError("closed"), UnicodeEncodeError("ascii", "…", 0, 1, "no")]
+)
+def test_a_stderr_that_fails_hides_nothing(
+    raised: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_plan: None
+) -> None:
+    class Broken:
+        def write(self, text: str) -> None:
+            raise raised
+
+    monkeypatch.setattr("sys.stderr", Broken())
+    with pytest.raises(MemoryError), memplan.guard(json=tmp_path / "answer.json"):
+        raise MemoryError
+    assert (tmp_path / "answer.json").exists()
+
+
+# ---- figures ---------------------------------------------------------------------------------------------------------
+def test_what_was_held_and_free_is_all_that_the_card_has() -> None:
+    """Though the driver names no other process, as inside a container."""
+    failed = Allocation(
+        "cuda", 0, 2 * GIB, 24 * GIB, GIB, allocated=9 * GIB, unallocated=3 * GIB, in_use=13 * GIB
+    )  # fmt: skip
+    said = " ".join(report.diagnosis(Answer("an error", failed, held=Held((("unet", 5 * GIB),), 4 * GIB))).split())
+    assert "1.00 GiB of 24.00 GiB were free" in said
+    for part in (
+        "5.00 GiB of weights",
+        "4.00 GiB of activations",
+        "3.00 GiB reserved by PyTorch",
+        "1.00 GiB by this process beside PyTorch",
+        "10.00 GiB by processes that the error does not name",
+    ):
+        assert part in said
+    assert "does not name" not in report.diagnosis(Answer("an error", replace(failed, in_use=None)))
+
+
 # ---- other pipelines -------------------------------------------------------------------------------------------------
 def test_a_modular_pipeline_is_found_with_its_call(no_plan: None) -> None:
     pipe, call = build("modular_flux"), inputs("modular_flux")
@@ -151,6 +236,27 @@ def test_a_modular_pipeline_is_found_with_its_call(no_plan: None) -> None:
     assert (told.place.phase, told.place.step, told.place.steps) == ("denoising", 2, 2)
     assert scene.pipe is pipe
     assert scene.call == {name: call[name] for name in call if name not in ("generator", "output")}
+
+
+def test_of_several_pipelines_it_is_the_one_whose_component_ran(no_plan: None) -> None:
+    pipes = [build("flux"), build("flux")]
+
+    def decodes(one: Any, two: Any, part: Any) -> None:  # the error passes where both are in hand
+        part.decode(torch.zeros(1, 4, 8, 8))
+
+    for pipe in pipes:
+        with (
+            limit.watched(pipe) as where,
+            pytest.raises(torch.OutOfMemoryError) as caught,
+            limit.Limit(where, "decoding", 0, 2),
+        ):
+            decodes(pipes[0], pipes[1], pipe.vae)
+        found = out_of_memory(caught.value)
+        assert found is not None
+        told, scene = diagnosis(*found)
+        assert scene.pipe is pipe
+        assert told.place.path.startswith("vae.")
+        assert {*map(id, scene.pipes)} >= {*map(id, pipes)}
 
 
 # ---- what is alive ---------------------------------------------------------------------------------------------------

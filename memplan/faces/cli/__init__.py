@@ -13,7 +13,7 @@ from memplan.errors import BadInput, MemplanError, NoGpu, NothingFits
 from memplan.faces.cli import calibrate, explain, history, price, probe, recommend, run, verify
 from memplan.faces.cli.options import NAME_A_GPU
 from memplan.faces.cli.parser import Help, Parser
-from memplan.faces.cli.terminal import only_ours, width
+from memplan.faces.cli.terminal import only_ours, printable, width
 from memplan.faces.quiet import LOUD
 from memplan.faces.report.layout import WIDTH
 
@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(end.code or 0)
     if "bare" in args:
         return int(args.run(args))
+    printable()
     before = LOUD.set(args.debug), WIDTH.set(width())
     try:
         with only_ours(everything=args.debug):

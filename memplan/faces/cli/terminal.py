@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from threading import Lock, Timer
 from types import TracebackType
@@ -29,6 +30,12 @@ def width() -> int:
     if not (sys.stdout.isatty() or os.environ.get("COLUMNS")):
         return USUAL
     return min(max(shutil.get_terminal_size((USUAL, 24)).columns, NARROWEST), WIDEST)
+
+
+def printable() -> None:
+    """Has what the terminal's encoding lacks shown as "?", so that no answer is lost for a character."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 class Progress:

@@ -18,6 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     parser.add_argument("--with", dest="plan", metavar="PLAN", help="a plan as memplan writes it; the pick without one")
     parser.add_argument("--device", default="cuda", metavar="NAME", help="as torch calls it; the default is cuda")
+    parser.add_argument("--force", action="store_true", help="load and call it though the plan does not fit")
     parser.add_argument("--no-record", action="store_true", help="keep nothing of it")
     options.add_call(parser)
     options.add_machine(parser)
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     call, reading = options.call(args), options.reading(args)
     variant = reading.pop("variant")
-    chosen = {"device": args.device, "options": {"variant": variant} if variant else {}}
+    chosen = {"device": args.device, "force": args.force, "options": {"variant": variant} if variant else {}}
     say_which(args.model)
     with Progress() as progress:
         pipe = load(args.model, args.plan, progress=progress, **chosen, **reading, **call)

@@ -18,28 +18,12 @@ from urllib.parse import quote
 
 from memplan.faces import store
 from memplan.faces.history.record import Figures, Phase, Place, Record
+from memplan.faces.history.schema import CHANGES, VERSION
 
 PATIENCE = 20.0
 """Seconds to wait for other processes that write."""
-CHANGES = (
-    """
-    CREATE TABLE runs (
-        id INTEGER PRIMARY KEY, at TEXT NOT NULL,
-        card TEXT NOT NULL, driver TEXT NOT NULL, torch TEXT NOT NULL, diffusers TEXT NOT NULL, memplan TEXT NOT NULL,
-        model TEXT NOT NULL, class_name TEXT NOT NULL, content TEXT NOT NULL,
-        digest TEXT NOT NULL, call TEXT NOT NULL, plan TEXT NOT NULL, device TEXT NOT NULL,
-        beside INTEGER NOT NULL, clean INTEGER NOT NULL, why_none TEXT NOT NULL
-    );
-    CREATE TABLE phases (
-        run INTEGER NOT NULL REFERENCES runs, number INTEGER NOT NULL, phase TEXT NOT NULL, component TEXT NOT NULL,
-        predicted_allocated INTEGER, predicted_reserved INTEGER, predicted_seconds REAL, predicted_ram INTEGER,
-        allocated INTEGER, reserved INTEGER, seconds REAL, ram INTEGER,
-        PRIMARY KEY (run, number)
-    ) WITHOUT ROWID;
-    """,
-)
-"""What makes a file of version n + 1 of one of version n; a file's version is its PRAGMA user_version."""
-VERSION = len(CHANGES)
+KEPT = 500
+"""Runs of one class of pipelines on one card, of which the newest stay: they are read in a tenth of a second."""
 
 
 class _Unusable(Exception):
@@ -57,6 +41,7 @@ def save(run: Record) -> bool:
         file().parent.mkdir(parents=True, exist_ok=True)
         with closing(_opened(file())) as connection, _transaction(connection):
             _insert(connection, run)
+            _prune(connection, run)
     except (OSError, sqlite3.Error, _Unusable) as error:
         _warn(f"the run is not kept: {file()} {_said(error)}")
         return False
@@ -160,6 +145,14 @@ def _insert(connection: sqlite3.Connection, run: Record) -> None:
     for place, phase in enumerate(run.phases):
         line = (number, place, phase.phase, phase.component, *astuple(phase.predicted), *astuple(phase.measured))
         connection.execute(f"INSERT INTO phases VALUES ({_marks(line)})", line)
+
+
+def _prune(connection: sqlite3.Connection, newest: Record) -> None:
+    """Removes what is older than the newest runs of the same class on the same card."""
+    which = "SELECT id FROM runs WHERE class_name = ? AND card = ? ORDER BY id DESC LIMIT -1 OFFSET ?"
+    old = connection.execute(which, (newest.class_name, newest.place.card, KEPT)).fetchall()
+    connection.executemany("DELETE FROM phases WHERE run = ?", old)
+    connection.executemany("DELETE FROM runs WHERE id = ?", old)
 
 
 def _marks(row: tuple[object, ...]) -> str:

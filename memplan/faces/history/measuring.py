@@ -17,12 +17,15 @@ from memplan.faces.history.meters import Meter
 from memplan.faces.history.record import PEAKED, Figures, Phase, Place, Record
 from memplan.faces.history.stretches import Stretches, watched
 from memplan.faces.oom.held import held
+from memplan.faces.oom.retry import RETRIED
 from memplan.faces.oom.scene import NOT_OF_A_PLAN
 from memplan.faces.target import HERE, Target
 from memplan.facts import Gpu
 from memplan.oom import Allocation
 from memplan.probes.machine import probe_gpu
 from memplan.simulator.device import blas_workspace
+
+MADE_AGAIN = Expected(why_none="memory ran out on the way, and what failed was made again with less of it")
 
 
 class Measuring:
@@ -34,6 +37,7 @@ class Measuring:
     def __init__(self, pipe: Any, call: Mapping[str, Any], target: Target = HERE, *, clean: bool = False) -> None:
         self.pipe, self.call, self.target, self.clean = pipe, call, target, clean
         self.device = device_of(pipe)
+        RETRIED.discard(pipe)
         self.gpu, meter = _gpu(self.device.index or 0), Meter(self.device)
         if clean:
             meter.clean()
@@ -48,7 +52,10 @@ class Measuring:
 
     def record(self, predict: Callable[[], Expected] | None = None) -> Record:
         """What was measured beside the prediction, which takes a dry run where no plan is applied."""
-        found = predict() if predict else expected(self.pipe, self.call, self.target)
+        if self.pipe in RETRIED:
+            found = MADE_AGAIN
+        else:
+            found = predict() if predict else expected(self.pipe, self.call, self.target)
         name = type(self.pipe).__name__
         return Record(
             datetime.now(UTC).isoformat(timespec="seconds").removesuffix("+00:00"),

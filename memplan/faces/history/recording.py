@@ -7,9 +7,10 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, partial, wraps
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from memplan.faces.history import database
-from memplan.faces.history.imports import when_imported
+from memplan.faces.imports import when_imported
 from memplan.faces.oom.frames import ROOMS, alive
 
 PLAIN, MODULAR = ROOMS
@@ -20,9 +21,10 @@ CALL, REGISTER = "__call__", "register_modules"
 def recording(pipe: Any = None) -> Generator[None]:
     """Record the calls of `pipe` that are made inside; without it, those of every pipeline, those made later too.
 
-    After a call its prediction takes a dry run, once for each set of arguments. On an accelerator torch's peak
-    statistics are reset at the borders of phases, where the device is waited for. Errors are the call's own: what goes
-    wrong with recording is a warning. A call that fails is not kept.
+    After a call its prediction takes a dry run, once for each set of arguments, and again where components have been
+    changed or set otherwise. On an accelerator torch's peak statistics are reset at the borders of phases, where the
+    device is waited for. Errors are the call's own: what goes wrong with recording is a warning. A call that fails is
+    not kept.
     """
     recorder = _Recorder(pipe)
     with ExitStack() as undo:
@@ -49,7 +51,7 @@ class _Recorder:
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
         self._watched: set[type] = set()
-        self._known: dict[Any, Any] = {}
+        self._known: WeakKeyDictionary[Any, dict[tuple[str, str], Any]] = WeakKeyDictionary()
         self._inside = threading.local()
 
     def watch_made(self) -> None:
@@ -90,7 +92,9 @@ class _Recorder:
 
     def call(self, pipe: Any, make: Callable[[], Any], args: Any, kwargs: Any) -> Any:
         """Make a call; what another one makes inside, and a dry run, is not recorded."""
-        if getattr(self._inside, "a_call", False) or self.pipe not in (None, pipe):
+        from memplan.probes.fakes.twin import is_twin
+
+        if getattr(self._inside, "a_call", False) or self.pipe not in (None, pipe) or is_twin(pipe):
             return make()
         self._inside.a_call = True
         try:
@@ -115,12 +119,16 @@ class _Recorder:
         from memplan.applier import applied
         from memplan.faces.history.expected import expected
         from memplan.faces.history.measuring import digest
+        from memplan.faces.history.state import state
 
         pipe, call = measuring.pipe, measuring.call
-        key = id(pipe), digest(call), id(applied(pipe))
-        if key not in self._known:
-            self._known[key] = expected(pipe, call)
-        database.save(measuring.record(lambda: self._known[key]))
+        if applied(pipe) is not None:  # its plan is priced already
+            database.save(measuring.record())
+            return
+        known, key = self._known.setdefault(pipe, {}), (digest(call), state(pipe))
+        if key not in known:
+            known[key] = expected(pipe, call)
+        database.save(measuring.record(lambda: known[key]))
 
 
 def _tried(job: Callable[[], Any]) -> Any:

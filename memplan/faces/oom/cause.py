@@ -6,16 +6,26 @@ from memplan.oom import POSSIBLY, Allocation, read
 
 
 def out_of_memory(error: BaseException) -> tuple[BaseException, Allocation] | None:
-    """The failed allocation that `error` is, or that it was raised from; None for every other error."""
+    """The failed allocation that `error` is, was raised from, or has in its group; None for every other error."""
+    waiting: list[BaseException | None] = [error]
     seen: set[int] = set()
-    cause: BaseException | None = error
-    while isinstance(cause, Exception) and id(cause) not in seen:
+    while waiting:
+        cause = waiting.pop(0)
+        if not isinstance(cause, Exception) or id(cause) in seen:
+            continue
         seen.add(id(cause))
-        found = read([kind.__name__ for kind in type(cause).__mro__], str(cause)) or _swallowed(cause)
+        found = read([kind.__name__ for kind in type(cause).__mro__], _text(cause)) or _swallowed(cause)
         if found is not None:
             return cause, found
-        cause = cause.__cause__
+        waiting += [*(cause.exceptions if isinstance(cause, ExceptionGroup) else ()), cause.__cause__]
     return None
+
+
+def _text(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # the class is its author's, and is asked on the way of every error
+        return ""
 
 
 def _swallowed(error: Exception) -> Allocation | None:

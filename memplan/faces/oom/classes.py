@@ -1,15 +1,12 @@
 """Has calls of pipelines go another way: of one class for a while, or of all that a script will define."""
 
-import importlib.abc
-import importlib.util
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from functools import wraps
-from importlib.machinery import ModuleSpec
-from types import ModuleType
+from functools import partial, wraps
 from typing import Any
 
+from memplan.faces.imports import when_imported
 from memplan.faces.oom.frames import ROOMS
 
 Around = Callable[[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -42,42 +39,13 @@ def _wrap(kind: Any, around: Around, method: str = "__call__") -> None:
 
 def every_class(around: Around) -> None:
     """Has calls of every pipeline of diffusers go by `around`, from when diffusers is imported, which this does not."""
-    sys.meta_path.insert(0, _Rooms(around))
+    for room, base in ROOMS:
+        when_imported(room, partial(_watch, room, base, around))
 
 
-class _Rooms(importlib.abc.MetaPathFinder):
-    """Sees the modules come that have the classes of pipelines."""
-
-    def __init__(self, around: Around) -> None:
-        self.around, self.awaited = around, dict(ROOMS)
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        base = self.awaited.pop(name, None)
-        spec = importlib.util.find_spec(name) if base else None
-        if base and spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, base, self.around)
-        return spec
-
-
-class _Loader(importlib.abc.Loader):
-    """Loads a module as its own loader does, and then has the subclasses of its class wrapped as they are defined."""
-
-    def __init__(self, own: Any, base: str, around: Around) -> None:
-        self.own, self.base, self.around = own, base, around
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.own, name)
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.own.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        self.own.exec_module(module)
-        _watch(getattr(module, self.base), self.around)
-
-
-def _watch(base: Any, around: Around) -> None:
-    """Wraps the call of `base` and of each subclass that has one of its own."""
+def _watch(room: str, name: str, around: Around) -> None:
+    """Wraps the call of a class, and of each subclass that has one of its own, as it is defined."""
+    base: Any = getattr(sys.modules[room], name)
 
     def defined(cls: Any, /, **options: Any) -> None:
         super(base, cls).__init_subclass__(**options)

@@ -9,7 +9,7 @@ from memplan.errors import BadInput
 from memplan.faces.history.recording import recording
 from memplan.faces.oom.frames import is_pipeline
 from memplan.faces.oom.retry import retrying
-from memplan.faces.oom.tell import tell
+from memplan.faces.oom.tell import answer_file, tell
 
 
 @contextmanager
@@ -27,9 +27,10 @@ def guard(
     """
     if retry and not is_pipeline(pipe):
         raise BadInput("a retry is that of one pipeline: write memplan.guard(pipe, retry=True)")
+    file = answer_file(json)
     try:
         with recording(pipe) if record else nullcontext(), retrying(pipe) if retry else nullcontext():
             yield
     except Exception as error:
-        tell(error, pipe=pipe, json=json)
+        tell(error, pipe=pipe, json=file)
         raise

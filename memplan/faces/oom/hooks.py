@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from memplan.faces.oom.tell import tell
+from memplan.faces.oom.tell import answer_file, tell
 
 AFTER_CELL = "post_run_cell"
 
@@ -17,7 +17,7 @@ AFTER_CELL = "post_run_cell"
 class Installed:
     """The hooks that install() has set; undo() takes them off."""
 
-    json: str | Path | None = None
+    json: Path | None = None
     active: bool = True
     _undos: tuple[Callable[[], None], ...] = ()
 
@@ -45,13 +45,14 @@ def install(*, json: str | Path | None = None) -> Installed:
 
     After its traceback, on stderr: the phase and the module, what was asked for, what was held, how much was missing,
     and the cheapest plan that would have fitted, with its code. `json` is a file for the answer. Threads are covered,
-    and in IPython and Jupyter cells. It costs nothing until then. Called again, only `json` changes.
+    and in IPython and Jupyter cells and what they run, with the last error that was shown before. It costs nothing
+    until then. Called again, only `json` changes.
     """
     global _installed  # noqa: PLW0603
     if _installed is None:
         _installed = Installed()
         _installed._undos = (_in_program(_installed), in_threads(_installed), _in_cells(_installed))
-    _installed.json = json
+    _installed.json = answer_file(json)
     return _installed
 
 
@@ -97,7 +98,8 @@ def _in_cells(own: Installed) -> Callable[[], None]:
         return lambda: None
 
     def after(result: Any) -> None:
-        own.answer(getattr(result, "error_in_exec", None))
+        shown = getattr(sys, "last_value", None)  # by a magic such as %run, whose cell ends well
+        own.answer(getattr(result, "error_in_exec", None) or shown)
 
     shell.events.register(AFTER_CELL, after)
     return lambda: shell.events.unregister(AFTER_CELL, after)

@@ -107,6 +107,6 @@ def _as_loaded(scene: Scene) -> bool:
 
 def _below(measured: Facts, was: int, failed: Allocation) -> Facts:
     """The same facts with device memory limited to less than the failed run's, by what was missing or asked for."""
-    less = max(was - (failed.missing or failed.asked or 1), 1)
-    here = measured.machine
-    return replace(measured, machine=replace(here, limits=replace(here.limits, vram=min(less, here.vram))))
+    less, here = max(was - (failed.missing or failed.asked or 1), 1), measured.machine
+    most = min(less, here.vram) + here.learned.margin  # which the machine takes off a limit
+    return replace(measured, machine=replace(here, limits=replace(here.limits, vram=most)))

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from memplan.faces.letting_go import forget
 from memplan.faces.oom.cause import out_of_memory
@@ -17,11 +17,14 @@ from memplan.faces.oom.start import Start
 from memplan.faces.oom.tell import say
 from memplan.faces.oom.where import place
 from memplan.oom import Allocation
+from memplan.strategy import Strategy, Undo
 
 ATTEMPTS = 3
 """How often the same call of a component is made again within one call of the pipeline."""
 GIVEN_UP, DOOR = "_memplan_given_up", "_memplan_door"
 """Marks of an error: nothing more can be done for it, and the way into the component that raised it."""
+RETRIED: WeakSet[Any] = WeakSet()
+"""Pipelines that had to go on with less: what such a call took is no one plan's."""
 OWN_CODE = ("", "")
 """The door of the pipeline's own code, which has none."""
 
@@ -29,46 +32,52 @@ OWN_CODE = ("", "")
 @contextmanager
 def retrying(pipe: Any) -> Generator["Retry"]:
     """Calls of `pipe` inside are made again with less memory where they run out of it; what that took is undone."""
-    retry = Retry(pipe)
-    with retry.undone(), calls_of(type(pipe), retry.around):
-        yield retry
+    with _undone() as undos:
+        retry = Retry(pipe, undos.callback)
+        with calls_of(type(pipe), retry.around):
+            yield retry
 
 
 def retry_everywhere() -> None:
-    """The same for every pipeline of this process, for as long as that lives."""
+    """The same for every pipeline of this process, for as long as that lives: nothing is undone, and none is kept."""
     known: WeakKeyDictionary[Any, Retry] = WeakKeyDictionary()
 
     def around(pipe: Any, original: Callable[..., Any], args: tuple[Any, ...], given: dict[str, Any]) -> Any:
-        return known.setdefault(pipe, Retry(pipe)).around(pipe, original, args, given)
+        from memplan.probes.fakes.twin import is_twin
+
+        if is_twin(pipe):  # a dry run, which is to see the pipeline's own code
+            return original(pipe, *args, **given)
+        return known.setdefault(pipe, Retry(pipe, lambda _: None)).around(pipe, original, args, given)
 
     every_class(around)
 
 
-class Retry:
-    """The calls of one pipeline, and what has been applied so that they fit."""
+@contextmanager
+def _undone() -> Generator[ExitStack]:
+    """Undoes at the end what it is given meanwhile. What cannot be undone is told, and hides no error."""
+    undos = ExitStack()
+    try:
+        yield undos
+    finally:
+        try:
+            undos.close()
+        except Exception as error:
+            say(f"memplan: what was applied for a retry could not be undone: {type(error).__name__}: {error}")
 
-    def __init__(self, pipe: Any) -> None:
-        """Nothing is applied."""
-        self._pipe, self._undos = ref(pipe), ExitStack()
+
+class Retry:
+    """The calls of one pipeline, and the strategies that have been applied, in order, so that they fit."""
+
+    def __init__(self, pipe: Any, later: Callable[[Undo], object]) -> None:
+        """Nothing is applied. `later` is given what undoes that of a call that ended well; of others nothing stays.
+
+        The pipeline is held while a call of it runs.
+        """
+        self._pipe, self._later, self._undos = ref(pipe), later, ExitStack()
+        self.strategies: tuple[Strategy, ...] = ()
         self.less: Less | None = None
         self.doors: Doors | None = None
         self.tried: Counter[tuple[str, str]] = Counter()
-
-    @property
-    def strategies(self) -> tuple[Any, ...]:
-        """What has been applied, in order."""
-        return self.less.steps if self.less else ()
-
-    @contextmanager
-    def undone(self) -> Generator[None]:
-        """Undoes at the end what was applied meanwhile. What cannot be undone is told, and hides no error."""
-        try:
-            yield
-        finally:
-            try:
-                self._undos.close()
-            except Exception as error:
-                say(f"memplan: what was applied for a retry could not be undone: {type(error).__name__}: {error}")
 
     # ---- the pipeline ----
     def around(self, pipe: Any, original: Callable[..., Any], args: tuple[Any, ...], given: dict[str, Any]) -> Any:
@@ -76,13 +85,22 @@ class Retry:
         if pipe is not self._pipe() or self.doors is not None:
             return original(pipe, *args, **given)
         self.tried.clear()
-        self.doors = Doors(pipe, self.through)
-        self.less = Less(pipe, given_to(pipe, args, given), self.strategies)
         try:
-            with self.doors.open():
-                return self._again(OWN_CODE, Start(args, given), lambda: original(pipe, *args, **given))
+            start, doors = Start(args, given), Doors(pipe, self.through)
+            less = Less(pipe, given_to(pipe, args, given), self.strategies)
+        except Exception as error:
+            say(f"memplan: this call is made without retries: {type(error).__name__}: {error}")
+            return original(pipe, *args, **given)
+        self.doors, self.less = doors, less
+        try:
+            with _undone() as self._undos:  # where the call fails; else what it took stays for those that follow
+                with doors.open():
+                    result = self._again(OWN_CODE, start, lambda: original(pipe, *args, **given))
+                self._later(self._undos.pop_all().close)
+            self.strategies = less.steps
+            return result
         finally:
-            self.doors = None
+            self.doors = self.less = None
 
     # ---- its components ----
     def through(self, name: str, way: str, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
@@ -122,29 +140,30 @@ class Retry:
 
     def _eased(self, error: Exception, door: tuple[str, str]) -> bool:
         """Frees what the failed attempt held, and applies what takes less than it did. False where nothing does."""
-        found, pipe = out_of_memory(error), self._pipe()
-        if found is None or pipe is None or self.doors is None or self.less is None:
+        found, doors, less = out_of_memory(error), self.doors, self.less
+        if found is None or doors is None or less is None:
             return False
-        if PLACE not in vars(error):
-            vars(error)[PLACE] = place(frames(error), None, (pipe,))
-        forget(error)
-        self.tried[door] += 1
-        if self.tried[door] > ATTEMPTS:
+        try:
+            if PLACE not in vars(error):
+                vars(error)[PLACE] = place(frames(error), None, (less.pipe,))
+            forget(error)
+            RETRIED.add(less.pipe)
+            self.tried[door] += 1
+            if self.tried[door] > ATTEMPTS:
+                return False
+            with doors.shut():
+                return self._apply(less, found[1], door)
+        except Exception as ours:
+            say(f"memplan: planning a retry failed with {type(ours).__name__}: {ours}")
             return False
-        with self.doors.shut():
-            return self._apply(self.less, found[1], door)
 
     def _apply(self, less: Less, failed: Allocation, door: tuple[str, str]) -> bool:
         """Whether something could be applied; the last attempt has all that there is."""
         applied = False
-        try:
-            for step in less.steps_for(failed, door, last=self.tried[door] == ATTEMPTS):
-                self._undos.callback(step.undo)
-                say(f"memplan: memory ran out in {step.where}; trying that again with {step.words}")
-                applied = True
-        except Exception as error:
-            say(f"memplan: planning a retry failed with {type(error).__name__}: {error}")
-            return False
+        for step in less.steps_for(failed, door, last=self.tried[door] == ATTEMPTS):
+            self._undos.callback(step.undo)
+            say(f"memplan: memory ran out in {step.where}; trying that again with {step.words}")
+            applied = True
         if not applied:
             say("memplan: no retry, as nothing that can be applied in the middle of a call takes less memory")
         return applied

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from memplan.faces.oom.frames import Frame, alive, frames, is_pipeline
+from memplan.faces.oom.frames import Frame, alive, frames, is_module, is_pipeline
 from memplan.faces.oom.where import place
 from memplan.oom.place import DENOISING, Place
 
@@ -48,7 +48,9 @@ def scene(error: BaseException, pipe: Any = None) -> Scene:
     stack = frames(error)
     own = [pipe] if pipe is not None else []
     at = next((i for i in reversed(range(len(stack))) if _calls(stack[i])), None)
-    pipes = _unique([*own, *([] if at is None else [stack[at].owner]), *_in_hand(stack)]) or tuple(reversed(alive()))
+    calling = [] if at is None else [stack[at].owner]
+    found = _unique([*own, *_in_hand(stack)]) or tuple(reversed(alive()))
+    pipes = _unique([*own, *calling, *sorted(found, key=lambda one: not _runs(one, stack))])
     where = _kept(error, place(stack, at, pipes))
     if at is not None:
         return Scene(pipes, arguments(stack, at), where, called=True)
@@ -73,6 +75,12 @@ def _in_hand(stack: Sequence[Frame]) -> Iterator[Any]:
     yield from (frame.owner for frame in reversed(stack) if is_pipeline(frame.owner))
     for frame in reversed(stack):
         yield from (value for value in frame.variables.values() if is_pipeline(value))
+
+
+def _runs(pipe: Any, stack: Sequence[Frame]) -> bool:
+    """Whether a component of the pipeline ran, as where a program calls it by itself."""
+    parts = {id(part) for part in getattr(pipe, "components", {}).values() if is_module(part)}
+    return any(id(frame.owner) in parts for frame in stack)
 
 
 def _unique(things: Sequence[Any]) -> tuple[Any, ...]:

@@ -5,12 +5,13 @@ import io
 import runpy
 import sys
 from collections.abc import Callable, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType, TracebackType
 
 from memplan.errors import BadInput
 from memplan.faces.oom.hooks import Installed, in_threads
-from memplan.faces.oom.tell import tell
+from memplan.faces.oom.tell import answer_file, tell
 
 MAIN = "__main__"
 OURS = str(Path(__file__))
@@ -36,7 +37,8 @@ def script(path: str, args: Sequence[str], json: str | None = None) -> Job:
 
     def execute() -> None:
         main = ModuleType(MAIN)
-        main.__dict__.update(__file__=file_name, __builtins__=builtins, __cached__=None)
+        main.__dict__.update(__file__=file_name, __builtins__=builtins, __cached__=None, __annotations__={})
+        main.__dict__.update(__loader__=SourceFileLoader(MAIN, file_name))
         sys.modules[MAIN] = main
         exec(compile(source, file_name, "exec", dont_inherit=True), main.__dict__)
 
@@ -58,17 +60,18 @@ def _run(argv: list[str], folder: str, execute: Job, json: str | None) -> None:
     sys.argv = argv
     if not sys.flags.safe_path:
         sys.path[0] = folder
-    in_threads(Installed(json))
+    file = answer_file(json)
+    in_threads(Installed(file))
     try:
         execute()
     except SystemExit:
         raise
     except BaseException:
-        _answer_at_the_end(json)
+        _answer_at_the_end(file)
         raise
 
 
-def _answer_at_the_end(json: str | None) -> None:
+def _answer_at_the_end(json: Path | None) -> None:
     """Wraps the hook that shows the error at the end: the traceback loses our frames, and the answer follows it.
 
     The interpreter itself shows the error, so that the script's own hook, its exit code and a signal stay its own.

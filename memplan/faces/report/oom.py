@@ -146,6 +146,8 @@ def _held(answer: Answer) -> Iterator[str]:
         yield f"{amount(failed.in_use - failed.reserved)} by this process beside PyTorch: the device context, libraries"
     for other in failed.others:
         yield f"{amount(other.nbytes)} by process {other.pid}"
+    if failed.unnamed >= MIB:
+        yield f"{amount(failed.unnamed)} by processes that the error does not name, or by the driver"
 
 
 def _prediction(answer: Answer) -> Iterator[str]:

@@ -46,6 +46,12 @@ def modules_of(pipe: Any) -> dict[str, torch.nn.Module]:
     return {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
 
 
+def is_twin(pipe: Any) -> bool:
+    """Whether it is the pipeline of a twin, whose weights have no bytes."""
+    weights = (weight for module in modules_of(pipe).values() for weight in module.parameters())
+    return isinstance(next(weights, None), FakeTensor)
+
+
 def live_twin(pipe: Any, mode: FakeTensorMode | None = None) -> Twin:
     """The twin of a pipeline in memory, which is only read; its fakes are of `mode`, or of a fresh one.
 

@@ -26,7 +26,7 @@ def when_imported(name: str, job: Job) -> Job:
 
 
 class _Waiting(MetaPathFinder):
-    """Has the other finders find one module, and does a job when that has run."""
+    """Has the finders after it find one module, and does a job when that has run."""
 
     def __init__(self, name: str, job: Job) -> None:
         self.name, self.job = name, job
@@ -35,8 +35,8 @@ class _Waiting(MetaPathFinder):
         """The module's own spec; None for every other module."""
         if name != self.name:
             return None
-        others = (finder for finder in sys.meta_path if finder is not self)
-        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
+        after = sys.meta_path[sys.meta_path.index(self) + 1 :]  # those before have passed, or wait for the same module
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in after)), None)
         if spec is not None and spec.loader is not None:
             self._follow(spec.loader)
         return spec
@@ -45,7 +45,7 @@ class _Waiting(MetaPathFinder):
         execute = loader.exec_module
 
         def followed(module: ModuleType) -> None:
-            del loader.exec_module
+            vars(loader).pop("exec_module", None)
             execute(module)
             self.job()
 
