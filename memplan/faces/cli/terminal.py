@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock, Timer
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import Any, Self
 
 import memplan
 from memplan.catalogue import models
+from memplan.faces.report.bars import COLOURS, PLAIN, Ink
 from memplan.probes.sources import look
 
 PATIENCE = 1.0
@@ -29,6 +31,23 @@ def width() -> int:
     if not (sys.stdout.isatty() or os.environ.get("COLUMNS")):
         return USUAL
     return min(max(shutil.get_terminal_size((USUAL, 24)).columns, NARROWEST), WIDEST)
+
+
+def ink(*, asked: bool) -> Ink | None:
+    """How bars are drawn here, or None where they are not: in pipes they are only if `asked` for, and never coloured.
+
+    $NO_COLOR, if it is not empty, takes the colours away (no-color.org), and so does a terminal that is dumb.
+    """
+    there = sys.stdout.isatty()
+    if not (there or asked):
+        return None
+    try:
+        Ink().marks.encode(sys.stdout.encoding or "ascii")
+        plain = Ink()
+    except UnicodeEncodeError:
+        plain = PLAIN
+    coloured = there and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return replace(plain, colours=COLOURS) if coloured else plain
 
 
 class Progress:

@@ -1,0 +1,172 @@
+"""The timeline of one plan as a still picture, drawn with Pillow, which diffusers needs anyway."""
+
+from collections.abc import Iterator
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from memplan.faces.report.bill import margin, where
+from memplan.faces.report.html.timelines import Names, drawn
+from memplan.facts.units import GIB, amount, duration
+from memplan.planner import Plan
+from memplan.planner.label import label
+
+if TYPE_CHECKING:
+    from PIL.ImageDraw import ImageDraw
+
+WIDE, HIGH = 1600, 900
+LEFT, TOP, RIGHT, BOTTOM = 110, 190, 40, 150
+"""Around the plot."""
+INK, SOFT, LINE, GROUND, LIMIT = "#16191d", "#59616b", "#d9dde2", "#ffffff", "#a8123a"
+WEIGHTS = ("#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#8a7a00", "#7b5ea7")
+OTHERS = {
+    "workspace": "#5b6470", "unused": "#c3c9d0", "copies": "#f0c800", "activations": "#d55e00",
+}  # fmt: skip
+"""Okabe and Ito's colours, as on the page."""
+CONTEXT = "#98a1ab"
+STEPS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+LONGEST = 140
+"""Characters of a line of small text."""
+Row = tuple[float, float, dict[str, int]]
+"""When it begins and ends, and bytes by what holds them."""
+
+
+def picture(plan: Plan) -> bytes:
+    """A PNG of device memory over the seconds of a call, against what plans may use."""
+    from PIL import Image, ImageDraw
+
+    canvas = Image.new("RGB", (WIDE, HIGH), GROUND)
+    _Drawing(ImageDraw.Draw(canvas), plan).everything()
+    out = BytesIO()
+    canvas.save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def rows(timeline: dict[str, Any]) -> Iterator[Row]:
+    """Every moment of a timeline, as the page draws it."""
+    for stretch in timeline["stretches"]:
+        points = timeline["courses"][stretch["course"]]["points"]
+        begin = stretch["begin"]
+        if stretch["moving"]:
+            yield begin, begin + stretch["moving"], _row(stretch, points[0][1], 0, 0)
+        for run in range(stretch["repeat"]):
+            start, last = begin + stretch["moving"] + run * stretch["seconds"], 0.0
+            for end, weights, copies, activations, _ in points:
+                yield start + last, start + end, _row(stretch, weights, copies, activations)
+                last = end
+
+
+def _row(stretch: dict[str, Any], weights: int, copies: int, activations: int) -> dict[str, int]:
+    own = {stretch["component"]: weights} if weights else {}
+    held = {f"weights of {name}": nbytes for name, nbytes in (*stretch["others"].items(), *own.items())}
+    beside = {name: stretch[name] for name in ("context", "workspace", "unused")}
+    return {**beside, **held, "copies": copies, "activations": activations + stretch["base"]}
+
+
+class _Drawing:
+    """The parts of the picture."""
+
+    def __init__(self, draw: "ImageDraw", plan: Plan) -> None:
+        """Bytes and seconds get their places."""
+        self.draw, self.plan = draw, plan
+        timeline = drawn(plan, Names())
+        self.rows = list(rows(timeline))
+        weights = {f"weights of {name}": WEIGHTS[min(n, 5)] for n, name in enumerate(timeline["weights"])}
+        self.colours = {"context": CONTEXT, **weights, **OTHERS}
+        self.limit = plan.run.facts.machine.vram
+        self.end = max((end for _, end, _ in self.rows), default=1.0) or 1.0
+        self.highest = max(self.rows, key=lambda row: sum(row[2].values()))
+        top = sum(self.highest[2].values())
+        self.most = max(top, self.limit if self.limit <= 2.5 * top else 0) * 1.12
+
+    def x(self, seconds: float) -> float:
+        """Where a second is."""
+        return LEFT + seconds / self.end * (WIDE - LEFT - RIGHT)
+
+    def y(self, nbytes: float) -> float:
+        """Where an amount is."""
+        return HIGH - BOTTOM - nbytes / self.most * (HIGH - TOP - BOTTOM)
+
+    def text(self, at: tuple[float, float], words: str, size: int, colour: str = INK, anchor: str = "la") -> None:
+        """Words at a place."""
+        from PIL import ImageFont
+
+        self.draw.text(at, words, fill=colour, font=ImageFont.load_default(size), anchor=anchor)
+
+    def everything(self) -> None:
+        """From the back to the front."""
+        self.grid()
+        self.stack()
+        self.frame()
+        self.peak()
+        self.key()
+
+    def grid(self) -> None:
+        """Lines and figures of GiB and of seconds."""
+        for at in _ticks(self.most / GIB, 6):
+            self.draw.line((LEFT, self.y(at * GIB), WIDE - RIGHT, self.y(at * GIB)), fill=LINE)
+            self.text((LEFT - 10, self.y(at * GIB)), f"{at:g}", 20, SOFT, "rm")
+        for at in _ticks(self.end, 10):
+            self.text((self.x(at), HIGH - BOTTOM + 10), f"{at:g}", 20, SOFT, "ma")
+        self.text((LEFT, TOP - 12), "GiB of device memory", 20, SOFT, "ls")
+        self.text((WIDE - RIGHT, HIGH - BOTTOM + 36), "seconds of the call", 20, SOFT, "ra")
+
+    def stack(self) -> None:
+        """In each column of pixels the highest of the moments that fall into it."""
+        columns: dict[int, dict[str, int]] = {}
+        for begin, end, parts in self.rows:
+            for column in range(int(self.x(begin)), max(int(self.x(end)), int(self.x(begin)) + 1)):
+                if column not in columns or sum(columns[column].values()) < sum(parts.values()):
+                    columns[column] = parts
+        for column, parts in columns.items():
+            below = 0
+            for name, colour in self.colours.items():
+                above = below + parts.get(name, 0)
+                if above > below:
+                    self.draw.line((column, self.y(below), column, self.y(above)), fill=colour)
+                below = above
+
+    def frame(self) -> None:
+        """What is drawn, the figures, and the limit."""
+        bill, facts = self.plan.bill, self.plan.run.facts
+        self.text((LEFT, 24), f"memplan: {facts.subject}", 34)
+        words = label(self.plan.strategies, facts)
+        self.text((LEFT, 70), shorten(words), 20, SOFT)
+        figures = f"{duration(bill.seconds)}, VRAM {amount(bill.peak.memory.required)} ({margin(self.plan)})"
+        self.text((LEFT, 100), f"{figures}, RAM {amount(bill.host.peak)}, {bill.loss.word}", 24)
+        self.draw.line((LEFT, HIGH - BOTTOM, WIDE - RIGHT, HIGH - BOTTOM), fill=SOFT)
+        above = "" if self.limit <= self.most else ", above this picture"
+        y = self.y(min(self.limit, self.most))
+        if not above:
+            self.draw.line((LEFT, y, WIDE - RIGHT, y), fill=LIMIT, width=3)
+        self.text((WIDE - RIGHT, y - 6), f"limit {amount(self.limit)}{above}", 22, LIMIT, "rs")
+
+    def peak(self) -> None:
+        """The highest moment: its figure, its module and its op."""
+        begin, end, parts = self.highest
+        top, found = sum(parts.values()), max(self.plan.bill.peaks, key=lambda p: p.memory.required)
+        x, y = self.x((begin + end) / 2), self.y(top)
+        self.draw.ellipse((x - 6, y - 6, x + 6, y + 6), fill=INK, outline=GROUND, width=2)
+        words = f"peak {amount(top)} in {found.phase}, at {where(found)}"
+        self.text((LEFT, 136), words, 22)
+
+    def key(self) -> None:
+        """Squares with words."""
+        x, y = float(LEFT), HIGH - 74
+        for name, colour in self.colours.items():
+            room = 34 + 11 * len(name)
+            if x + room > WIDE - RIGHT:
+                x, y = float(LEFT), y + 32
+            self.draw.rectangle((x, y, x + 18, y + 18), fill=colour)
+            self.text((x + 26, y + 9), name, 20, INK, "lm")
+            x += room + 14
+
+
+def shorten(words: str) -> str:
+    """Words that fit beside each other."""
+    return words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
+
+
+def _ticks(most: float, number: int) -> list[float]:
+    """Round figures from 0 up to `most`, about so many."""
+    step = next((step for step in STEPS if most / step <= number), STEPS[-1])
+    return [round(n * step, 6) for n in range(int(most / step) + 1)]
