@@ -112,7 +112,8 @@ def test_weights_come_and_go_as_groups_do(facts: Facts) -> None:
 def test_the_link_is_busy_where_groups_are_copied(facts: Facts) -> None:
     resident, streamed = plans(facts, ["", "group_offload:transformer,stream=true"])
     copied = [
-        sum(end - begin for s in timeline(plan.run) for begin, end in s.course.link) for plan in (resident, streamed)
+        sum(s.repeat * (end - begin) for s in timeline(plan.run) for begin, end in s.course.link)
+        for plan in (resident, streamed)
     ]
     assert copied[0] == 0
     moved = streamed.bill.traffic.to_device / facts.machine.rates.pinned

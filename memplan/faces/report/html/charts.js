@@ -36,46 +36,53 @@ function gibSplits(u, n, min, max) {
   return found;
 }
 
-/* Lines where phases begin, and their names above where there is room. */
-function drawPhases(u, phases, named) {
-  const { ctx, bbox } = u;
+/* What is drawn on a canvas that uPlot has left in a state of its own. */
+function onCanvas(u, draw) {
+  const { ctx } = u;
   ctx.save();
-  ctx.font = withFont(u, FONT);
-  ctx.textAlign = "center";
+  ctx.textAlign = "left";
+  ctx.textBaseline = "alphabetic";
   ctx.lineWidth = pixels(u, 1);
-  for (const phase of phases) {
-    const from = Math.max(u.valToPos(phase.begin, "x", true), bbox.left);
-    const to = Math.min(u.valToPos(phase.end, "x", true), bbox.left + bbox.width);
-    if (to < from) continue;
-    ctx.strokeStyle = theme.colour("soft");
-    ctx.globalAlpha = 0.55;
-    ctx.setLineDash([pixels(u, 3), pixels(u, 3)]);
-    ctx.beginPath();
-    ctx.moveTo(from, bbox.top - (named ? pixels(u, 18) : 0));
-    ctx.lineTo(from, bbox.top + bbox.height);
-    ctx.stroke();
-    ctx.globalAlpha = 1;
-    ctx.fillStyle = theme.colour("ink");
-    if (named && ctx.measureText(phase.name).width + pixels(u, 8) < to - from) {
-      ctx.fillText(phase.name, (from + to) / 2, bbox.top - pixels(u, 6));
-    }
-  }
+  draw(ctx, u.bbox);
   ctx.restore();
 }
 
-/* The charts of one plan show the same stretch of time, and the cursor is in all of them. */
+/* Lines where phases begin, and their names above where there is room. */
+function drawPhases(u, phases, named) {
+  onCanvas(u, (ctx, bbox) => {
+    ctx.font = withFont(u, FONT);
+    ctx.textAlign = "center";
+    for (const phase of phases) {
+      const from = Math.max(u.valToPos(phase.begin, "x", true), bbox.left);
+      const to = Math.min(u.valToPos(phase.end, "x", true), bbox.left + bbox.width);
+      if (to < from) continue;
+      ctx.strokeStyle = theme.colour("soft");
+      ctx.globalAlpha = 0.55;
+      ctx.setLineDash([pixels(u, 3), pixels(u, 3)]);
+      ctx.beginPath();
+      ctx.moveTo(from, bbox.top - (named ? pixels(u, 18) : 0));
+      ctx.lineTo(from, bbox.top + bbox.height);
+      ctx.stroke();
+      ctx.globalAlpha = 1;
+      ctx.fillStyle = theme.colour("ink");
+      if (named && ctx.measureText(phase.name).width + pixels(u, 8) < to - from) {
+        ctx.fillText(phase.name, (from + to) / 2, bbox.top - pixels(u, 6));
+      }
+    }
+  });
+}
+
+/* The charts of one plan show the same stretch of time. Who is told gets its data ready before they do. */
 function together(charts, end) {
-  let shown = [0, end], telling = false;
   const told = [];
+  let shown = [0, end];
   function show(from, to) {
-    if (telling) return;
-    telling = true;
-    shown = [Math.max(from, 0), Math.min(to, end)];
-    charts.forEach((u) => u.setScale("x", { min: shown[0], max: shown[1] }));
-    told.forEach((tell) => tell(...shown));
-    telling = false;
+    if (from === shown[0] && to === shown[1]) return;
+    shown = [from, to];
+    told.forEach((tell) => tell(from, to));
+    charts.forEach((u) => u.setScale("x", { min: from, max: to }));
   }
-  return { show, all: () => show(0, end), onChange: (tell) => told.push(tell), get shown() { return shown; } };
+  return { show, all: () => show(0, end), onChange: (tell) => told.push(tell) };
 }
 
 /* Options of a chart over time; `sync` names the plan. */

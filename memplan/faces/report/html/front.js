@@ -16,7 +16,7 @@ function frontChart(place, points, limit) {
     ...shown.map((loss) => dots((p) => p.loss === loss && p.picks.length, named(loss), 13, 1.5)),
   ];
   const most = Math.max(...sorted.map((point) => point.required)), line = limit < 1.6 * most;
-  const times = sorted.map((point) => point.seconds), wide = times[times.length - 1] > 8 * times[0];
+  const times = sorted.map((point) => point.seconds), wide = times[times.length - 1] > 3 * times[0];
   legend(document.getElementById("losses"), shown.map((loss) => [loss, named(loss), ""]), true);
   let nearest = null;
   const u = new uPlot({
@@ -27,12 +27,12 @@ function frontChart(place, points, limit) {
       y: { range: (u, min, max) => (u.zoomed ? [min, max] : [0, Math.max(most, line ? limit : 0) * 1.12]) },
     },
     axes: [
-      axis({ label: `seconds per call${wide ? ", logarithmic" : ""}`, values: (u, ticks) => ticks.map((s) => (s === null ? null : `${Number(s.toPrecision(6))}`)) }),
+      timeAxis({ label: `seconds per call${wide ? ", logarithmic" : ""}`, ...(wide && { splits: rounds, filter: (u, at) => at }) }),
       gibAxis({ label: "VRAM, GiB" }),
     ],
     series: [{}, ...series],
     hooks: {
-      draw: [(u) => { if (line) drawLimit(u, limit, `limit ${amount(limit)}`, true); drawNames(u, sorted); }],
+      draw: [(u) => { drawAbove(u, limit); if (line) drawLimit(u, limit, true); drawNames(u, sorted); }],
       setCursor: [(u) => {
         const found = closest(u, sorted);
         if (found !== nearest) tellPoint(nearest = found);
@@ -43,27 +43,49 @@ function frontChart(place, points, limit) {
   return u;
 }
 
+/* Round seconds on a logarithmic axis. */
+function rounds(u, n, min, max) {
+  const found = [];
+  for (let ten = 10 ** Math.floor(Math.log10(min)); ten <= max; ten *= 10) {
+    found.push(...[1, 1.5, 2, 3, 4, 5, 6, 8].map((step) => step * ten).filter((at) => min <= at && at <= max));
+  }
+  return found;
+}
+
+/* What does not fit is above the limit, and paler. */
+function drawAbove(u, limit) {
+  onCanvas(u, (ctx, bbox) => {
+    const y = Math.max(u.valToPos(limit, "y", true), bbox.top);
+    ctx.globalAlpha = 0.6;
+    ctx.fillStyle = theme.colour("ground");
+    ctx.fillRect(bbox.left, bbox.top, bbox.width, y - bbox.top);
+  });
+}
+
+/* The names of picks beside their dots, where they cover neither a dot of a pick nor another name. */
 function drawNames(u, points) {
-  const { ctx, bbox } = u, taken = [];
-  ctx.save();
-  ctx.font = withFont(u, BOLD);
-  ctx.fillStyle = theme.colour("ink");
-  for (const point of points.filter((one) => one.picks.length)) {
-    const x = u.valToPos(point.seconds, "x", true), y = u.valToPos(point.required, "y", true);
-    const text = point.picks.join(", "), width = ctx.measureText(text).width, high = pixels(u, 16);
-    const spots = [[11, 4], [11, -12], [11, 20], [-11, 4], [-11, -12], [-11, 20], [11, 36], [11, -28]];
-    const boxes = spots.map(([dx, dy]) => [x + pixels(u, dx) - (dx < 0 ? width : 0), y + pixels(u, dy)]);
-    const free = ([left, base]) => left > bbox.left && left + width < bbox.left + bbox.width + pixels(u, 20)
-      && !taken.some(([l, b, w]) => left < l + w && l < left + width && Math.abs(b - base) < high);
-    const [left, base] = boxes.find(free) ?? boxes[0];
-    taken.push([left, base, width]);
+  const picks = points.filter((point) => point.picks.length), high = pixels(u, 15), dot = pixels(u, 9);
+  const places = picks.map((point) => [u.valToPos(point.seconds, "x", true), u.valToPos(point.required, "y", true)]);
+  const taken = places.map(([x, y]) => [x - dot, y - dot, 2 * dot, 2 * dot]);
+  const apart = ([a, b, c, d]) => ([l, t, w, h]) => a + c <= l || l + w <= a || b + d <= t || t + h <= b;
+  onCanvas(u, (ctx, bbox) => {
+    ctx.font = withFont(u, BOLD);
+    ctx.textBaseline = "middle";
+    ctx.fillStyle = theme.colour("ink");
     ctx.strokeStyle = theme.colour("ground");
     ctx.lineWidth = pixels(u, 4);
     ctx.lineJoin = "round";
-    ctx.strokeText(text, left, base);
-    ctx.fillText(text, left, base);
-  }
-  ctx.restore();
+    picks.forEach((point, n) => {
+      const [x, y] = places[n], text = point.picks.join(", "), width = ctx.measureText(text).width;
+      const boxes = [0, -17, 17, -30, 30, -44, 44].flatMap((up) => [1, -1].map((side) =>
+        [x + side * dot * 1.2 - (side < 0 ? width : 0), y + pixels(u, up) - high / 2, width, high]));
+      const inside = ([left, top]) => left >= bbox.left && left + width <= bbox.left + bbox.width && top >= bbox.top;
+      const box = boxes.find((one) => inside(one) && taken.every(apart(one))) ?? boxes[0];
+      taken.push(box);
+      ctx.strokeText(text, box[0], box[1] + high / 2);
+      ctx.fillText(text, box[0], box[1] + high / 2);
+    });
+  });
 }
 
 function closest(u, points) {

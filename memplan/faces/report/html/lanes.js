@@ -1,6 +1,7 @@
 "use strict";
 // What is busy when: the device, the link, and the CPU where it computes in components' place.
 const LANES = { device: "GPU computes", link: "link copies", cpu: "CPU computes" };
+const SHORT = { device: "GPU busy", link: "link busy", cpu: "CPU busy" };
 
 function lanesChart(place, sync, plan, lines) {
   const found = Object.keys(LANES).map((lane) => [lane, busy(plan, lane)]);
@@ -10,7 +11,7 @@ function lanesChart(place, sync, plan, lines) {
     scales: { y: { range: () => [0, shown.length] } },
     axes: [axis({ show: false }), axis({
       size: LEFT, grid: { show: false }, ticks: { show: false }, splits: () => shown.map((_, n) => n + 0.5),
-      values: () => shown.map(([lane]) => LANES[lane].replace(" ", "\n")).reverse(),
+      values: () => shown.map(([lane]) => SHORT[lane]).reverse(),
     })],
     series: [{}, { paths: () => null, points: { show: false } }],
     hooks: { draw: [(u) => {
@@ -23,22 +24,23 @@ function lanesChart(place, sync, plan, lines) {
 
 /* Bars as high as the share of their time in which the lane is busy. */
 function drawLane(u, lane, spans, row) {
-  const { ctx, bbox } = u, height = bbox.height / Math.round(u.scales.y.max), gap = pixels(u, 3);
-  const floor = bbox.top + bbox.height - row * height - gap, room = height - 2 * gap;
-  ctx.save();
-  ctx.beginPath();
-  ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
-  ctx.clip();
-  ctx.fillStyle = theme.colour("line");
-  ctx.globalAlpha = 0.45;
-  ctx.fillRect(bbox.left, floor - room, bbox.width, room);
-  ctx.globalAlpha = 1;
-  ctx.fillStyle = theme.colour(lane);
-  for (const [begin, end, share] of spans) {
-    const from = u.valToPos(begin, "x", true), to = u.valToPos(end, "x", true);
-    if (to >= bbox.left && from <= bbox.left + bbox.width) ctx.fillRect(from, floor - share * room, Math.max(to - from, 0.5), share * room);
-  }
-  ctx.restore();
+  onCanvas(u, (ctx, bbox) => {
+    const height = bbox.height / Math.round(u.scales.y.max), gap = pixels(u, 3), room = height - 2 * gap;
+    const floor = bbox.top + bbox.height - row * height - gap;
+    ctx.beginPath();
+    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+    ctx.clip();
+    ctx.fillStyle = theme.colour("line");
+    ctx.globalAlpha = 0.45;
+    ctx.fillRect(bbox.left, floor - room, bbox.width, room);
+    ctx.globalAlpha = 1;
+    ctx.fillStyle = theme.colour(lane);
+    for (const [begin, end, share] of spans) {
+      const from = Math.round(u.valToPos(begin, "x", true)), to = Math.round(u.valToPos(end, "x", true));
+      if (to < bbox.left || from > bbox.left + bbox.width) continue;
+      ctx.fillRect(from, floor - share * room, Math.max(to - from, 1), share * room);
+    }
+  });
 }
 
 /* Which share of the slice at `second` a lane is busy, in words. */

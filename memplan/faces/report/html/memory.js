@@ -3,18 +3,14 @@
 
 /* Above the plot: room for the phases' names; inside: for the label of the peak. */
 const HEADROOM = 1.3;
+/* Columns in which a stretch of time is drawn at most. */
+const COLUMNS = 900;
 
 function memoryChart(place, sync, plan, lines, limit) {
   const top = lines.held[lines.peak], near = top > 0.4 * limit;
   const most = (near ? Math.max(limit, top) : top) * HEADROOM, phases = phasesOf(plan);
-  const stacks = [];
-  let below = lines.t.map(() => 0);
-  lines.bands.forEach((_, band) => stacks.push(below = lines.rows.map((row, n) => below[n] + row[band])));
-  const ends = [...lines.t, lines.end], lasting = (values) => [...values, values[values.length - 1]];
-  const order = lines.bands.map((_, n) => n).reverse();
-  const filled = (n) => () => theme.colour(lines.bands[n][2]);
-  const series = order.map((n) => ({
-    fill: filled(n), width: 0, points: { show: false }, paths: uPlot.paths.stepped({ align: 1 }),
+  const series = [...lines.bands].reverse().map(([, , colour]) => ({
+    fill: () => theme.colour(colour), width: 0, points: { show: false }, paths: uPlot.paths.stepped({ align: 1 }),
   }));
   return new uPlot(overTime(sync, 330, lines.end, {
     padding: [24, RIGHT, 0, 0],
@@ -23,10 +19,36 @@ function memoryChart(place, sync, plan, lines, limit) {
     series: [{}, ...series],
     hooks: { draw: [(u) => {
       drawPhases(u, phases, true);
-      drawLimit(u, limit, near ? `limit ${amount(limit)}` : `limit ${amount(limit)}, far above`, near);
+      drawLimit(u, limit, near);
       drawPeak(u, lines, plan.highest);
     }] },
-  }), [ends, ...order.map((n) => lasting(stacks[n]))], place);
+  }), memoryData(lines, 0, lines.end), place);
+}
+
+/* Columns for uPlot: seconds, then for each band from the top down what is held up to it. */
+function memoryData(lines, from, to) {
+  const shown = highest(lines, from, to), stacks = [];
+  let below = shown.map(() => 0);
+  lines.bands.forEach((_, band) => stacks.unshift(below = shown.map(([, row], n) => below[n] + lines.rows[row][band])));
+  return [shown.map(([second]) => second), ...stacks];
+}
+
+/* [second, row] of all rows between two seconds; where they are too many to be seen, of the highest in each column. */
+function highest(lines, from, to) {
+  const first = rowAt(lines.t, from), last = rowAt(lines.t, to), found = [];
+  if (last - first < COLUMNS) {
+    for (let row = first; row <= last; row++) found.push([lines.t[row], row]);
+  } else {
+    const width = (to - from) / COLUMNS;
+    let row = first;
+    for (let column = 0; column < COLUMNS; column++) {
+      const until = from + (column + 1) * width;
+      let best = row;
+      for (; row < last && lines.t[row + 1] < until; row++) if (lines.held[row + 1] > lines.held[best]) best = row + 1;
+      found.push([from + column * width, best]);
+    }
+  }
+  return [...found, [Math.min(to, lines.end), last]];
 }
 
 function ramChart(place, sync, lines, limit) {
@@ -39,55 +61,55 @@ function ramChart(place, sync, lines, limit) {
     series: [{}, {
       fill: () => theme.colour("ram"), width: 0, points: { show: false }, paths: uPlot.paths.stepped({ align: 1 }),
     }],
-    hooks: { draw: [(u) => drawLimit(u, limit, near ? `limit ${amount(limit)}` : `limit ${amount(limit)}, far above`, near)] },
+    hooks: { draw: [(u) => drawLimit(u, limit, near)] },
   }), [[...lines.t, lines.end], [...lines.host, last]], place);
 }
 
 /* The limit as a line with its words at the right end; where it is far above, only the words. */
-function drawLimit(u, limit, words, near) {
-  const { ctx, bbox } = u, y = near ? u.valToPos(limit, "y", true) : bbox.top + pixels(u, 16);
-  ctx.save();
-  ctx.strokeStyle = ctx.fillStyle = theme.colour("limit");
-  ctx.font = withFont(u, BOLD);
-  ctx.textAlign = "right";
-  if (near) {
-    ctx.lineWidth = pixels(u, 1.5);
-    ctx.setLineDash([pixels(u, 7), pixels(u, 4)]);
-    ctx.beginPath();
-    ctx.moveTo(bbox.left, y);
-    ctx.lineTo(bbox.left + bbox.width, y);
-    ctx.stroke();
-  }
-  ctx.fillText(words, bbox.left + bbox.width - pixels(u, 4), y - pixels(u, 5));
-  ctx.restore();
+function drawLimit(u, limit, near) {
+  onCanvas(u, (ctx, bbox) => {
+    const y = near ? u.valToPos(limit, "y", true) : bbox.top + pixels(u, 17);
+    ctx.strokeStyle = ctx.fillStyle = theme.colour("limit");
+    ctx.font = withFont(u, BOLD);
+    ctx.textAlign = "right";
+    if (near) {
+      ctx.lineWidth = pixels(u, 1.5);
+      ctx.setLineDash([pixels(u, 7), pixels(u, 4)]);
+      ctx.beginPath();
+      ctx.moveTo(bbox.left, y);
+      ctx.lineTo(bbox.left + bbox.width, y);
+      ctx.stroke();
+    }
+    const words = `limit ${amount(limit)}${near ? "" : ", far above"}`;
+    ctx.fillText(words, bbox.left + bbox.width - pixels(u, 4), y - pixels(u, 5));
+  });
 }
 
 /* The peak: a dot, and a line up to its figure, its module and its op. */
 function drawPeak(u, lines, words) {
-  const { ctx, bbox } = u, n = lines.peak, next = lines.t[n + 1] ?? lines.end;
+  const n = lines.peak, next = lines.t[n + 1] ?? lines.end;
   const x = u.valToPos((lines.t[n] + next) / 2, "x", true), y = u.valToPos(lines.held[n], "y", true);
-  if (x < bbox.left - 1 || x > bbox.left + bbox.width + 1) return;
-  const pad = pixels(u, 6), line = pixels(u, 15), texts = [`peak ${amount(lines.held[n])}`, words];
-  ctx.save();
-  ctx.font = withFont(u, FONT);
-  const room = bbox.width * 0.72;
-  while (ctx.measureText(texts[1]).width > room) texts[1] = `…${texts[1].replace(/^…/, "").slice(1)}`;
-  const width = Math.max(...texts.map((text) => ctx.measureText(text).width)) + 2 * pad;
-  const left = Math.min(Math.max(x - width / 2, bbox.left), bbox.left + bbox.width - width), top = bbox.top + pad / 2;
-  ctx.strokeStyle = theme.colour("ink");
-  ctx.lineWidth = pixels(u, 1);
-  ctx.beginPath();
-  ctx.moveTo(x, top + 2 * line + pad);
-  ctx.lineTo(x, y);
-  ctx.stroke();
-  ctx.fillStyle = theme.colour("ground");
-  ctx.fillRect(left, top, width, 2 * line + pad);
-  ctx.fillStyle = theme.colour("ink");
-  ctx.fillText(texts[1], left + pad, top + 2 * line);
-  ctx.font = withFont(u, BOLD);
-  ctx.fillText(texts[0], left + pad, top + line);
-  ctx.beginPath();
-  ctx.arc(x, y, pixels(u, 3.5), 0, 2 * Math.PI);
-  ctx.fill();
-  ctx.restore();
+  if (x < u.bbox.left - 1 || x > u.bbox.left + u.bbox.width + 1) return;
+  onCanvas(u, (ctx, bbox) => {
+    const pad = pixels(u, 6), line = pixels(u, 15), head = `peak ${amount(lines.held[n])}`;
+    ctx.font = withFont(u, FONT);
+    while (ctx.measureText(words).width > bbox.width * 0.7) words = `…${words.replace(/^…/, "").slice(1)}`;
+    const width = Math.max(ctx.measureText(words).width, ctx.measureText(head).width * 1.1) + 2 * pad;
+    const most = bbox.left + bbox.width - width, left = Math.min(Math.max(x - pad, bbox.left), most);
+    const top = bbox.top + pad / 2;
+    ctx.strokeStyle = theme.colour("ink");
+    ctx.beginPath();
+    ctx.moveTo(x, top + 2 * line + pad);
+    ctx.lineTo(x, y);
+    ctx.stroke();
+    ctx.fillStyle = theme.colour("ground");
+    ctx.fillRect(left, top, width, 2 * line + pad);
+    ctx.fillStyle = theme.colour("ink");
+    ctx.fillText(words, left + pad, top + 2 * line);
+    ctx.font = withFont(u, BOLD);
+    ctx.fillText(head, left + pad, top + line);
+    ctx.beginPath();
+    ctx.arc(x, y, pixels(u, 3.5), 0, 2 * Math.PI);
+    ctx.fill();
+  });
 }

@@ -49,10 +49,11 @@ def front(found: Recommendation) -> str:
 def pick(number: int, names: Sequence[str], plan: Plan, script: str) -> str:
     """One plan: its figures, its timeline, its phases and its code."""
     bill, text = plan.bill, escape(label(plan.strategies, plan.run.facts))
+    called = max((peak.host for peak in bill.peaks), default=0)
     tiles = (
         ("Time", duration(bill.seconds), "per call of a warm pipeline"),
         ("VRAM", amount(bill.peak.memory.required), margin(plan)),
-        ("RAM", amount(bill.host.peak), f"{moved(bill.host.pinned)} pinned"),
+        ("RAM", amount(bill.host.peak), f"{amount(called)} in the call, {moved(bill.host.pinned)} pinned"),
         ("Traffic", moved(bill.traffic.link), "over the link per call"),
         ("Loss", bill.loss.word, f"weight error {bill.loss.error:.4f}"),
     )

@@ -34,6 +34,7 @@ function drawPlan(plan, number) {
     legend(at("bands"), lines.bands.map(([, name, colour], n) => [name, colour, amount(values[n])]).reverse());
     at("moment").textContent = second === null ? words : moment(lines, row, second, spans);
   }
+  time.onChange((from, to) => memory.setData(memoryData(lines, from, to), false));
   own.forEach((u) => {
     u.over.addEventListener("dblclick", time.all);
     u.hooks.setScale = [(_, key) => key === "x" && time.show(u.scales.x.min, u.scales.x.max)];
@@ -73,7 +74,7 @@ function buttons(place, plan, time, end) {
   for (const phase of phasesOf(plan)) {
     if (phase.end - phase.begin <= 0) continue;
     named.push([`${phase.name} ${duration(phase.end - phase.begin)}`, phase.begin, phase.end]);
-    if (phase.calls > 1 && phase.one) named.push([`one call of it ${duration(phase.one[1] - phase.one[0])}`, ...phase.one]);
+    if (phase.calls > 2 && phase.one) named.push([`${phase.name}: one call ${duration(phase.one[1] - phase.one[0])}`, ...phase.one]);
   }
   const made = named.map(([words, from, to]) => {
     const button = document.createElement("button");
