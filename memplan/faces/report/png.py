@@ -5,6 +5,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from memplan.faces.report.bill import margin, where
+from memplan.faces.report.html.colours import light
 from memplan.faces.report.html.timelines import Names, drawn
 from memplan.facts.units import GIB, amount, duration
 from memplan.planner import Plan
@@ -14,15 +15,11 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
 WIDE, HIGH = 1600, 900
-LEFT, TOP, RIGHT, BOTTOM = 110, 190, 40, 150
+LEFT, TOP, RIGHT, BOTTOM = 110, 220, 40, 150
 """Around the plot."""
-INK, SOFT, LINE, GROUND, LIMIT = "#16191d", "#59616b", "#d9dde2", "#ffffff", "#a8123a"
-WEIGHTS = ("#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#8a7a00", "#7b5ea7")
-OTHERS = {
-    "workspace": "#5b6470", "unused": "#c3c9d0", "copies": "#f0c800", "activations": "#d55e00",
-}  # fmt: skip
-"""Okabe and Ito's colours, as on the page."""
-CONTEXT = "#98a1ab"
+COLOURS = light()
+INK, SOFT, LINE, GROUND, LIMIT = (COLOURS[name] for name in ("ink", "soft", "line", "ground", "limit"))
+ABOVE_WEIGHTS = ("workspace", "unused", "copies", "activations")
 STEPS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 LONGEST = 140
 """Characters of a line of small text."""
@@ -68,10 +65,10 @@ class _Drawing:
     def __init__(self, draw: "ImageDraw", plan: Plan) -> None:
         """Bytes and seconds get their places."""
         self.draw, self.plan = draw, plan
-        timeline = drawn(plan, Names())
-        self.rows = list(rows(timeline))
-        weights = {f"weights of {name}": WEIGHTS[min(n, 5)] for n, name in enumerate(timeline["weights"])}
-        self.colours = {"context": CONTEXT, **weights, **OTHERS}
+        self.timeline = drawn(plan, Names())
+        self.rows = list(rows(self.timeline))
+        weights = {f"weights of {name}": COLOURS[f"w{min(n, 5)}"] for name, n in self.timeline["weights"]}
+        self.colours = {"context": COLOURS["context"], **weights, **{name: COLOURS[name] for name in ABOVE_WEIGHTS}}
         self.limit = plan.run.facts.machine.vram
         self.end = max((end for _, end, _ in self.rows), default=1.0) or 1.0
         self.highest = max(self.rows, key=lambda row: sum(row[2].values()))
@@ -96,18 +93,19 @@ class _Drawing:
         """From the back to the front."""
         self.grid()
         self.stack()
+        self.phases()
         self.frame()
         self.peak()
         self.key()
 
     def grid(self) -> None:
         """Lines and figures of GiB and of seconds."""
-        for at in _ticks(self.most / GIB, 6):
+        for at in _ticks(self.most / GIB, 8):
             self.draw.line((LEFT, self.y(at * GIB), WIDE - RIGHT, self.y(at * GIB)), fill=LINE)
             self.text((LEFT - 10, self.y(at * GIB)), f"{at:g}", 20, SOFT, "rm")
         for at in _ticks(self.end, 10):
             self.text((self.x(at), HIGH - BOTTOM + 10), f"{at:g}", 20, SOFT, "ma")
-        self.text((LEFT, TOP - 12), "GiB of device memory", 20, SOFT, "ls")
+        self.text((LEFT - 10, TOP - 10), "GiB", 20, SOFT, "rs")
         self.text((WIDE - RIGHT, HIGH - BOTTOM + 36), "seconds of the call", 20, SOFT, "ra")
 
     def stack(self) -> None:
@@ -125,6 +123,21 @@ class _Drawing:
                     self.draw.line((column, self.y(below), column, self.y(above)), fill=colour)
                 below = above
 
+    def phases(self) -> None:
+        """Where each phase begins, and its name where there is room."""
+        from PIL import ImageFont
+
+        font, found = ImageFont.load_default(20), list[tuple[str, float, float]]()
+        for stretch in self.timeline["stretches"]:
+            end = stretch["begin"] + stretch["moving"] + stretch["repeat"] * stretch["seconds"]
+            begin = found.pop()[1] if found and found[-1][0] == stretch["phase"] else stretch["begin"]
+            found.append((stretch["phase"], begin, end))
+        for name, begin, end in found:
+            left, right = self.x(begin), self.x(end)
+            self.draw.line((left, TOP - 24, left, HIGH - BOTTOM), fill=SOFT)
+            if font.getlength(name) + 8 < right - left:
+                self.text(((left + right) / 2, TOP - 6), name, 20, INK, "ms")
+
     def frame(self) -> None:
         """What is drawn, the figures, and the limit."""
         bill, facts = self.plan.bill, self.plan.run.facts
@@ -138,7 +151,7 @@ class _Drawing:
         y = self.y(min(self.limit, self.most))
         if not above:
             self.draw.line((LEFT, y, WIDE - RIGHT, y), fill=LIMIT, width=3)
-        self.text((WIDE - RIGHT, y - 6), f"limit {amount(self.limit)}{above}", 22, LIMIT, "rs")
+        self.text((WIDE - RIGHT - 24, y - 6), f"limit {amount(self.limit)}{above}", 22, LIMIT, "rs")
 
     def peak(self) -> None:
         """The highest moment: its figure, its module and its op."""
@@ -147,7 +160,7 @@ class _Drawing:
         x, y = self.x((begin + end) / 2), self.y(top)
         self.draw.ellipse((x - 6, y - 6, x + 6, y + 6), fill=INK, outline=GROUND, width=2)
         words = f"peak {amount(top)} in {found.phase}, at {where(found)}"
-        self.text((LEFT, 136), words, 22)
+        self.text((LEFT, 134), words, 24)
 
     def key(self) -> None:
         """Squares with words."""

@@ -3,7 +3,7 @@
 
 /* What is stacked, from the bottom up: [key, words, colour]. */
 function bandsOf(plan) {
-  const weights = plan.weights.map((name, n) => [`w:${name}`, `weights of ${name}`, `w${Math.min(n, 5)}`]);
+  const weights = plan.weights.map(([name, n]) => [`w:${name}`, `weights of ${name}`, `w${Math.min(n, 5)}`]);
   return [
     ["context", "device context", "context"], ...weights, ["workspace", "workspace", "workspace"],
     ["unused", "unused in segments", "unused"], ["copies", "transient copies", "copies"],

@@ -19,7 +19,7 @@ function memoryChart(place, sync, plan, lines, limit) {
     series: [{}, ...series],
     hooks: { draw: [(u) => {
       drawPhases(u, phases, true);
-      drawLimit(u, limit, near);
+      drawLimit(u, limit, near, !near && lines.t[lines.peak] > lines.end / 2);
       drawPeak(u, lines, plan.highest);
     }] },
   }), memoryData(lines, 0, lines.end), place);
@@ -65,13 +65,13 @@ function ramChart(place, sync, lines, limit) {
   }), [[...lines.t, lines.end], [...lines.host, last]], place);
 }
 
-/* The limit as a line with its words at the right end; where it is far above, only the words. */
-function drawLimit(u, limit, near) {
+/* The limit as a line with its words at its end, or its beginning; where it is far above, only the words. */
+function drawLimit(u, limit, near, first) {
   onCanvas(u, (ctx, bbox) => {
     const y = near ? u.valToPos(limit, "y", true) : bbox.top + pixels(u, 17);
     ctx.strokeStyle = ctx.fillStyle = theme.colour("limit");
     ctx.font = withFont(u, BOLD);
-    ctx.textAlign = "right";
+    ctx.textAlign = first ? "left" : "right";
     if (near) {
       ctx.lineWidth = pixels(u, 1.5);
       ctx.setLineDash([pixels(u, 7), pixels(u, 4)]);
@@ -81,7 +81,7 @@ function drawLimit(u, limit, near) {
       ctx.stroke();
     }
     const words = `limit ${amount(limit)}${near ? "" : ", far above"}`;
-    ctx.fillText(words, bbox.left + bbox.width - pixels(u, 4), y - pixels(u, 5));
+    ctx.fillText(words, bbox.left + (first ? pixels(u, 4) : bbox.width - pixels(u, 4)), y - pixels(u, 5));
   });
 }
 

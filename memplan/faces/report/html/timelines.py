@@ -34,10 +34,10 @@ class Names:
 def drawn(plan: Plan, places: Names) -> dict[str, Any]:
     """The timeline of one plan. Bytes and seconds; `places` gets the modules and ops.
 
-    A stretch is `repeat` runs of one of `courses`, from `begin` on, with `moving` seconds before them; `others` to
-    `context` are bytes beside what the course holds, `host` those of host memory. A point of a course is
-    [end in seconds, weights, copies, activations, place]; `device`, `cpu` and `link` are the shares of equal slices of
-    it in which those are busy.
+    `weights` names components, each with the number of its colour. A stretch is `repeat` runs of one of `courses`, from
+    `begin` on, with `moving` seconds before them; `others` to `context` are bytes beside what the course holds, `host`
+    those of host memory. A point of a course is [end in seconds, weights, copies, activations, place]; `device`, `cpu`
+    and `link` are the shares of equal slices of it in which those are busy.
     """
     stretches, first = timeline(plan.run), dict[Course, Stretch]()
     for stretch in stretches:
@@ -51,16 +51,15 @@ def drawn(plan: Plan, places: Names) -> dict[str, Any]:
     }
 
 
-def _components(plan: Plan, stretches: Sequence[Stretch]) -> list[str]:
-    """The components that have weights on the device at any moment, those with the most first."""
-    held: dict[str, int] = {}
-    for stretch in stretches:
-        own = {stretch.call.component: max(moment.weights for moment in stretch.course.moments)}
-        for name, nbytes in (*stretch.others.items(), *own.items()):
-            held[name] = max(held.get(name, 0), nbytes)
-    order = [part.name for part in plan.run.facts.model.components]
-    there = [name for name in order if held.get(name)]
-    return sorted(there, key=lambda name: -held[name])
+def _components(plan: Plan, stretches: Sequence[Stretch]) -> list[tuple[str, int]]:
+    """The components that have weights on the device at any moment, each with its number, the largest first.
+
+    The number is its place among all of the model's, so that a component has one colour in all plans.
+    """
+    parts = sorted(plan.run.facts.model.components, key=lambda part: -part.size)
+    there = {s.call.component for s in stretches if any(moment.weights for moment in s.course.moments)}
+    there |= {name for s in stretches for name, nbytes in s.others.items() if nbytes}
+    return [(part.name, number) for number, part in enumerate(parts) if part.name in there]
 
 
 def _stretch(stretch: Stretch, course: int) -> dict[str, Any]:
