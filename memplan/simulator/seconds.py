@@ -53,11 +53,16 @@ def play(
         return
     hooks = _hooks(clock, component, placement, stored, call, ahead=ahead)
     worked = work(component, stored, call, clock.rates, compiled)
+    if hooks is None:
+        for busy, launches in worked:
+            clock.compute(busy, launches)
+            yield
+        return
     for segment, (busy, launches) in zip(call.segments, worked, strict=True):
-        for module in segment.enters if hooks else ():
+        for module in segment.enters:
             hooks.enter(call.modules[module], segment.repeat)
         clock.compute(busy, launches)
-        for module in segment.leaves if hooks else ():
+        for module in segment.leaves:
             hooks.leave(call.modules[module], segment.repeat)
         yield
 
