@@ -120,6 +120,19 @@ def test_where_no_page_can_be_written_nothing_is_measured(
     assert not asked
 
 
+def test_price_writes_them_too(
+    given: Callable[[Facts], object], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    given(small.facts())
+    page, picture = tmp_path / "report.html", tmp_path / "report.png"
+    options = ["--html", str(page), "--png", str(picture)]
+    assert main(["price", "small", "--with", "model_offload + vae_tiling", *options]) == 0
+    assert capsys.readouterr().err.count("memplan: wrote") == 2
+    (typed,) = re.findall("<code>(.*)</code>", page.read_text(encoding="utf-8"))
+    assert set(typed.split(" + ")) == {"vae_tiling:vae", "model_offload"}
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("verb", ["recommend", "price"])
 def test_bars_in_a_pipe_if_asked(
     given: Callable[[Facts], object], capsys: pytest.CaptureFixture[str], verb: str

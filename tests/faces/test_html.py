@@ -1,5 +1,6 @@
 """The report as a page: what is in it, that it needs nothing else, and that its figures are those of the JSON."""
 
+import html
 import json
 import re
 from dataclasses import replace
@@ -16,10 +17,11 @@ from PIL import Image
 from memplan.faces import api
 from memplan.faces.report import code
 from memplan.faces.report import json as report
-from memplan.faces.report.html.page import SCRIPTS, front, page
+from memplan.faces.report.html.page import SCRIPTS, front, page, page_of
 from memplan.faces.report.html.thin import shares, thinned
 from memplan.facts.units import MIB, amount
-from memplan.planner import Recommendation
+from memplan.planner import Plan, Recommendation, draw
+from memplan.registry import parse_plan
 from memplan.simulator.course import Moment
 from tests.faces import browser, small
 
@@ -82,7 +84,7 @@ def test_the_page_has_its_sections_the_preferred_pick_first() -> None:
         "div#scatter",
         "p#point",
         *(line.format(number, name) for number, name in enumerate(names) for line in pick),
-        *(f"script#{name}" for name in ("recommendation", "timelines", "front")),
+        *(f"script#{name}" for name in ("answer", "timelines", "front")),
     ]
 
 
@@ -101,7 +103,7 @@ def test_texts_are_texts() -> None:
         (name, replace(plan, run=replace(plan.run, facts=replace(facts, trace=trace)))) for name, plan in found.picks
     )
     made = page(replace(found, facts=replace(facts, trace=trace), picks=plans), CALL)
-    assert data("recommendation", made)["workload"]["arguments"]["prompt"] == "</script><b>&"
+    assert data("answer", made)["workload"]["arguments"]["prompt"] == "</script><b>&"
     assert "</script><b>" not in made
 
 
@@ -109,6 +111,15 @@ def test_where_nothing_fits_the_nearest_plan_is_drawn() -> None:
     made = text(vram=1)
     assert "Nothing fits; the plan that misses the least is drawn below." in made
     assert [plan["names"] for plan in data("timelines", made)["plans"]] == [["nearest"]]
+
+
+def test_a_plan_that_is_named_has_a_page_of_its_own() -> None:
+    plan = draw(small.facts(), parse_plan("model_offload", small.facts()))
+    made = page_of(plan, CALL)
+    assert data("answer", made) == json.loads(report.bill(plan))
+    assert outline(made)[2:4] == ["section#pick-0", "The plan"]
+    assert data("front", made) == []
+    check_plan(plan, data("timelines", made)["plans"][0])
 
 
 # ---- nothing else is needed ------------------------------------------------------------------------------------------
@@ -140,7 +151,7 @@ def test_the_page_of_a_video_model_is_below_2_mib() -> None:
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
 def test_it_holds_what_the_json_says() -> None:
-    assert data("recommendation", text()) == json.loads(report.recommendation(small.found()))
+    assert data("answer", text()) == json.loads(report.recommendation(small.found()))
     assert len(data("front", text())) == len(front(small.found())) >= len(small.found().front)
 
 
@@ -153,12 +164,15 @@ def check_figures(found: Recommendation, made: str) -> None:
     """The highest point of each phase is that of the JSON, and the last second too."""
     picks = dict(found.picks) or {"nearest": found.nearest}
     for plan in data("timelines", made)["plans"]:
-        bill = picks[plan["names"][0]].bill
-        last = plan["stretches"][-1]
-        assert last["begin"] + last["moving"] + last["seconds"] * last["repeat"] == pytest.approx(bill.seconds)
-        for peak in bill.peaks:
-            own = [s for s in plan["stretches"] if (s["phase"], s["component"]) == (peak.phase, peak.component)]
-            assert max(highest(stretch, plan["courses"]) for stretch in own) == peak.memory.required
+        check_plan(picks[plan["names"][0]], plan)
+
+
+def check_plan(plan: Plan, shown: dict[str, Any]) -> None:
+    last = shown["stretches"][-1]
+    assert last["begin"] + last["moving"] + last["seconds"] * last["repeat"] == pytest.approx(plan.bill.seconds)
+    for peak in plan.bill.peaks:
+        own = [s for s in shown["stretches"] if (s["phase"], s["component"]) == (peak.phase, peak.component)]
+        assert max(highest(stretch, shown["courses"]) for stretch in own) == peak.memory.required
 
 
 def highest(stretch: dict[str, Any], courses: list[dict[str, Any]]) -> int:
@@ -190,6 +204,8 @@ def test_shares_of_slices_add_up() -> None:
 ZOOM = """
 [...document.querySelectorAll("#phases-0 button")].find((b) => b.textContent.startsWith("denoising: one")).click();
 setTimeout(() => {
+  const pick = read("front").find((point) => point.picks.includes("balanced"));
+  charts[0].setCursor({ left: charts[0].valToPos(pick.seconds, "x"), top: charts[0].valToPos(pick.required, "y") });
   charts[1].setCursor({ left: 200, top: 90 });
   document.body.dataset.x = charts.slice(1, 4).map((u) => u.scales.x.min).join();
 }, 300);
@@ -210,7 +226,7 @@ def test_a_browser_draws_the_figures_of_the_json(tmp_path: Path) -> None:
     seen = browser.opened(written(tmp_path, text()))
     assert seen.console == []
     assert 'data-ready="true"' in seen.dom
-    answer, plans = data("recommendation", seen.dom), data("timelines", seen.dom)["plans"]
+    answer, plans = data("answer", seen.dom), data("timelines", seen.dom)["plans"]
     assert seen.dom.count("<canvas") == 1 + 3 * len(plans)
     for number, plan in enumerate(plans):
         said = answer["picks"][plan["names"][0]]
@@ -223,11 +239,26 @@ def test_a_browser_draws_the_figures_of_the_json(tmp_path: Path) -> None:
 
 @browser.needed
 @pytest.mark.slow
+def test_a_browser_draws_one_plan(tmp_path: Path) -> None:
+    plan = draw(small.facts(), parse_plan("model_offload", small.facts()))
+    seen = browser.opened(written(tmp_path, page_of(plan, CALL)))
+    assert seen.console == []
+    assert 'data-ready="true"' in seen.dom
+    assert int(attributes(seen.dom, "memory-0")["peak"]) == data("answer", seen.dom)["plan"]["peak"]["required"]
+
+
+@browser.needed
+@pytest.mark.slow
 def test_a_browser_zooms_and_tells_what_is_pointed_at(tmp_path: Path) -> None:
     seen = browser.opened(written(tmp_path, text(), ZOOM))
     assert seen.console == []
     told = re.findall(r'id="moment-0">([^<]*)<', seen.dom)[0]
     assert re.search(r"denoising: [\d.]+ [GM]iB of device memory, .* of RAM; .*call \d+ of 20; GPU computes", told)
+    balanced = small.found().pick("balanced")
+    pointed = html.unescape(re.findall(r'id="point">([^<]*)<', seen.dom)[0])
+    assert balanced
+    assert pointed.endswith(f"): {balanced}")
+    assert amount(balanced.bill.peak.memory.required) in pointed
     steps = next(s for s in data("timelines", seen.dom)["plans"][0]["stretches"] if s["repeat"] == 20)
     start = steps["begin"] + steps["moving"] + 10 * steps["seconds"]
     shown = re.findall(r'<body data-x="([^"]*)"', seen.dom)[0].split(",")

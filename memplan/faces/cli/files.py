@@ -1,11 +1,33 @@
 """Files that a verb writes beside its answer."""
 
+import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from memplan.errors import BadInput
 
+if TYPE_CHECKING:
+    from memplan.planner import Plan
+
 KIB = 1024
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises BadInput where a picture that is asked for cannot be written."""
+    for file in filter(None, (args.html, args.png)):
+        writable(file)
+
+
+def pictures(args: argparse.Namespace, page: Callable[[], str], plan: "Plan") -> None:
+    """Writes the page, and a picture of `plan`, where they are asked for."""
+    if args.html:
+        write(args.html, page().encode())
+    if args.png:
+        from memplan.faces.report.png import picture
+
+        write(args.png, picture(plan))
 
 
 def writable(file: Path) -> None:

@@ -88,9 +88,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def add_pictures(parser: argparse.ArgumentParser) -> None:
     """Files that are written beside the answer."""
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with timelines of memory, too")
-    parser.add_argument(
-        "--png", type=Path, metavar="FILE", help="write a picture of the preferred plan's timeline, too"
-    )
+    parser.add_argument("--png", type=Path, metavar="FILE", help="write a picture of the timeline of one plan, too")
 
 
 # ---- meaning ---------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import argparse
 
 from memplan.faces import api
-from memplan.faces.cli import options
+from memplan.faces.cli import files, options
 from memplan.faces.cli.terminal import Progress, ink, say_which
 
 
@@ -22,6 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add_call(parser)
     options.add_machine(parser)
     options.add_bars(parser)
+    options.add_pictures(parser)
     options.add_reading(parser)
 
 
@@ -30,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from memplan.faces.report import bars, bill, json
 
     call = options.call(args)
+    files.check(args)
     say_which(args.model)
     with Progress() as progress:
         plan = api.price(args.model, args.strategies, progress=progress, **options.reading(args), **call)
@@ -37,4 +39,7 @@ def run(args: argparse.Namespace) -> int:
     print(json.bill(plan) if args.json else bill.bill(plan))
     if drawing:
         print("", *bars.bars(plan, drawing), sep="\n")
+    from memplan.faces.report.html.page import page_of
+
+    files.pictures(args, lambda: page_of(plan, {"prompt": api.PROMPT, **call}), plan)
     return 0 if plan.fits else 3

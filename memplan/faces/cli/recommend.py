@@ -4,8 +4,7 @@ import argparse
 from typing import Any
 
 from memplan.faces import api
-from memplan.faces.cli import options
-from memplan.faces.cli.files import writable, write
+from memplan.faces.cli import files, options
 from memplan.faces.cli.terminal import Progress, ink, say_which
 from memplan.faces.nearest import Nearest, nearest_call
 from memplan.planner import PREFERENCES, Recommendation
@@ -30,15 +29,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plan and print."""
     call, nearest = options.call(args), Nearest()
-    for file in filter(None, (args.html, args.png)):
-        writable(file)
+    files.check(args)
     say_which(args.model)
     with Progress() as progress:
         found = api.recommend(args.model, progress=progress, **options.reading(args), **call)
         if not found.picks:
             nearest = nearest_call(args.model, found, progress=progress, **options.reading(args), **call)
     print(_answer(args, found, call, nearest))
-    _draw(args, found, call, nearest)
+    from memplan.faces.report.html.page import page
+
+    shown = {"prompt": api.PROMPT, **call}
+    files.pictures(args, lambda: page(found, shown, args.prefer, nearest), found.pick(args.prefer) or found.nearest)
     return FITS if found.picks else NOTHING_FITS
 
 
@@ -57,16 +58,3 @@ def _answer(args: argparse.Namespace, found: Recommendation, call: dict[str, Any
     drawing = ink(asked=args.bars)
     parts += ["\n".join(bars.bars(pick or found.nearest, drawing))] if drawing else []
     return "\n\n".join(parts)
-
-
-def _draw(args: argparse.Namespace, found: Recommendation, call: dict[str, Any], nearest: Nearest) -> None:
-    """The page and the picture, where they were asked for."""
-    if args.html:
-        from memplan.faces.report.html.page import page
-
-        text = page(found, {"prompt": api.PROMPT, **call}, args.prefer, nearest)
-        write(args.html, text.encode())
-    if args.png:
-        from memplan.faces.report.png import picture
-
-        write(args.png, picture(found.pick(args.prefer) or found.nearest))

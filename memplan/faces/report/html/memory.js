@@ -69,20 +69,28 @@ function ramChart(place, sync, lines, limit) {
 function drawLimit(u, limit, near, first) {
   onCanvas(u, (ctx, bbox) => {
     const y = near ? u.valToPos(limit, "y", true) : bbox.top + pixels(u, 17);
-    ctx.strokeStyle = ctx.fillStyle = theme.colour("limit");
+    const words = `limit ${amount(limit)}${near ? "" : ", far above"}`;
+    const x = bbox.left + (first ? pixels(u, 4) : bbox.width - pixels(u, 4));
     ctx.font = withFont(u, BOLD);
     ctx.textAlign = first ? "left" : "right";
-    if (near) {
-      ctx.lineWidth = pixels(u, 1.5);
-      ctx.setLineDash([pixels(u, 7), pixels(u, 4)]);
-      ctx.beginPath();
-      ctx.moveTo(bbox.left, y);
-      ctx.lineTo(bbox.left + bbox.width, y);
-      ctx.stroke();
-    }
-    const words = `limit ${amount(limit)}${near ? "" : ", far above"}`;
-    ctx.fillText(words, bbox.left + (first ? pixels(u, 4) : bbox.width - pixels(u, 4)), y - pixels(u, 5));
+    ctx.lineJoin = "round";
+    ctx.strokeStyle = theme.colour("ground"); // around both, so that they show on what is stacked
+    ctx.lineWidth = pixels(u, 4);
+    if (near) across(ctx, bbox, y);
+    ctx.strokeText(words, x, y - pixels(u, 6));
+    ctx.strokeStyle = ctx.fillStyle = theme.colour("limit");
+    ctx.lineWidth = pixels(u, 1.5);
+    ctx.setLineDash([pixels(u, 7), pixels(u, 4)]);
+    if (near) across(ctx, bbox, y);
+    ctx.fillText(words, x, y - pixels(u, 6));
   });
+}
+
+function across(ctx, bbox, y) {
+  ctx.beginPath();
+  ctx.moveTo(bbox.left, y);
+  ctx.lineTo(bbox.left + bbox.width, y);
+  ctx.stroke();
 }
 
 /* The peak: a dot, and a line up to its figure, its module and its op. */
@@ -93,7 +101,7 @@ function drawPeak(u, lines, words) {
   onCanvas(u, (ctx, bbox) => {
     const pad = pixels(u, 6), line = pixels(u, 15), head = `peak ${amount(lines.held[n])}`;
     ctx.font = withFont(u, FONT);
-    while (ctx.measureText(words).width > bbox.width * 0.7) words = `…${words.replace(/^…/, "").slice(1)}`;
+    while (ctx.measureText(words).width > bbox.width * 0.85) words = `…${words.replace(/^…/, "").slice(1)}`;
     const width = Math.max(ctx.measureText(words).width, ctx.measureText(head).width * 1.1) + 2 * pad;
     const most = bbox.left + bbox.width - width, left = Math.min(Math.max(x - pad, bbox.left), most);
     const top = bbox.top + pad / 2;

@@ -1,7 +1,7 @@
 """The page: text that is there without scripts, the data as JSON, and the scripts that draw it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from json import dumps
 from typing import Any
@@ -11,6 +11,7 @@ from memplan.faces.nearest import Nearest
 from memplan.faces.report import code, json
 from memplan.faces.report.html import sections
 from memplan.faces.report.html.timelines import Names, drawn
+from memplan.facts import Facts
 from memplan.planner import Plan, Recommendation
 from memplan.planner.label import label
 
@@ -18,6 +19,10 @@ SCRIPTS = ("uPlot.iife.min.js", "theme.js", "expand.js", "charts.js", "memory.js
 STYLES = ("uPlot.min.css", "page.css")
 MOST_PLANS = 2000
 """Points of the front at most, the fastest first."""
+
+
+Drawn = tuple[list[str], Plan]
+"""A plan, and what it is called."""
 
 
 def page(
@@ -28,31 +33,42 @@ def page(
     It holds what `--json` writes, word for word; `call` has the values of arguments that reports shorten. Where nothing
     fits, the nearest plan is drawn.
     """
-    picks = chosen(found, prefer)
-    places = Names()
-    plans = [{"names": names, "label": _label(plan), **drawn(plan, places)} for names, plan in picks]
+    answer = json.recommendation(found, prefer, nearest=nearest)
+    return _page(found.facts, chosen(found, prefer), answer, call, head=sections.front(found), points=front(found))
+
+
+def page_of(plan: Plan, call: Mapping[str, Any]) -> str:
+    """The report of one plan that was named."""
+    return _page(plan.run.facts, [(["the plan"], plan)], json.bill(plan), call)
+
+
+def _page(
+    facts: Facts,
+    drawings: Sequence[Drawn],
+    answer: str,
+    call: Mapping[str, Any],
+    *,
+    head: str = "",
+    points: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    places, source = Names(), origin(facts.model.source)
+    plans = [{"names": names, "label": _label(plan), **drawn(plan, places)} for names, plan in drawings]
+    picks = (sections.pick(n, names, plan, code.script(plan, source, call)) for n, (names, plan) in enumerate(drawings))
     data = {
-        "recommendation": json.recommendation(found, prefer, nearest=nearest),
-        "timelines": dumps({"plans": plans, "places": places.texts}, separators=(",", ":"), ensure_ascii=False),
-        "front": dumps(front(found), separators=(",", ":"), ensure_ascii=False),
+        "answer": answer,
+        "timelines": _short({"plans": plans, "places": places.texts}),
+        "front": _short(points),
     }
-    source = origin(found.facts.model.source)
-    body = [
-        sections.header(found.facts),
-        sections.front(found),
-        *(sections.pick(n, names, plan, code.script(plan, source, call)) for n, (names, plan) in enumerate(picks)),
-        sections.legend(),
-    ]
     return _filled({
-        "title": sections.title(found.facts),
+        "title": sections.title(facts),
         "styles": "\n".join(map(_file, STYLES)),
-        "body": "\n".join(body),
+        "body": "\n".join([sections.header(facts), head, *picks, sections.legend()]),
         "data": "\n".join(_script(name, text) for name, text in data.items()),
         "scripts": "\n".join(f"<script>\n{_file(name)}\n</script>" for name in SCRIPTS),
     })  # fmt: skip
 
 
-def chosen(found: Recommendation, prefer: str) -> list[tuple[list[str], Plan]]:
+def chosen(found: Recommendation, prefer: str) -> list[Drawn]:
     """Each plan that is picked, once, with the names of its picks, the preferred one first; else the nearest plan."""
     if not found.picks:
         return [(["nearest"], found.nearest)]
@@ -87,6 +103,10 @@ def _label(plan: Plan) -> str:
 
 def _file(name: str) -> str:
     return files("memplan.faces.report.html").joinpath(name).read_text(encoding="utf-8")
+
+
+def _short(value: Any) -> str:
+    return dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _script(name: str, text: str) -> str:

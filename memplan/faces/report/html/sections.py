@@ -113,6 +113,7 @@ def legend() -> str:
         "pipeline, and where prompts are kept for one with a new prompt. Copies are transient ones of weights, in the "
         "dtype that computes. Workspace is that of the libraries' matrix products, and what blocks are larger than the "
         "weights in them; that of single ops is in activations. Unused is what the allocator's segments are larger "
-        "than the blocks in them, as it is at the highest moment of each call. Drag to zoom, double-click to go back."
+        "than the blocks in them, as it is at the highest moment of each call. While components are moved, those that "
+        "come are drawn as there already, and those that go as gone. Drag to zoom, double-click to go back."
     )
     return f"<footer><p>{escape(LEGEND)}</p><p>{escape(drawn)}</p></footer>"

@@ -1,7 +1,7 @@
 "use strict";
 // Draws every chart, and draws it anew for another theme, another width and the printer.
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
-const answer = read("recommendation"), timelines = read("timelines"), charts = [];
+const answer = read("answer"), timelines = read("timelines"), charts = [];
 const limits = { vram: answer.machine.vram, ram: answer.machine.ram };
 const PAPER = 690;
 
@@ -93,7 +93,8 @@ function fit(width) {
   charts.forEach((u) => u.setSize({ width: width ?? u.root.parentNode.clientWidth, height: u.height }));
 }
 
-charts.push(frontChart(document.getElementById("scatter"), read("front"), limits.vram));
+const points = read("front");
+if (points.length) charts.push(frontChart(document.getElementById("scatter"), points, limits.vram));
 timelines.plans.forEach(drawPlan);
 fit();
 theme.onChange(() => charts.forEach((u) => u.redraw(false, true)));
