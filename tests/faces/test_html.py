@@ -30,8 +30,13 @@ CALL = {"prompt": api.PROMPT}
 
 
 @cache
+def found_for(vram: float = 8) -> Recommendation:
+    return small.found(vram)
+
+
+@cache
 def text(vram: float = 8) -> str:
-    return page(small.found(vram), CALL)
+    return page(found_for(vram), CALL)
 
 
 def data(name: str, of: str) -> Any:
@@ -72,7 +77,7 @@ def outline(of: str) -> list[str]:
 def test_the_page_has_its_sections_the_preferred_pick_first() -> None:
     drawn = [f"div#{name}-{{0}}" for name in ("phases", "memory", "lanes", "ram")]
     pick = ["section#pick-{0}", "{1}", *drawn, "p#moment-{0}", "div#bands-{0}", "Phases", "Code"]
-    found = small.found()
+    found = found_for()
     names = [" and ".join(plan["names"]).capitalize() for plan in data("timelines", text())["plans"]]
     assert names[0].startswith("Balanced")
     assert sorted(" and ".join(names).lower().split(" and ")) == sorted(name for name, _ in found.picks)
@@ -89,7 +94,7 @@ def test_the_page_has_its_sections_the_preferred_pick_first() -> None:
 
 
 def test_each_pick_has_its_figures_and_its_code() -> None:
-    for _, plan in small.found().picks:
+    for _, plan in found_for().picks:
         assert f"<dd>{amount(plan.bill.peak.memory.required)}</dd>" in text()
         script = code.script(plan, "/models/small", CALL)
         assert script.replace('"', "&quot;").replace("'", "&#x27;") in text()
@@ -98,7 +103,7 @@ def test_each_pick_has_its_figures_and_its_code() -> None:
 def test_texts_are_texts() -> None:
     facts = small.facts()
     trace = replace(facts.trace, arguments=(("prompt", "'</script><b>&'"),))
-    found = small.found()
+    found = found_for()
     plans = tuple(
         (name, replace(plan, run=replace(plan.run, facts=replace(facts, trace=trace)))) for name, plan in found.picks
     )
@@ -151,13 +156,13 @@ def test_the_page_of_a_video_model_is_below_2_mib() -> None:
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
 def test_it_holds_what_the_json_says() -> None:
-    assert data("answer", text()) == json.loads(report.recommendation(small.found()))
-    assert len(data("front", text())) == len(front(small.found())) >= len(small.found().front)
+    assert data("answer", text()) == json.loads(report.recommendation(found_for()))
+    assert len(data("front", text())) == len(front(found_for())) >= len(found_for().front)
 
 
 @pytest.mark.parametrize("vram", [1, 2.5, 8])
 def test_what_is_drawn_is_what_is_said(vram: float) -> None:
-    check_figures(small.found(vram), text(vram))
+    check_figures(found_for(vram), text(vram))
 
 
 def check_figures(found: Recommendation, made: str) -> None:
@@ -254,7 +259,7 @@ def test_a_browser_zooms_and_tells_what_is_pointed_at(tmp_path: Path) -> None:
     assert seen.console == []
     told = re.findall(r'id="moment-0">([^<]*)<', seen.dom)[0]
     assert re.search(r"denoising: [\d.]+ [GM]iB of device memory, .* of RAM; .*call \d+ of 20; GPU computes", told)
-    balanced = small.found().pick("balanced")
+    balanced = found_for().pick("balanced")
     pointed = html.unescape(re.findall(r'id="point">([^<]*)<', seen.dom)[0])
     assert balanced
     assert pointed.endswith(f"): {balanced}")

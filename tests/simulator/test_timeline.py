@@ -21,15 +21,17 @@ PLACES = (
     "model_offload",
     "sequential_offload",
     "group_offload:transformer",
-    "group_offload:transformer,level=block_level,stream=true",
+    "group_offload:transformer,level=block_level,blocks=1,stream=true",
     "group_offload:transformer,stream=true,low_cpu_mem=true",
     "partial_residency:transformer,streamed=2",
     "on_cpu:text_encoder",
     "on_demand:transformer",
     "layerwise_casting:transformer",
     "bnb_4bit:transformer + model_offload",
+    "int8_weight_only:transformer + partial_residency:transformer,streamed=2",
     "vae_tiling + model_offload",
-    "compile:transformer",
+    "first_block_cache:transformer,share=0.5",
+    "compile:transformer,mode=reduce-overhead",
 )
 
 
@@ -78,10 +80,9 @@ def plans(facts: Facts, texts: Iterable[str]) -> list[Plan]:
     return [draw(facts, parse_plan(text, facts) if text else ()) for text in texts]
 
 
-@pytest.mark.parametrize("vram", [2.5, 6, 40])
-def test_every_plan_of_a_front_is_drawn_as_it_is_priced(vram: float) -> None:
-    found = small.found(vram=vram)
-    assert len(found.front) > 10 or vram == 40
+def test_every_plan_of_a_front_is_drawn_as_it_is_priced() -> None:
+    found = small.found(vram=6)
+    assert len(found.front) > 10
     for plan in found.front:
         check(plan)
 
@@ -95,6 +96,7 @@ def facts() -> Facts:
 @pytest.mark.parametrize("text", PLACES)
 def test_a_real_dry_run_is_drawn_as_it_is_priced(facts: Facts, text: str) -> None:
     (plan,) = plans(facts, [text])
+    assert not text or plan.bill != draw(facts, ()).bill
     check(plan)
 
 

@@ -29,6 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Price and print."""
     from memplan.faces.report import bars, bill, json
+    from memplan.faces.report.html.page import page_of
 
     call = options.call(args)
     files.check(args)
@@ -39,7 +40,5 @@ def run(args: argparse.Namespace) -> int:
     print(json.bill(plan) if args.json else bill.bill(plan))
     if drawing:
         print("", *bars.bars(plan, drawing), sep="\n")
-    from memplan.faces.report.html.page import page_of
-
     files.pictures(args, lambda: page_of(plan, {"prompt": api.PROMPT, **call}), plan)
     return 0 if plan.fits else 3

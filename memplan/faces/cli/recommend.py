@@ -28,6 +28,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan and print."""
+    from memplan.faces.report.html.page import page
+
     call, nearest = options.call(args), Nearest()
     files.check(args)
     say_which(args.model)
@@ -36,8 +38,6 @@ def run(args: argparse.Namespace) -> int:
         if not found.picks:
             nearest = nearest_call(args.model, found, progress=progress, **options.reading(args), **call)
     print(_answer(args, found, call, nearest))
-    from memplan.faces.report.html.page import page
-
     shown = {"prompt": api.PROMPT, **call}
     files.pictures(args, lambda: page(found, shown, args.prefer, nearest), found.pick(args.prefer) or found.nearest)
     return FITS if found.picks else NOTHING_FITS
