@@ -24,8 +24,9 @@ function axis(more) {
   };
 }
 
-const timeAxis = (more) => axis({ label: "seconds of the call", values: (u, ticks) => ticks.map((s) => `${Number(s.toPrecision(8))}`), ...more });
-const gibAxis = (more) => axis({ label: "GiB", size: LEFT - 20, values: (u, ticks) => ticks.map((b) => `${Number((b / GIB).toPrecision(4))}`), splits: gibSplits, ...more });
+const figures = (unit, places) => (u, ticks) => ticks.map((value) => `${Number((value / unit).toPrecision(places))}`);
+const timeAxis = (more) => axis({ label: "seconds of the call", values: figures(1, 8), ...more });
+const gibAxis = (more) => axis({ label: "GiB", size: LEFT - 20, values: figures(GIB, 4), splits: gibSplits, ...more });
 
 /* Round steps of GiB, as bytes are powers of two and axes would be cut at powers of ten. */
 function gibSplits(u, n, min, max) {

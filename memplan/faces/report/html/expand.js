@@ -65,16 +65,21 @@ function phasesOf(plan) {
   return found;
 }
 
-/* Shares of the lanes: [begin, end, share] for each slice of each call in which the lane is busy. */
+/* Shares of the lanes: [begin, end, share] for slices of calls in which the lane is busy, equal neighbours in one. */
 function busy(plan, lane) {
   const found = [];
+  function add(begin, end, share) {
+    const last = found[found.length - 1];
+    if (last && last[2] === share && begin - last[1] < 1e-6 * (end - begin)) last[1] = end;
+    else if (share) found.push([begin, end, share]);
+  }
   for (const stretch of plan.stretches) {
     const shares = plan.courses[stretch.course][lane], width = stretch.seconds / shares.length;
     const start = stretch.begin + stretch.moving;
-    if (stretch.moving && lane === "link") found.push([stretch.begin, start, 1]);
+    if (stretch.moving && lane === "link") add(stretch.begin, start, 1);
     for (let run = 0; run < stretch.repeat; run++) {
       const from = start + run * stretch.seconds;
-      shares.forEach((share, n) => share && found.push([from + n * width, from + (n + 1) * width, share]));
+      shares.forEach((share, n) => add(from + n * width, from + (n + 1) * width, share));
     }
   }
   return found;

@@ -23,16 +23,16 @@ function frontChart(place, points, limit) {
     width: 800, height: 330, legend: { show: false }, padding: [18, 24, 0, 0],
     cursor: { drag: { x: true, y: true }, points: { show: false }, x: false, y: false },
     scales: {
-      x: { time: false, distr: wide ? 3 : 1, range: (u, min, max) => (wide ? [min * 0.93, max * 1.08] : [Math.max(min - 0.05 * (max - min) - 0.01, 0), max + 0.05 * (max - min) + 0.01]) },
+      x: { time: false, distr: wide ? 3 : 1, range: (u, min, max) => (wide ? [min * 0.93, max * 1.08] : around(min, max)) },
       y: { range: (u, min, max) => (u.zoomed ? [min, max] : [0, Math.max(most, line ? limit : 0) * 1.12]) },
     },
     axes: [
-      timeAxis({ label: `seconds per call${wide ? ", logarithmic" : ""}`, ...(wide && { splits: rounds, filter: (u, at) => at }) }),
+      timeAxis(wide ? { label: "seconds per call, logarithmic", ...ROUND } : { label: "seconds per call" }),
       gibAxis({ label: "VRAM, GiB" }),
     ],
     series: [{}, ...series],
     hooks: {
-      draw: [(u) => { drawAbove(u, limit); if (line) drawLimit(u, limit, true); drawNames(u, sorted); }],
+      draw: [(u) => { drawAbove(u, limit); if (line) drawLimit(u, limit, true, { around: false }); drawNames(u, sorted); }],
       setCursor: [(u) => {
         const found = closest(u, sorted);
         if (found !== nearest) tellPoint(nearest = found);
@@ -41,6 +41,12 @@ function frontChart(place, points, limit) {
   }, [times, ...series.map((one) => column(one.keep))], place);
   tellPoint(null);
   return u;
+}
+
+/* A little more than what is between two seconds. */
+function around(min, max) {
+  const beside = 0.05 * (max - min) + 0.01;
+  return [Math.max(min - beside, 0), max + beside];
 }
 
 /* Round seconds on a logarithmic axis. */
@@ -52,10 +58,12 @@ function rounds(u, n, min, max) {
   return found;
 }
 
+const ROUND = { splits: rounds, filter: (u, at) => at };
+
 /* What does not fit is above the limit, and paler. */
 function drawAbove(u, limit) {
   onCanvas(u, (ctx, bbox) => {
-    const y = Math.max(u.valToPos(limit, "y", true), bbox.top);
+    const y = Math.max(u.valToPos(limit, "y", true) - pixels(u, 7), bbox.top); // half a dot above the limit
     ctx.globalAlpha = 0.6;
     ctx.fillStyle = theme.colour("ground");
     ctx.fillRect(bbox.left, bbox.top, bbox.width, y - bbox.top);

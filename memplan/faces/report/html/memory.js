@@ -19,7 +19,7 @@ function memoryChart(place, sync, plan, lines, limit) {
     series: [{}, ...series],
     hooks: { draw: [(u) => {
       drawPhases(u, phases, true);
-      drawLimit(u, limit, near, !near && lines.t[lines.peak] > lines.end / 2);
+      drawLimit(u, limit, near, { first: !near && lines.t[lines.peak] > lines.end / 2 });
       drawPeak(u, lines, plan.highest);
     }] },
   }), memoryData(lines, 0, lines.end), place);
@@ -66,7 +66,7 @@ function ramChart(place, sync, lines, limit) {
 }
 
 /* The limit as a line with its words at its end, or its beginning; where it is far above, only the words. */
-function drawLimit(u, limit, near, first) {
+function drawLimit(u, limit, near, { first = false, around = true } = {}) {
   onCanvas(u, (ctx, bbox) => {
     const y = near ? u.valToPos(limit, "y", true) : bbox.top + pixels(u, 17);
     const words = `limit ${amount(limit)}${near ? "" : ", far above"}`;
@@ -76,7 +76,7 @@ function drawLimit(u, limit, near, first) {
     ctx.lineJoin = "round";
     ctx.strokeStyle = theme.colour("ground"); // around both, so that they show on what is stacked
     ctx.lineWidth = pixels(u, 4);
-    if (near) across(ctx, bbox, y);
+    if (near && around) across(ctx, bbox, y);
     ctx.strokeText(words, x, y - pixels(u, 6));
     ctx.strokeStyle = ctx.fillStyle = theme.colour("limit");
     ctx.lineWidth = pixels(u, 1.5);

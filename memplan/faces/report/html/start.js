@@ -74,7 +74,7 @@ function buttons(place, plan, time, end) {
   for (const phase of phasesOf(plan)) {
     if (phase.end - phase.begin <= 0) continue;
     named.push([`${phase.name} ${duration(phase.end - phase.begin)}`, phase.begin, phase.end]);
-    if (phase.calls > 2 && phase.one) named.push([`${phase.name}: one call ${duration(phase.one[1] - phase.one[0])}`, ...phase.one]);
+    if (phase.calls > 2) named.push([`${phase.name}: one call ${duration(phase.longest)}`, ...phase.one]);
   }
   const made = named.map(([words, from, to]) => {
     const button = document.createElement("button");
