@@ -1,11 +1,14 @@
 """What a REPL shows of the large values: what one wants to know of them, and not all that they hold."""
 
 from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
 from memplan import planner
 from memplan.facts import Segment
+from memplan.facts.units import gib
 from tests.faces import small
 
 FOUND = small.found()
@@ -63,3 +66,49 @@ def test_a_plan_is_written_as_it_is_typed() -> None:
     assert str(plan) == "everything on the GPU"
     assert repr(plan) == f"<Plan everything on the GPU: {plan.bill.totals}, does not fit>"
     assert repr(plan.run) == "<Run of small: everything on the device>"
+
+
+# ---- in notebooks ----------------------------------------------------------------------------------------------------
+class Cells(HTMLParser):
+    """The rows of a table, and every tag."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.tags: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.rows += [[]] if tag == "tr" else []
+        if tag in ("th", "td"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.rows:
+            self.rows[-1][-1] += data
+
+
+@pytest.mark.parametrize("value", [FOUND, PICK, FOUND.facts.model, FOUND.facts.machine], ids=lambda v: type(v).__name__)
+def test_a_notebook_shows_a_table_without_scripts(value: Any) -> None:
+    cells = Cells(value._repr_html_())
+    assert {"table", "caption", "tr", "th", "td"} >= cells.tags - {"thead", "tbody"}
+    assert len({len(row) for row in cells.rows}) == 1
+
+
+def test_a_notebook_shows_the_picks_and_the_phases() -> None:
+    rows = Cells(FOUND._repr_html_()).rows
+    assert [row[:2] for row in rows[1:]] == [[name, str(plan)] for name, plan in FOUND.picks]
+    phases = Cells(PICK._repr_html_()).rows[1:]
+    assert [row[0] for row in phases] == [peak.phase for peak in PICK.bill.phases]
+    assert [row[5] for row in phases] == [gib(peak.memory.required) for peak in PICK.bill.phases]
+
+
+def test_a_notebook_shows_names_as_text() -> None:
+    model = replace(FOUND.facts.model, name="<b>&")
+    assert "<b>" not in model._repr_html_()
+    assert "&lt;b&gt;&amp;: SmallPipeline" in model._repr_html_()
+
+
+def test_a_notebook_without_a_gpu() -> None:
+    assert "no GPU" in replace(FOUND.facts.machine, gpu=None)._repr_html_()

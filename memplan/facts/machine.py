@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from memplan.facts import notebook
 from memplan.facts.limits import NO_LIMITS, Limits
 from memplan.facts.rates import USUAL, Rates
 
@@ -93,6 +94,10 @@ class Machine:
     rates: Rates = USUAL
     limits: Limits = NO_LIMITS
     learned: Learned = NOTHING_LEARNED
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        return notebook.machine(self)
 
     @property
     def unified(self) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from memplan.facts import notebook
 from memplan.facts.caching import CacheHooks
 from memplan.facts.units import amount
 
@@ -224,6 +225,10 @@ class Model:
         """Name, class, size, and those of the components."""
         parts = ", ".join(f"{c.name} {amount(c.size)}" for c in self.components)
         return f"<Model {self.name}: {self.class_name}, {amount(self.size)} of weights: {parts}>"
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        return notebook.model(self)
 
     def lack(self, technique: str) -> str | None:
         """The sentence that says why the library does not offer `technique` for it, or None when it does."""

@@ -5,6 +5,7 @@ from functools import cached_property
 
 from memplan.errors import BadInput
 from memplan.facts import Facts
+from memplan.planner import notebook
 from memplan.planner.label import label
 from memplan.planner.shortage import Shortage, shortages
 from memplan.run import OnHost, Run
@@ -96,6 +97,10 @@ class Plan:
         """The plan, its totals, and whether it fits."""
         return f"<Plan {self}: {self.bill.totals}{'' if self.fits else ', does not fit'}>"
 
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        return notebook.plan(self)
+
 
 @dataclass(frozen=True)
 class Dropped:
@@ -122,6 +127,10 @@ class Recommendation:
         nearest = (("nearest", self.nearest),) if self.front else ()
         plans = [f"  {name:<8}  {plan!r}" for name, plan in self.picks or nearest]
         return "\n".join([f"<Recommendation for {self.facts.subject}: {len(self.front):,} plans", *plans]) + "\n>"
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        return notebook.recommendation(self)
 
     def pick(self, preference: str) -> Plan | None:
         """The pick for "quality", "speed", "memory" or "balanced"; None when nothing fits. Others raise BadInput."""

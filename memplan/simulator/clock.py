@@ -30,6 +30,14 @@ class Clock:
         self.host += pinning
         self.link = max(self.link, self.host) + moved
 
+    def follow(self, moved: float) -> None:
+        """The link takes a copy once the host has issued it and the device is done with what it replaces."""
+        self.link = max(self.link, self.host, self.device) + moved
+
+    def on_host(self, busy: float) -> None:
+        """The host computes by itself."""
+        self.host += busy
+
     def wait(self) -> None:
         """The host waits for the copies under way."""
         self.host = max(self.host, self.link)

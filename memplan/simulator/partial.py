@@ -90,14 +90,14 @@ class Turns:
         for _ in range(SLOTS):
             self._issue()
 
-    def enter(self, path: str) -> None:
-        """A module is entered: a streamed group waits for its copy, on the device."""
+    def enter(self, path: str, times: int) -> None:
+        """A module is entered, `times` times over: a streamed group waits for its copies, on the device."""
         if path in self.groups:
             self.clock.host += self.groups[path].tensors * self.clock.rates.launch
             self.clock.device = max(self.clock.device, self.there.popleft())
 
-    def leave(self, path: str) -> None:
-        """A module returns: the slot of a streamed group is for the next one that has none."""
+    def leave(self, path: str, times: int) -> None:
+        """A module returns, `times` times over: the slot of a streamed group is for the next one that has none."""
         if path in self.groups:
             self._issue()
 
@@ -106,6 +106,5 @@ class Turns:
             return
         clock, (path, times) = self.clock, self.waiting.popleft()
         clock.host += clock.rates.launch
-        begin = max(clock.link, clock.host, clock.device)
-        clock.link = begin + self.groups[path].packed * times / clock.rates.pinned
+        clock.follow(self.groups[path].packed * times / clock.rates.pinned)
         self.there.append(clock.link)

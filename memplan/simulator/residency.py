@@ -44,12 +44,18 @@ def height(component: Component, placement: Placement, stored: Stored, call: Cal
         return Height(0, 0, 0, there.segment, cast=there.cast, host=held, host_flops=call.flops)
     mover, copies = mover_of(component, placement, stored, call), Copies(component, stored, call)
     best, where = (-1, 0, 0, 0), 0
+    for index, resident, copied, activations in moments(mover, copies, call):
+        if resident + copied + activations > best[0]:
+            best, where = (resident + copied + activations, resident, copied, activations), index
+    return Height(*best[1:], where, mover.to_device, mover.to_host, copies.traffic)
+
+
+def moments(mover: Mover, copies: "Copies", call: Call) -> Iterator[tuple[int, int, int, int]]:
+    """The moments of `call` in order: the segment by its number, and bytes of weights, of copies and of activations."""
     for index, resident in enumerate(residents(mover, copies, call)):
         segment, end = call.segments[index], (*call.segments, call.segments[index])[index + 1].live
         for copied, activations in copies.moments(segment, end):
-            if resident + copied + activations > best[0]:
-                best, where = (resident + copied + activations, resident, copied, activations), index
-    return Height(*best[1:], where, mover.to_device, mover.to_host, copies.traffic)
+            yield index, resident, copied, activations
 
 
 def residents(mover: Mover, copies: "Copies", call: Call) -> Iterator[int]:

@@ -1,5 +1,7 @@
 """Seconds: what the device computes, what the host issues, and what crosses the link, each on a clock of its own."""
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -28,16 +30,41 @@ def seconds(
     None is the pipeline's own code. Of it nothing is `compiled`. Without `ahead` no offload group is copied before the
     one that runs is done, as in the first forward.
     """
-    if isinstance(placement, OnHost):
-        return sum(_on_host(segment, rates) for segment in call.segments)
-    if component is not None and isinstance(placement, InGroups | FromDisk):
-        return _in_groups(component, placement, stored, call, rates, compiled=compiled, ahead=ahead)
-    if component is not None and isinstance(placement, Partly):
-        return _in_slots(component, placement, stored, call, rates, compiled=compiled)
     clock = Clock(rates)
-    for busy, launches in work(component, stored, call, rates, compiled):
-        clock.compute(busy, launches)
+    deque(play(clock, component, placement, stored, call, compiled=compiled, ahead=ahead), maxlen=0)
     return clock.end
+
+
+def play(
+    clock: Clock,
+    component: Component | None,
+    placement: Placement,
+    stored: Stored,
+    call: Call,
+    *,
+    compiled: Compiled | None = None,
+    ahead: bool = True,
+) -> Iterator[None]:
+    """One `call` on `clock`, with a pause behind each segment. What is given is that of `seconds`."""
+    if isinstance(placement, OnHost):
+        for segment in call.segments:
+            clock.on_host(_on_host(segment, clock.rates))
+            yield
+        return
+    hooks = _hooks(clock, component, placement, stored, call, ahead=ahead)
+    worked = work(component, stored, call, clock.rates, compiled)
+    if hooks is None:
+        for busy, launches in worked:
+            clock.compute(busy, launches)
+            yield
+        return
+    for segment, (busy, launches) in zip(call.segments, worked, strict=True):
+        for module in segment.enters:
+            hooks.enter(call.modules[module], segment.repeat)
+        clock.compute(busy, launches)
+        for module in segment.leaves:
+            hooks.leave(call.modules[module], segment.repeat)
+        yield
 
 
 @lru_cache(maxsize=1024)
@@ -85,62 +112,22 @@ def _in_dtype(ops: Ops, product: str) -> Ops:
     return replace(ops, dtype=product) if product and ops.family == MATMUL else ops
 
 
-def _in_groups(
-    component: Component,
-    placement: InGroups | FromDisk,
-    stored: Stored,
-    call: Call,
-    rates: Rates,
-    *,
-    compiled: Compiled | None,
-    ahead: bool,
-) -> float:
-    """Seconds of a call during which offload groups come and go, as diffusers' hooks have them.
-
-    With a stream the host waits, when it enters a group, for the copy of that group; then it issues that of the next
-    one and the work of this one, and after it waits for the device, which must not lose the group before. Without,
-    every copy is waited for. Source: `ModuleGroup` and `GroupOffloadingHook` of diffusers/hooks/group_offloading.py.
-    """
-    mover, clock = mover_of(component, placement, stored, call, ahead=ahead), Clock(rates)
-    streamed = isinstance(placement, InGroups) and placement.stream
-    hooks = (_Streamed if streamed else _Hooks)(clock, placement, mover)
-    for segment, (busy, launches) in zip(call.segments, work(component, stored, call, rates, compiled), strict=True):
-        for module in segment.enters:
-            hooks.enter(call.modules[module], segment.repeat)
-        clock.compute(busy, launches)
-        for module in segment.leaves:
-            hooks.leave(call.modules[module], segment.repeat)
-    return clock.end
-
-
-def _in_slots(
-    component: Component,
-    placement: Partly,
-    stored: Stored,
-    call: Call,
-    rates: Rates,
-    *,
-    compiled: Compiled | None,
-) -> float:
-    """Seconds of a call in which streamed groups take turns in slots, as `strategies/streaming/slots.py` has it.
-
-    The host waits for nothing. The copy of a group begins when the host has issued it, the link is free, and the device
-    is done with the group that had the slot before; the group begins when its copy is there.
-    """
-    clock = Clock(rates)
-    turns = Turns(clock, {group.path: group for group in streamed(component, placement, stored)}, call)
-    for segment, (busy, launches) in zip(call.segments, work(component, stored, call, rates, compiled), strict=True):
-        for module in segment.enters:
-            turns.enter(call.modules[module])
-        clock.compute(busy, launches)
-        for module in segment.leaves:
-            turns.leave(call.modules[module])
-    return clock.end
+def _hooks(
+    clock: Clock, component: Component | None, placement: Placement, stored: Stored, call: Call, *, ahead: bool
+) -> "_Hooks | Turns | None":
+    """What moves weights while the call runs, or None where they stay."""
+    if component is not None and isinstance(placement, InGroups | FromDisk):
+        streamed_ahead = isinstance(placement, InGroups) and placement.stream
+        mover = mover_of(component, placement, stored, call, ahead=ahead)
+        return (_Streamed if streamed_ahead else _Hooks)(clock, placement, mover)
+    if component is not None and isinstance(placement, Partly):
+        return Turns(clock, {group.path: group for group in streamed(component, placement, stored)}, call)
+    return None
 
 
 @dataclass
 class _Hooks:
-    """The hooks of offload groups, on the clock of one call."""
+    """The hooks of offload groups, on the clock of one call: every copy is waited for."""
 
     clock: Clock
     placement: InGroups | FromDisk
@@ -177,7 +164,12 @@ class _Hooks:
 
 
 class _Streamed(_Hooks):
-    """Groups that are copied one ahead, from pinned memory."""
+    """Groups that are copied one ahead, from pinned memory.
+
+    The host waits, when it enters a group, for the copy of that group; then it issues that of the next one and the work
+    of this one, and after it waits for the device, which must not lose the group before. Source: `ModuleGroup` and
+    `GroupOffloadingHook` of diffusers/hooks/group_offloading.py.
+    """
 
     def _come(self, path: str, now: int, ahead: int) -> None:
         if now:

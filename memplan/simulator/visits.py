@@ -1,6 +1,6 @@
 """The timeline of a run, and who is on the device beside the component that is called."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from memplan.facts import FREED, PAIRED, Call, Step
@@ -15,7 +15,7 @@ from memplan.simulator.weights import anonymous, total
 
 @dataclass(frozen=True)
 class Visit:
-    """`step.repeat` runs of `call`. `others` are bytes of weights that other components hold on the device meanwhile.
+    """`step.repeat` runs of `call`. `others` are bytes of weights that each other one has on the device.
 
     `here` names the components that take turns and are on the device, the called one included; `lent` are those of them
     that host memory does not hold meanwhile. `moving` are the seconds in which they are moved before the call. `kept`
@@ -24,7 +24,7 @@ class Visit:
 
     step: Step
     call: Call
-    others: int
+    others: Mapping[str, int]
     here: frozenset[str]
     lent: frozenset[str]
     moving: float
@@ -35,11 +35,11 @@ def visits(run: Run, chain: Chain) -> Iterator[Visit]:
     """Every step in order; `chain` follows them."""
     parts = [c for c in run.facts.model.components if not by_turns(run.placement(c.name))]
     resident = {c.name: outside(c, run.placement(c.name), run.stored(c.name)) for c in parts}
-    everything, forwards = sum(resident.values()), Forwards(run)
+    staying, forwards = {name: nbytes for name, nbytes in resident.items() if nbytes}, Forwards(run)
     for step, call in _steps(run):
         moved = moving(run, *chain.call(call.component, call.method))
-        others = everything - resident.get(call.component, 0)
-        others += sum(size(run, name) for name in chain.here if name != call.component)
+        there = staying | {name: size(run, name) for name in chain.here}
+        others = {name: nbytes for name, nbytes in there.items() if name != call.component}
         for number, (times, made, kept) in enumerate(forwards.of(call, step.repeat)):
             here = frozenset(chain.here), chain.lent
             yield Visit(Step(step.call, times), made, others, *here, 0.0 if number else moved, kept)

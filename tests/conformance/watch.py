@@ -100,7 +100,10 @@ def drawn(run: Run) -> Iterator[tuple[Moments, bool]]:
     for visit in visits(run, Chain(run)):
         for _ in range(visit.step.repeat if visit.call.component else 1):
             repeated = any(segment.repeat > 1 for segment in visit.call.segments)
-            yield Moments(visit.call.component, visit.call.method, _after(run, visit.call, visit.others)), repeated
+            yield (
+                Moments(visit.call.component, visit.call.method, _after(run, visit.call, sum(visit.others.values()))),
+                repeated,
+            )
 
 
 def _after(run: Run, call: Call, others: int) -> list[tuple[str, set[Held]]]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -93,6 +94,57 @@ def test_recommend_as_code(given: Callable[[Facts], object], capsys: pytest.Capt
     assert 'from_pretrained("/models/small"' in out
     assert f'prompt="{api.PROMPT}"' in out
     compile(out, "script", "exec")
+
+
+def test_recommend_writes_a_page_and_a_picture(
+    given: Callable[[Facts], object], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    given(small.facts())
+    page, picture = tmp_path / "report.html", tmp_path / "report.png"
+    assert main(["recommend", "small", "--html", str(page), "--png", str(picture)]) == 0
+    out, err = capsys.readouterr()
+    assert out == table.recommendation(small.found()) + "\n"
+    assert [line.rpartition(",")[0] for line in err.splitlines()] == [f"memplan: wrote {f}" for f in (page, picture)]
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_where_no_page_can_be_written_nothing_is_measured(
+    given: Callable[[Facts], dict[str, Any]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    asked = given(small.facts())
+    missing = tmp_path / "missing"
+    assert main(["recommend", "small", "--html", str(missing / "report.html")]) == 2
+    assert f"there is no folder {missing}" in capsys.readouterr().err
+    assert main(["recommend", "small", "--png", str(tmp_path)]) == 2
+    assert "it is a folder; name a file in it" in capsys.readouterr().err
+    assert not asked
+
+
+def test_price_writes_them_too(
+    given: Callable[[Facts], object], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    given(small.facts())
+    page, picture = tmp_path / "report.html", tmp_path / "report.png"
+    options = ["--html", str(page), "--png", str(picture)]
+    assert main(["price", "small", "--with", "model_offload + vae_tiling", *options]) == 0
+    assert capsys.readouterr().err.count("memplan: wrote") == 2
+    (typed,) = re.findall("<code>(.*)</code>", page.read_text(encoding="utf-8"))
+    assert set(typed.split(" + ")) == {"vae_tiling:vae", "model_offload"}
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("verb", ["recommend", "price"])
+def test_bars_in_a_pipe_if_asked(
+    given: Callable[[Facts], object], capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    given(small.facts())
+    main([verb, "small", "--bars"])
+    out = capsys.readouterr().out
+    assert re.search(r"decoding vae +█+▒+░+ .* GiB", out)
+    assert "\x1b" not in out
+    main([verb, "small", "--bars", "--json"])
+    json.loads(capsys.readouterr().out)
 
 
 def test_recommend_explains(given: Callable[[Facts], object], capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+from pathlib import Path
 from typing import Any
 
 from memplan.catalogue import models
@@ -68,6 +69,11 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+def add_bars(parser: argparse.ArgumentParser) -> None:
+    """Bars beside the table."""
+    parser.add_argument("--bars", action="store_true", help="peaks as bars, as on a terminal, also where this is piped")
+
+
 def add_dtype(parser: argparse.ArgumentParser) -> None:
     """The dtype that the pipeline is loaded in, and which of its files."""
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="load the pipeline in this dtype")
@@ -77,6 +83,12 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """The answer for other programs."""
     parser.add_argument("--json", action="store_true", help="for other programs; sizes in bytes")
+
+
+def add_pictures(parser: argparse.ArgumentParser) -> None:
+    """Files that are written beside the answer."""
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with timelines of memory, too")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="write a picture of the timeline of one plan, too")
 
 
 # ---- meaning ---------------------------------------------------------------------------------------------------------

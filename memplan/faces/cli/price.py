@@ -3,8 +3,8 @@
 import argparse
 
 from memplan.faces import api
-from memplan.faces.cli import options
-from memplan.faces.cli.terminal import Progress, say_which
+from memplan.faces.cli import files, options
+from memplan.faces.cli.terminal import Progress, ink, say_which
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -21,16 +21,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     options.add_call(parser)
     options.add_machine(parser)
+    options.add_bars(parser)
+    options.add_pictures(parser)
     options.add_reading(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Price and print."""
-    from memplan.faces.report import bill, json
+    from memplan.faces.report import bars, bill, json
+    from memplan.faces.report.html.page import page_of
 
     call = options.call(args)
+    files.check(args)
     say_which(args.model)
     with Progress() as progress:
         plan = api.price(args.model, args.strategies, progress=progress, **options.reading(args), **call)
+    drawing = None if args.json else ink(asked=args.bars)
     print(json.bill(plan) if args.json else bill.bill(plan))
+    if drawing:
+        print("", *bars.bars(plan, drawing), sep="\n")
+    files.pictures(args, lambda: page_of(plan, {"prompt": api.PROMPT, **call}), plan)
     return 0 if plan.fits else 3

@@ -4,8 +4,8 @@ import argparse
 from typing import Any
 
 from memplan.faces import api
-from memplan.faces.cli import options
-from memplan.faces.cli.terminal import Progress, say_which
+from memplan.faces.cli import files, options
+from memplan.faces.cli.terminal import Progress, ink, say_which
 from memplan.faces.nearest import Nearest, nearest_call
 from memplan.planner import PREFERENCES, Recommendation
 
@@ -21,24 +21,31 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="the whole front, and what was dropped and why")
     parser.add_argument("--explain", action="store_true", help="closed formulas beside the exact figures")
     parser.add_argument("--code", action="store_true", help="print the preferred plan as a script")
+    options.add_bars(parser)
+    options.add_pictures(parser)
     options.add_reading(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan and print."""
+    from memplan.faces.report.html.page import page
+
     call, nearest = options.call(args), Nearest()
+    files.check(args)
     say_which(args.model)
     with Progress() as progress:
         found = api.recommend(args.model, progress=progress, **options.reading(args), **call)
         if not found.picks:
             nearest = nearest_call(args.model, found, progress=progress, **options.reading(args), **call)
     print(_answer(args, found, call, nearest))
+    shown = {"prompt": api.PROMPT, **call}
+    files.pictures(args, lambda: page(found, shown, args.prefer, nearest), found.pick(args.prefer) or found.nearest)
     return FITS if found.picks else NOTHING_FITS
 
 
 def _answer(args: argparse.Namespace, found: Recommendation, call: dict[str, Any], nearest: Nearest) -> str:
     from memplan.faces.assembled import origin
-    from memplan.faces.report import code, explain, json, table
+    from memplan.faces.report import bars, code, explain, json, table
 
     if args.json:
         return json.recommendation(found, args.prefer, everything=args.all, nearest=nearest)
@@ -48,4 +55,6 @@ def _answer(args: argparse.Namespace, found: Recommendation, call: dict[str, Any
     parts = [table.recommendation(found, args.prefer, everything=args.all)]
     parts += [explain.explanation(found, everything=args.all)] if args.explain else []
     parts += [table.nothing_fits(found.nearest, nearest, options.typed)] if pick is None else []
+    drawing = ink(asked=args.bars)
+    parts += ["\n".join(bars.bars(pick or found.nearest, drawing))] if drawing else []
     return "\n\n".join(parts)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from io import TextIOWrapper
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock, Timer
 from types import TracebackType
@@ -15,6 +16,7 @@ from typing import Any, Self
 
 import memplan
 from memplan.catalogue import models
+from memplan.faces.report.bars import COLOURS, PLAIN, Ink
 from memplan.probes.sources import look
 
 PATIENCE = 1.0
@@ -36,6 +38,23 @@ def printable() -> None:
     """Has what the terminal's encoding lacks shown as "?", so that no answer is lost for a character."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+
+
+def ink(*, asked: bool) -> Ink | None:
+    """How bars are drawn here, or None where they are not: in pipes they are only if `asked` for, and never coloured.
+
+    $NO_COLOR, if it is not empty, takes the colours away (no-color.org), and so does a terminal that is dumb.
+    """
+    there = sys.stdout.isatty()
+    if not (there or asked):
+        return None
+    try:
+        Ink().marks.encode(sys.stdout.encoding or "ascii")
+        plain = Ink()
+    except UnicodeEncodeError:
+        plain = PLAIN
+    coloured = there and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return replace(plain, colours=COLOURS) if coloured else plain
 
 
 class Progress:

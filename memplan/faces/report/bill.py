@@ -99,7 +99,7 @@ def phases(peaks: Sequence[Peak], *, places: bool = False) -> list[str]:
     """One row for each phase and component; with `places` also the module and op that make each peak."""
     memory = ("weights", "copies", "activations", "allocated", "reserved", "VRAM", "RAM")
     head = ("phase", "component", *memory, "time")
-    shown = _worth_showing(peaks)
+    shown = worth_showing(peaks)
     notes = [paragraph(f"at {where(peak)}", 4, 6) if peak.op else [] for peak in shown] if places else []
     rows = [head, ("", "", *["GiB"] * 7, "s"), *(_row(p) for p in shown)]
     return columns("llrrrrrrrr", rows, notes, [head.index(name) for name in SPARE])
@@ -111,7 +111,7 @@ def where(peak: Peak) -> str:
     return f"{module}, {peak.op}" if peak.op else module
 
 
-def _worth_showing(peaks: Sequence[Peak]) -> list[Peak]:
+def worth_showing(peaks: Sequence[Peak]) -> list[Peak]:
     """The components' peaks, and the pipeline's own code where it is a phase of its own."""
     own = {p.phase for p in peaks if p.component}
     return [p for p in peaks if p.component or p.phase not in own]

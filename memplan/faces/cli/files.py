@@ -1,0 +1,48 @@
+"""Files that a verb writes beside its answer."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memplan.errors import BadInput
+
+if TYPE_CHECKING:
+    from memplan.planner import Plan
+
+KIB = 1024
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises BadInput where a picture that is asked for cannot be written."""
+    for file in filter(None, (args.html, args.png)):
+        writable(file)
+
+
+def pictures(args: argparse.Namespace, page: Callable[[], str], plan: "Plan") -> None:
+    """Writes the page, and a picture of `plan`, where they are asked for."""
+    if args.html:
+        write(args.html, page().encode())
+    if args.png:
+        from memplan.faces.report.png import picture
+
+        write(args.png, picture(plan))
+
+
+def writable(file: Path) -> None:
+    """Raises BadInput where `file` cannot be written, before the work for it is done."""
+    folder = file.resolve().parent
+    if not folder.is_dir():
+        raise BadInput(f"{file} cannot be written: there is no folder {folder}")
+    if file.is_dir():
+        raise BadInput(f"{file} cannot be written: it is a folder; name a file in it")
+
+
+def write(file: Path, content: bytes) -> None:
+    """Writes `file` and says so. Raises BadInput where that fails."""
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        raise BadInput(f"{file} cannot be written: {error.strerror}") from error
+    print(f"memplan: wrote {file}, {len(content) / KIB:,.0f} KiB", file=sys.stderr)

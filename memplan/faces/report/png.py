@@ -1,0 +1,185 @@
+"""The timeline of one plan as a still picture, drawn with Pillow, which diffusers needs anyway."""
+
+from collections.abc import Iterator
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from memplan.faces.report.bill import margin, where
+from memplan.faces.report.html.colours import light
+from memplan.faces.report.html.timelines import Names, drawn
+from memplan.facts.units import GIB, amount, duration
+from memplan.planner import Plan
+from memplan.planner.label import label
+
+if TYPE_CHECKING:
+    from PIL.ImageDraw import ImageDraw
+
+WIDE, HIGH = 1600, 900
+LEFT, TOP, RIGHT, BOTTOM = 110, 220, 40, 150
+"""Around the plot."""
+COLOURS = light()
+INK, SOFT, LINE, GROUND, LIMIT = (COLOURS[name] for name in ("ink", "soft", "line", "ground", "limit"))
+ABOVE_WEIGHTS = ("workspace", "unused", "copies", "activations")
+STEPS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+LONGEST = 140
+"""Characters of a line of small text."""
+Row = tuple[float, float, dict[str, int]]
+"""When it begins and ends, and bytes by what holds them."""
+
+
+def picture(plan: Plan) -> bytes:
+    """A PNG of device memory over the seconds of a call, against what plans may use."""
+    from PIL import Image, ImageDraw
+
+    canvas = Image.new("RGB", (WIDE, HIGH), GROUND)
+    _Drawing(ImageDraw.Draw(canvas), plan).everything()
+    out = BytesIO()
+    canvas.save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def rows(timeline: dict[str, Any]) -> Iterator[Row]:
+    """Every moment of a timeline, as the page draws it."""
+    for stretch in timeline["stretches"]:
+        points = timeline["courses"][stretch["course"]]["points"]
+        begin = stretch["begin"]
+        if stretch["moving"]:
+            yield begin, begin + stretch["moving"], _row(stretch, points[0][1], 0, 0)
+        for run in range(stretch["repeat"]):
+            start, last = begin + stretch["moving"] + run * stretch["seconds"], 0.0
+            for end, weights, copies, activations, _ in points:
+                yield start + last, start + end, _row(stretch, weights, copies, activations)
+                last = end
+
+
+def _row(stretch: dict[str, Any], weights: int, copies: int, activations: int) -> dict[str, int]:
+    own = {stretch["component"]: weights} if weights else {}
+    held = {f"weights of {name}": nbytes for name, nbytes in (*stretch["others"].items(), *own.items())}
+    beside = {name: stretch[name] for name in ("context", "workspace", "unused")}
+    return {**beside, **held, "copies": copies, "activations": activations + stretch["base"]}
+
+
+class _Drawing:
+    """The parts of the picture."""
+
+    def __init__(self, draw: "ImageDraw", plan: Plan) -> None:
+        """Bytes and seconds get their places."""
+        self.draw, self.plan = draw, plan
+        self.timeline = drawn(plan, Names())
+        self.rows = list(rows(self.timeline))
+        weights = {f"weights of {name}": COLOURS[f"w{min(n, 5)}"] for name, n in self.timeline["weights"]}
+        self.colours = {"context": COLOURS["context"], **weights, **{name: COLOURS[name] for name in ABOVE_WEIGHTS}}
+        self.limit = plan.run.facts.machine.vram
+        self.end = max((end for _, end, _ in self.rows), default=1.0) or 1.0
+        self.highest = max(self.rows, key=lambda row: sum(row[2].values()))
+        top = sum(self.highest[2].values())
+        self.most = max(top, self.limit if self.limit <= 2.5 * top else 0) * 1.12
+
+    def x(self, seconds: float) -> float:
+        """Where a second is."""
+        return LEFT + seconds / self.end * (WIDE - LEFT - RIGHT)
+
+    def y(self, nbytes: float) -> float:
+        """Where an amount is."""
+        return HIGH - BOTTOM - nbytes / self.most * (HIGH - TOP - BOTTOM)
+
+    def text(self, at: tuple[float, float], words: str, size: int, colour: str = INK, anchor: str = "la") -> None:
+        """Words at a place."""
+        from PIL import ImageFont
+
+        self.draw.text(at, words, fill=colour, font=ImageFont.load_default(size), anchor=anchor)
+
+    def everything(self) -> None:
+        """From the back to the front."""
+        self.grid()
+        self.stack()
+        self.phases()
+        self.frame()
+        self.peak()
+        self.key()
+
+    def grid(self) -> None:
+        """Lines and figures of GiB and of seconds."""
+        for at in _ticks(self.most / GIB, 8):
+            self.draw.line((LEFT, self.y(at * GIB), WIDE - RIGHT, self.y(at * GIB)), fill=LINE)
+            self.text((LEFT - 10, self.y(at * GIB)), f"{at:g}", 20, SOFT, "rm")
+        for at in _ticks(self.end, 10):
+            self.text((self.x(at), HIGH - BOTTOM + 10), f"{at:g}", 20, SOFT, "ma")
+        self.text((LEFT - 10, TOP - 10), "GiB", 20, SOFT, "rs")
+        self.text((WIDE - RIGHT, HIGH - BOTTOM + 36), "seconds of the call", 20, SOFT, "ra")
+
+    def stack(self) -> None:
+        """In each column of pixels the highest of the moments that fall into it."""
+        columns: dict[int, dict[str, int]] = {}
+        for begin, end, parts in self.rows:
+            for column in range(int(self.x(begin)), max(int(self.x(end)), int(self.x(begin)) + 1)):
+                if column not in columns or sum(columns[column].values()) < sum(parts.values()):
+                    columns[column] = parts
+        for column, parts in columns.items():
+            below = 0
+            for name, colour in self.colours.items():
+                above = below + parts.get(name, 0)
+                if above > below:
+                    self.draw.line((column, self.y(below), column, self.y(above)), fill=colour)
+                below = above
+
+    def phases(self) -> None:
+        """Where each phase begins, and its name where there is room."""
+        from PIL import ImageFont
+
+        font, found = ImageFont.load_default(20), list[tuple[str, float, float]]()
+        for stretch in self.timeline["stretches"]:
+            end = stretch["begin"] + stretch["moving"] + stretch["repeat"] * stretch["seconds"]
+            begin = found.pop()[1] if found and found[-1][0] == stretch["phase"] else stretch["begin"]
+            found.append((stretch["phase"], begin, end))
+        for name, begin, end in found:
+            left, right = self.x(begin), self.x(end)
+            self.draw.line((left, TOP - 24, left, HIGH - BOTTOM), fill=SOFT)
+            if font.getlength(name) + 8 < right - left:
+                self.text(((left + right) / 2, TOP - 6), name, 20, INK, "ms")
+
+    def frame(self) -> None:
+        """What is drawn, the figures, and the limit."""
+        bill, facts = self.plan.bill, self.plan.run.facts
+        self.text((LEFT, 24), f"memplan: {facts.subject}", 34)
+        words = label(self.plan.strategies, facts)
+        self.text((LEFT, 70), shorten(words), 20, SOFT)
+        figures = f"{duration(bill.seconds)}, VRAM {amount(bill.peak.memory.required)} ({margin(self.plan)})"
+        self.text((LEFT, 100), f"{figures}, RAM {amount(bill.host.peak)}, {bill.loss.word}", 24)
+        self.draw.line((LEFT, HIGH - BOTTOM, WIDE - RIGHT, HIGH - BOTTOM), fill=SOFT)
+        above = "" if self.limit <= self.most else ", above this picture"
+        y = self.y(min(self.limit, self.most))
+        if not above:
+            self.draw.line((LEFT, y, WIDE - RIGHT, y), fill=LIMIT, width=3)
+        self.text((WIDE - RIGHT - 24, y - 6), f"limit {amount(self.limit)}{above}", 22, LIMIT, "rs")
+
+    def peak(self) -> None:
+        """The highest moment: its figure, its module and its op."""
+        begin, end, parts = self.highest
+        top, found = sum(parts.values()), max(self.plan.bill.peaks, key=lambda p: p.memory.required)
+        x, y = self.x((begin + end) / 2), self.y(top)
+        self.draw.ellipse((x - 6, y - 6, x + 6, y + 6), fill=INK, outline=GROUND, width=2)
+        words = f"peak {amount(top)} in {found.phase}, at {where(found)}"
+        self.text((LEFT, 134), words, 24)
+
+    def key(self) -> None:
+        """Squares with words."""
+        x, y = float(LEFT), HIGH - 74
+        for name, colour in self.colours.items():
+            room = 34 + 11 * len(name)
+            if x + room > WIDE - RIGHT:
+                x, y = float(LEFT), y + 32
+            self.draw.rectangle((x, y, x + 18, y + 18), fill=colour)
+            self.text((x + 26, y + 9), name, 20, INK, "lm")
+            x += room + 14
+
+
+def shorten(words: str) -> str:
+    """Words that fit beside each other."""
+    return words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
+
+
+def _ticks(most: float, number: int) -> list[float]:
+    """Round figures from 0 up to `most`, about so many."""
+    step = next((step for step in STEPS if most / step <= number), STEPS[-1])
+    return [round(n * step, 6) for n in range(int(most / step) + 1)]

@@ -1,0 +1,36 @@
+"""The still picture: of the size it says, with the colours of the page, and as high as the plan's peak."""
+
+from io import BytesIO
+
+import pytest
+from PIL import Image, ImageColor
+
+from memplan.faces.report import png
+from memplan.faces.report.html.colours import light
+from memplan.faces.report.html.timelines import Names, drawn
+from memplan.planner import draw
+from tests.faces import small
+
+
+@pytest.mark.parametrize("vram", [1, 8])
+def test_the_picture_is_as_high_as_the_peak(vram: float) -> None:
+    found = small.found(vram)
+    plan = found.pick("balanced") or found.nearest
+    with Image.open(BytesIO(png.picture(plan))) as picture:
+        assert (picture.format, picture.size) == ("PNG", (png.WIDE, png.HIGH))
+        seen = picture.convert("RGB")
+    stacked = {ImageColor.getrgb(light()[name]) for name in ("w0", "w1", "w2", "activations", "context", "unused")}
+    inside = range(png.LEFT, png.WIDE - png.RIGHT)
+    highest = min(y for x in inside for y in range(png.TOP, png.HIGH - png.BOTTOM) if seen.getpixel((x, y)) in stacked)
+    rows = list(png.rows(drawn(plan, Names())))
+    top = max(sum(parts.values()) for _, _, parts in rows)
+    limit = plan.run.facts.machine.vram
+    most = max(top, limit if limit <= 2.5 * top else 0) * 1.12
+    assert highest == pytest.approx(png.HIGH - png.BOTTOM - top / most * (png.HIGH - png.TOP - png.BOTTOM), abs=8)
+
+
+def test_its_rows_are_the_bill() -> None:
+    plan = draw(small.facts(), ())
+    rows = list(png.rows(drawn(plan, Names())))
+    assert max(sum(parts.values()) for _, _, parts in rows) == max(p.memory.required for p in plan.bill.peaks)
+    assert rows[-1][1] == pytest.approx(plan.bill.seconds)
