@@ -1,0 +1,93 @@
+"""Put a plan into a script of yours, and show what that changes.
+
+Without --plan it recommends one, for the model and the call that the script names. The script is read
+and never run. Nothing is written without --write; what is not understood is refused with its line.
+Patched again, a script changes only where the plan does.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memplan.errors import BadInput, NothingFits
+from memplan.faces import api
+from memplan.faces.cli import options
+from memplan.faces.cli.terminal import Progress
+from memplan.planner import PREFERENCES, Plan
+
+if TYPE_CHECKING:
+    from memplan.faces.patching.patch import Found
+
+NEEDED = 'memplan patch needs libcst: pip install "memplan[patch]"'
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What can be typed."""
+    parser.add_argument("script", metavar="SCRIPT", help="the file to patch")
+    parser.add_argument("--plan", metavar="PLAN", help="a plan as memplan writes it, or a file of recommend --save")
+    parser.add_argument("--model", metavar="MODEL", help="the model that the script loads, where the script leaves it open")
+    parser.add_argument("--pipe", default="", metavar="NAME", help="which pipeline, of several: its name or its line")
+    parser.add_argument("--prefer", choices=PREFERENCES, default="balanced", help="which pick, without a plan")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--diff", action="store_true", help="show what would change, which is done without any option too")
+    what.add_argument("--write", action="store_true", help="change the file")
+    options.add_call(parser)
+    options.add_machine(parser)
+    options.add_dtype(parser)
+    parser.add_argument("--no-cache", action="store_true", help="measure anew, and keep nothing")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Find, plan, and show or write."""
+    try:
+        from memplan.faces.patching.diff import diff
+        from memplan.faces.patching.patch import found, patched
+    except ModuleNotFoundError as error:
+        raise BadInput(NEEDED if (error.name or "").startswith("libcst") else str(error)) from None
+    path = Path(args.script)
+    before = _read(path)
+    here = found(path.name, before, args.pipe)
+    with Progress() as progress:
+        plan = _plan(args, here, progress)
+    done = patched(here, plan)
+    for note in done.notes:
+        print(f"memplan: {note}", file=sys.stderr)
+    if done.source == before:
+        print(f"memplan: {path.name} has this plan already: {plan}", file=sys.stderr)
+    elif args.write:
+        path.write_bytes(done.source)
+        print(f"memplan: {path.name} is written: {plan}", file=sys.stderr)
+    else:
+        print(diff(path.name, before, done.source), end="")
+    return 0
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"the script {path} cannot be read: {error.strerror or error}") from None
+
+
+def _plan(args: argparse.Namespace, here: "Found", progress: Progress) -> Plan:
+    """The plan that is named, else the pick for what the script loads and calls. Raises NothingFits."""
+    from memplan.faces.patching.subject import subject
+
+    own = subject(here, tuple(name.removeprefix("--").replace("-", "_") for (name, *_), _, _ in options.CALL))
+    source = args.model or own.source
+    if not source:
+        what = "which model is loaded here is not written out"
+        raise here.script.refuse(here.pipeline.load, what, "name it with --model")
+    reading: dict[str, Any] = options.reading(args)
+    reading |= {"dtype": args.dtype or own.dtype or None, "variant": args.variant or own.variant}
+    call = {**own.call, **options.call(args)}
+    if args.plan is not None:
+        return api.price(source, args.plan, progress=progress, **reading, **call)
+    recommended = api.recommend(source, progress=progress, **reading, **call)
+    pick = recommended.pick(args.prefer)
+    if pick is None:
+        nearest = recommended.nearest
+        missing = ", and ".join(map(str, nearest.shortages))
+        raise NothingFits(f"no plan fits, and {Path(args.script).name} is left as it is; the nearest, {nearest}, needs {missing}")
+    return pick

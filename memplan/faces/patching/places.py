@@ -1,0 +1,71 @@
+"""Where a plan is applied in a script: after all that prepares the pipeline, and before its first call."""
+
+from dataclasses import dataclass
+
+import libcst as cst
+
+from memplan.faces.patching.blocks import PLACE
+from memplan.faces.patching.calls import Calls, used
+from memplan.faces.patching.find import Homes, Pipeline
+from memplan.faces.patching.reading import Script
+
+Block = cst.Module | cst.IndentedBlock
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A statement after which lines are added, and the call that moved the pipeline there, if one did."""
+
+    after: cst.CSTNode
+    move: cst.Call | None = None
+
+
+def place(script: Script, pipeline: Pipeline, homes: Homes, found: Calls) -> Place:
+    """Where a block was before, in place of a conditional move, or after the last call that prepares the pipeline."""
+    earlier = placed_before(script)
+    if earlier:
+        return Place(earlier[0])
+    block = script.parent(pipeline.statement)
+    here = [(call, _in(script, block, call)) for call, _ in found.devices]
+    for call, top in here:
+        if top is not None and top is not script.statement(call) and _is_branch(top):
+            return Place(script.statement(call), call)
+    statements = list(block.body) if isinstance(block, Block) else []
+    start = statements.index(pipeline.statement)
+    uses = (at for at in range(start + 1, len(statements)) if _uses(script, homes, found, statements[at]))
+    first = next(uses, len(statements))
+    tops = [_in(script, block, anchor) for anchor in found.anchors]
+    places = [statements.index(top) for top in tops if top is not None]
+    last = max((at for at in places if start <= at < first), default=start)
+    moves = [call for call, top in here if top is not None and start <= statements.index(top) <= last]
+    return Place(statements[last], moves[-1] if moves else None)
+
+
+def placed_before(script: Script) -> list[cst.SimpleStatementLine]:
+    """The places that stand for lines which were there before, in order."""
+    lines = script.all(cst.SimpleStatementLine)
+    return [line for line in lines if script.text(line).strip() == PLACE]
+
+
+def _in(script: Script, block: cst.CSTNode, node: cst.CSTNode) -> cst.BaseStatement | None:
+    """The statement of `block` that `node` is in; None where it is in none, or in a definition."""
+    for ancestor in (node, *script.ancestors(node)):
+        if isinstance(ancestor, cst.FunctionDef | cst.ClassDef | cst.Lambda):
+            return None
+        if ancestor is not script.module and script.parent(ancestor) is block:
+            return ancestor if isinstance(ancestor, cst.BaseStatement) else None
+    return None
+
+
+def _is_branch(statement: cst.CSTNode) -> bool:
+    return isinstance(statement, cst.If)
+
+
+def _uses(script: Script, homes: Homes, found: Calls, statement: cst.BaseStatement) -> bool:
+    """Whether a statement calls the pipeline, when it is run itself and not only defined."""
+    if isinstance(statement, cst.FunctionDef | cst.ClassDef):
+        return False
+    small = statement.body if isinstance(statement, cst.SimpleStatementLine) else ()
+    if small and all(one in found.dropped for one in small):
+        return False
+    return used(script, homes, statement)
