@@ -1,6 +1,7 @@
 """Facts of made-up pipelines with the components of real families, and no torch."""
 
 from dataclasses import replace
+from functools import cache
 
 from memplan.facts import Component, Facts, Step, Trace
 from memplan.planner import Plan, draw
@@ -38,6 +39,7 @@ def _second(text_encoder: Component) -> Component:
     return replace(text_encoder, name="text_encoder_2")
 
 
+@cache
 def plan(family: str, text: str) -> Plan:
     """A plan as it is typed, for such a pipeline."""
     measured = facts(family)

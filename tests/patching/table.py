@@ -1,6 +1,7 @@
 """The scripts, and the plan that each is patched with."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from memplan.errors import MemplanError
@@ -99,6 +100,7 @@ REFUSED = {
 }
 
 
+@cache
 def done(file: Path, case: Case, source: bytes | None = None) -> Patched:
     """The script in `file`, or `source` in its place, patched as the case says."""
     here = found(file.name, file.read_bytes() if source is None else source, case.pipe)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import libcst as cst
 
+from memplan.faces.patching.blocks import PLACE
 from memplan.faces.patching.find import FROM_PIPE, MOVES, Homes, Pipeline, moved_from, unmoved
 from memplan.faces.patching.reading import Script, argument, method
 from memplan.faces.patching.values import DTYPE, UNKNOWN, kind, value
@@ -139,7 +140,8 @@ def _arguments(
 
 def _check_back(script: Script, homes: Homes, call: cst.Call) -> None:
     """Raises NotPatched for a pipeline that goes back to the CPU, unless another branch moves it to the device."""
-    others = [one for one in script.all(cst.Call) if one is not call and _moves(homes, one)]
+    others: list[cst.CSTNode] = [one for one in script.all(cst.Call) if one is not call and _moves(homes, one)]
+    others += placed_before(script)
     for branch in script.ancestors(call):
         if isinstance(branch, cst.If) and any(branch in script.ancestors(one) for one in others):
             return
@@ -169,6 +171,12 @@ def _drop(script: Script, call: cst.Call, what: str, found: Calls) -> None:
     if small is None or not (alone or assigned) or not isinstance(line, cst.SimpleStatementLine):
         raise script.refuse(call, f"{script.text(call)} is part of another statement", OWN_LINE)
     found.dropped[small] = what
+
+
+def placed_before(script: Script) -> list[cst.SimpleStatementLine]:
+    """The places that stand for lines which were there before, in order."""
+    lines = script.all(cst.SimpleStatementLine)
+    return [line for line in lines if [script.text(small) for small in line.body] == [PLACE]]
 
 
 def used(script: Script, homes: Homes, within: cst.CSTNode) -> bool:

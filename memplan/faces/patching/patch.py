@@ -12,11 +12,11 @@ from memplan.faces.patching import imports
 from memplan.faces.patching.added import Added, added, imports_of, statements, words
 from memplan.faces.patching.arguments import has
 from memplan.faces.patching.blocks import Lifted, begin, end, lifted
-from memplan.faces.patching.calls import Calls, calls, literal
+from memplan.faces.patching.calls import Calls, calls, literal, placed_before
 from memplan.faces.patching.edit import Block, Edits, edited
 from memplan.faces.patching.find import Homes, Pipeline, check, derived, left_out, pipelines
 from memplan.faces.patching.notes import notes
-from memplan.faces.patching.places import Place, place, placed_before
+from memplan.faces.patching.places import Place, place
 from memplan.faces.patching.reading import Script, argument
 from memplan.faces.patching.values import TORCH_DEVICE, assigned, dtype, kind
 from memplan.faces.report.code import device_of

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from memplan.faces.patching.blocks import PLACE
-from memplan.faces.patching.calls import Calls, used
+from memplan.faces.patching.calls import Calls, placed_before, used
 from memplan.faces.patching.find import Homes, Pipeline
 from memplan.faces.patching.reading import Script
 
@@ -39,12 +38,6 @@ def place(script: Script, pipeline: Pipeline, homes: Homes, found: Calls) -> Pla
     last = max((at for at in places if start <= at < first), default=start)
     moves = [call for call, top in here if top is not None and start <= statements.index(top) <= last]
     return Place(statements[last], moves[-1] if moves else None)
-
-
-def placed_before(script: Script) -> list[cst.SimpleStatementLine]:
-    """The places that stand for lines which were there before, in order."""
-    lines = script.all(cst.SimpleStatementLine)
-    return [line for line in lines if script.text(line).strip() == PLACE]
 
 
 def _in(script: Script, block: cst.CSTNode, node: cst.CSTNode) -> cst.BaseStatement | None:
