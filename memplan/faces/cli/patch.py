@@ -14,7 +14,7 @@ from memplan.errors import BadInput, NothingFits
 from memplan.faces import api
 from memplan.faces.cli import options
 from memplan.faces.cli.terminal import Progress
-from memplan.planner import PREFERENCES, Plan
+from memplan.planner import PREFERENCES, Plan, Saved
 
 if TYPE_CHECKING:
     from memplan.faces.patching.patch import Found
@@ -70,20 +70,28 @@ def _read(path: Path) -> bytes:
         raise BadInput(f"the script {path} cannot be read: {error.strerror or error}") from None
 
 
+def _saved(plan: str | None) -> Saved | None:
+    """The plan of a file, where one is named."""
+    from memplan.faces.travel.files import load
+
+    return load(plan) if plan and plan.endswith(".json") else None
+
+
 def _plan(args: argparse.Namespace, here: "Found", progress: Progress) -> Plan:
     """The plan that is named, else the pick for what the script loads and calls. Raises NothingFits."""
     from memplan.faces.patching.subject import subject
 
     own = subject(here, tuple(name.removeprefix("--").replace("-", "_") for (name, *_), _, _ in options.CALL))
-    source = args.model or own.source
+    saved = _saved(args.plan)
+    source = args.model or own.source or (saved.model["name"] if saved else "")
     if not source:
         what = "which model is loaded here is not written out"
         raise here.script.refuse(here.pipeline.load, what, "name it with --model")
     reading: dict[str, Any] = options.reading(args)
     reading |= {"dtype": args.dtype or own.dtype or None, "variant": args.variant or own.variant}
-    call = {**own.call, **options.call(args)}
+    call = {**(saved.call if saved else {}), **own.call, **options.call(args)}
     if args.plan is not None:
-        return api.price(source, args.plan, progress=progress, **reading, **call)
+        return api.price(source, saved.plan if saved else args.plan, progress=progress, **reading, **call)
     recommended = api.recommend(source, progress=progress, **reading, **call)
     pick = recommended.pick(args.prefer)
     if pick is None:

@@ -10,7 +10,6 @@ from memplan.faces.api import placed
 from memplan.faces.report.code import applying, device_of, formats, is_import, merged
 from memplan.faces.report.loading import MAPPING, dtypes_as_code, mapping
 from memplan.planner import Plan
-from memplan.registry import typed
 from memplan.strategy import Strategy
 
 PIPE = "pipe"
@@ -65,14 +64,6 @@ def added(
         tuple(line for line in again if not is_import(line)),
         beside,
     )
-
-
-def words(plan: Plan) -> str:
-    """The plan on one line."""
-    from memplan.planner.label import techniques
-
-    facts = plan.run.facts
-    return " + ".join(typed(strategy, facts) for strategy in techniques(plan.strategies)) or "everything on the GPU"
 
 
 def _is_whole(strategy: Strategy, device: str) -> bool:

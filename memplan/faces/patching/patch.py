@@ -9,7 +9,7 @@ import libcst as cst
 
 from memplan.faces.options import DTYPES, PLANNED
 from memplan.faces.patching import imports
-from memplan.faces.patching.added import Added, added, imports_of, statements, words
+from memplan.faces.patching.added import Added, added, imports_of, statements
 from memplan.faces.patching.arguments import has
 from memplan.faces.patching.blocks import Lifted, begin, end, lifted
 from memplan.faces.patching.calls import Calls, calls, literal, placed_before
@@ -86,7 +86,7 @@ def patched(here: Found, plan: Plan) -> Patched:
     _load(here, adding, decided, edits)
     taken = frozenset(name.value for name in script.all(cst.Name))
     replaced = (device or device_of(plan), shown) if shown and shown[0] not in "'\"" else None
-    label = words(plan)
+    label = str(plan)
     lines = statements(adding.lines, here.home, replaced, taken)
     blocks = [Block(begin(here.home, shown, label), lines, end(here.home))] if lines else []
     edits.after.setdefault(where.after, []).extend(blocks)
