@@ -125,7 +125,7 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
 
 
 # ---- somewhere else --------------------------------------------------------------------------------------------------
-PLAN = "vae_tiling:vae + group_offload:transformer"
+PLAN = "layerwise_casting:text_encoder_2 + group_offload:transformer"
 
 
 def saved_for_flux(file: Path, plan: str = PLAN, **changes: Any) -> Path:
@@ -141,17 +141,19 @@ def saved_for_flux(file: Path, plan: str = PLAN, **changes: Any) -> Path:
 def test_it_is_priced_anew_and_applied(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     pipe, call = build("flux"), inputs("flux")
     saved = memplan.Plan.load(saved_for_flux(file))
-    with pytest.raises(NothingFits, match=r"needs .+ more .+It was made for 8\.00 GiB .+ predicted to take .+Now the card is"):
+    with pytest.raises(
+        NothingFits, match=r"needs .+ more .+It was made for 8\.00 GiB .+ predicted to take .+Now the card is"
+    ):
         saved.apply(pipe, device="cpu", target=memplan.Target(vram=0.001, ram=32), **call)
     assert memplan.applied(pipe) is None
     done = saved.apply(pipe, device="cpu", target=ROOM, **call)
     assert "the plan is priced anew: the card is" in caplog.text
     assert f"torch is {version('torch')}, not 2.13" in caplog.text
     assert done is memplan.applied(pipe)
-    assert pipe.vae.use_tiling
+    assert any(hasattr(module, "_diffusers_hook") for module in pipe.transformer.modules())
     assert pipe(**call).images.isfinite().all()
     done.undo()
-    assert not pipe.vae.use_tiling
+    assert memplan.applied(pipe) is None
 
 
 def test_a_pipeline_of_another_class_is_refused(file: Path) -> None:
@@ -170,16 +172,17 @@ from diffusers import FluxPipeline
 pipe = FluxPipeline.from_pretrained(sys.argv[1]).to("cuda")
 pipe.enable_model_cpu_offload()
 assert pipe.device.type == "cpu"
-print(pipe.vae.use_tiling)
+hooked = lambda: any(hasattr(module, "_diffusers_hook") for module in pipe.transformer.modules())
+print(hooked())
 for _ in range(2):
     images = pipe("a small dog", height=16, width=16, num_inference_steps=1, max_sequence_length=8, output_type="pt").images
-    print(pipe.vae.use_tiling, hasattr(pipe.transformer, "_diffusers_hook"), bool(images.isfinite().all()))
+    print(hooked(), bool(images.isfinite().all()))
 """
 
 
 def run(*args: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "memplan", "apply", "--device", "cpu", "--ram", "32", *args]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, timeout=100)
 
 
 @pytest.mark.slow
@@ -189,7 +192,7 @@ def test_a_script_runs_with_the_plan(file: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT, "utf-8")
     args = (str(saved_for_flux(file)), "script.py", str(tmp_path / "flux"))
     done = run("--vram", "8", *args, folder=tmp_path)
-    assert done.stdout.split() == ["False", *["True"] * 6], done.stderr
+    assert done.stdout.split() == ["False", *["True"] * 4], done.stderr
     assert f"memplan: {PLAN} is applied to FluxPipeline" in done.stderr
     done = run("--vram", "0.001", *args, folder=tmp_path)
     assert (done.returncode, done.stdout.split()) == (3, ["False"])

@@ -26,11 +26,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What can be typed."""
     parser.add_argument("script", metavar="SCRIPT", help="the file to patch")
     parser.add_argument("--plan", metavar="PLAN", help="a plan as memplan writes it, or a file of recommend --save")
-    parser.add_argument("--model", metavar="MODEL", help="the model that the script loads, where the script leaves it open")
+    parser.add_argument(
+        "--model", metavar="MODEL", help="the model that the script loads, where the script leaves it open"
+    )
     parser.add_argument("--pipe", default="", metavar="NAME", help="which pipeline, of several: its name or its line")
     parser.add_argument("--prefer", choices=PREFERENCES, default="balanced", help="which pick, without a plan")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--diff", action="store_true", help="show what would change, which is done without any option too")
+    what.add_argument(
+        "--diff", action="store_true", help="show what would change, which is done without any option too"
+    )
     what.add_argument("--write", action="store_true", help="change the file")
     options.add_call(parser)
     options.add_machine(parser)
@@ -97,5 +101,7 @@ def _plan(args: argparse.Namespace, here: "Found", progress: Progress) -> Plan:
     if pick is None:
         nearest = recommended.nearest
         missing = ", and ".join(map(str, nearest.shortages))
-        raise NothingFits(f"no plan fits, and {Path(args.script).name} is left as it is; the nearest, {nearest}, needs {missing}")
+        raise NothingFits(
+            f"no plan fits, and {Path(args.script).name} is left as it is; the nearest, {nearest}, needs {missing}"
+        )
     return pick

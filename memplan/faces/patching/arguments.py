@@ -55,7 +55,9 @@ def _spread(call: cst.Call) -> cst.Call:
     inner = cst.ParenthesizedWhitespace(indent=True, last_line=cst.SimpleWhitespace("    "))
     outer = cst.ParenthesizedWhitespace(indent=True)
     none = cst.SimpleWhitespace("")
-    args = [given.with_changes(comma=cst.Comma(whitespace_after=inner), whitespace_after_arg=none) for given in call.args]
+    args = [
+        given.with_changes(comma=cst.Comma(whitespace_after=inner), whitespace_after_arg=none) for given in call.args
+    ]
     args[-1:] = [given.with_changes(comma=cst.Comma(whitespace_after=outer)) for given in args[-1:]]
     return call.with_changes(whitespace_before_args=inner, args=args)
 

@@ -12,7 +12,9 @@ from memplan.faces.patching.values import UNKNOWN, assigned, value
 PRETRAINED, SINGLE_FILE, FROM_PIPE = "from_pretrained", "from_single_file", "from_pipe"
 TRAINING = ("backward", "zero_grad")
 """Methods that only training calls."""
-HAND = "load the pipeline with from_pretrained() and hand it the components that are your own, as in controlnet=controlnet"
+HAND = (
+    "load the pipeline with from_pretrained() and hand it the components that are your own, as in controlnet=controlnet"
+)
 NAME_IT = "give it a name first, as in pipe = {}.from_pretrained(...)"
 
 
@@ -97,7 +99,9 @@ def _loads(script: Script, *methods: str) -> Iterator[tuple[cst.Call, str]]:
 def _pipeline(script: Script, call: cst.Call, name: str) -> Pipeline:
     class_name = name.rpartition(".")[2]
     if class_name.startswith("Modular"):
-        cure = "load it whole with from_pretrained() of its pipeline's class, or use memplan.auto_optimize() in the script"
+        cure = (
+            "load it whole with from_pretrained() of its pipeline's class, or use memplan.auto_optimize() in the script"
+        )
         raise script.refuse(call, f"{class_name} loads its components later", cure)
     outer = moved_from(script, call)
     place, statement = script.parent(outer), script.statement(call)
@@ -234,7 +238,9 @@ class Homes:
 
     def _functions(self, call: cst.Call) -> Iterable[cst.FunctionDef]:
         """The script's own functions that a call may mean: by name, or by that of a method of self."""
-        own = isinstance(call.func, cst.Name) or (root(call.func) is not None and self._script.text(call.func)[:5] == "self.")
+        own = isinstance(call.func, cst.Name) or (
+            root(call.func) is not None and self._script.text(call.func)[:5] == "self."
+        )
         return [f for f in self._script.all(cst.FunctionDef) if own and f.name.value == method(call)]
 
     def _handed(self) -> Iterator[cst.BaseExpression]:

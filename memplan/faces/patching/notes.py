@@ -27,7 +27,10 @@ def notes(
     return (
         *_taken_out(script, decided, adding),
         *_unpriced(script, homes),
-        *(f"{name} is not in the plan: it stays on the device, and its memory is not in the bill" for name in adding.beside),
+        *(
+            f"{name} is not in the plan: it stays on the device, and its memory is not in the bill"
+            for name in adding.beside
+        ),
         *_unknown(script, homes, plan),
         *_shared(script, homes, others),
         *(f"line {script.line(o.load)} loads another pipeline, whose memory is not in the bill" for o in others),

@@ -118,7 +118,11 @@ def _device(here: Found, where: Place, plan: Plan) -> tuple[str | None, str]:
     """The device of the added lines, None for that of the plan's machine, and how the script writes it, "" for that."""
     if here.lifted.shifts:
         shown = here.lifted.devices.get(here.home, "")
-        return (cst.ensure_type(cst.parse_expression(shown), cst.SimpleString).raw_value, shown) if shown[:1] in ("'", '"') else (None, shown)
+        return (
+            (cst.ensure_type(cst.parse_expression(shown), cst.SimpleString).raw_value, shown)
+            if shown[:1] in ("'", '"')
+            else (None, shown)
+        )
     if where.move is None:
         return None, ""
     given = next(given for call, given in _devices(here, where) if call is where.move)
@@ -143,7 +147,9 @@ def _load(here: Found, adding: Added, decided: Calls, edits: Edits) -> None:
     single = adding.dtype[:1] != "{"
     plain = not (has(pipeline.load, *DTYPES) or decided.dtypes) and adding.dtype != "torch.float32"
     sets |= {"torch_dtype": adding.dtype} if plain and (single or not pipeline.from_file) else {}
-    edits.dropped |= _unused(here.script, [pipeline.load, *(load for own in here.homes.own.values() for load in own.loads)])
+    edits.dropped |= _unused(
+        here.script, [pipeline.load, *(load for own in here.homes.own.values() for load in own.loads)]
+    )
     edits.sets[pipeline.load] = sets
     edits.unset[pipeline.load] = tuple(name for name in PLANNED if name not in sets)
     for name, own in here.homes.own.items():

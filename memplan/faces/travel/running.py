@@ -1,6 +1,7 @@
 """Applies a saved plan to the pipeline of a script while that runs, and keeps the script from placing it itself."""
 
 import sys
+import threading
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -25,7 +26,7 @@ class Running:
     def __init__(self, saved: Saved, device: str = "cuda", target: Target = HERE, *, force: bool = False) -> None:
         self._saved, self._device, self._target, self._force = saved, device, target, force
         self.done: WeakSet[Any] = WeakSet()
-        self._inside = 0
+        self._threads = threading.local()
 
     def install(self) -> None:
         """Waits for diffusers, which this does not import."""
@@ -34,13 +35,20 @@ class Running:
 
     def around(self, pipe: Any, original: Callable[..., Any], args: tuple[Any, ...], given: dict[str, Any]) -> Any:
         """A call of a pipeline: the first one of its class has the plan applied before it."""
-        self._inside += 1
+        if self._busy:  # a dry run calls a twin of the pipeline
+            return original(pipe, *args, **given)
+        self._threads.busy = True
         try:
             if self._is_meant(pipe) and pipe not in self.done:
                 self._apply(pipe, given_to(pipe, args, given))
             return original(pipe, *args, **given)
         finally:
-            self._inside -= 1
+            self._threads.busy = False
+
+    @property
+    def _busy(self) -> bool:
+        """Whether this thread is inside of a pipeline's call."""
+        return getattr(self._threads, "busy", False)
 
     def _is_meant(self, pipe: Any) -> bool:
         return type(pipe).__name__ == self._saved.model["class"]
@@ -49,7 +57,9 @@ class Running:
         """Ends the program, with a sentence and an exit code, where the plan cannot be applied."""
         try:
             settings: dict[str, Any] = {"device": self._device, "force": self._force, "target": self._target}
-            apply(self._saved, pipe, **settings, **{name: value for name, value in call.items() if name not in settings})
+            apply(
+                self._saved, pipe, **settings, **{name: value for name, value in call.items() if name not in settings}
+            )
         except MemplanError as error:
             print(f"memplan: {error}", file=sys.stderr)
             raise SystemExit(3 if isinstance(error, NothingFits) else 2 if isinstance(error, BadInput) else 1) from None
@@ -70,7 +80,7 @@ class Running:
 
         @wraps(original)
         def placed(pipe: Any, *args: Any, **given: Any) -> Any:
-            if self._inside or not self._is_meant(pipe):
+            if self._busy or not self._is_meant(pipe):
                 return original(pipe, *args, **given)
             return instead(original, pipe, args, given)
 
