@@ -22,11 +22,11 @@ class Saved:
     predicted: Mapping[str, Any]
 
     def apply(self, pipe: Any, *, device: str = "cuda", force: bool = False, **call: Any) -> Any:
-        """Price the plan anew for `pipe` and this machine, and apply it; the value undoes it, as auto_optimize()'s does.
+        """Price the plan anew for `pipe` and this machine, and apply it; the value undoes it as auto_optimize()'s does.
 
-        `call` are arguments of the pipeline's call in place of those that the plan was made for; `target` among them is
-        the machine to price it for. Raises BadInput for a pipeline of another class, and for a technique that cannot be
-        had here, and NothingFits with the figures where the plan no longer fits, unless `force`.
+        `call` are arguments of the pipeline's call, in place of those that the plan was made for; `target` among them
+        is the machine to price it for. Raises BadInput for a pipeline of another class and for a technique that cannot
+        be had here, and NothingFits with the figures where the plan no longer fits, unless `force`.
         """
         return import_module(FACE).apply(self, pipe, device=device, force=force, **call)
 

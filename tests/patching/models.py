@@ -19,9 +19,9 @@ CLASSES = {
 }
 
 
-def facts(family: str) -> Facts:
+def facts(family: str, vram: float = 8) -> Facts:
     """Those of a family of pipelines: the sizes are those of small.facts()."""
-    made = small.facts()
+    made = small.facts(vram)
     names = {"transformer": DENOISERS.get(family, "transformer")}
     parts = [replace(part, name=names.get(part.name, part.name)) for part in made.model.components]
     calls = tuple(replace(call, component=names.get(call.component, call.component)) for call in made.trace.calls)

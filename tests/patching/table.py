@@ -5,8 +5,9 @@ from functools import cache
 from pathlib import Path
 
 from memplan.errors import MemplanError
+from memplan.faces.patching.chosen import found
 from memplan.faces.patching.diff import diff
-from memplan.faces.patching.patch import Patched, found, patched
+from memplan.faces.patching.patch import Patched, patched
 from tests.patching.models import plan
 
 HERE = Path(__file__).parent

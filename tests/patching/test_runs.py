@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from memplan.faces.patching.patch import found, patched
+from memplan.faces.patching.chosen import found
+from memplan.faces.patching.patch import patched
 from memplan.faces.report.code import script
 from memplan.planner import Plan, draw
 from memplan.probes.fakes.twin import modules_of

@@ -17,7 +17,7 @@ from memplan.faces.cli.terminal import Progress
 from memplan.planner import PREFERENCES, Plan, Saved
 
 if TYPE_CHECKING:
-    from memplan.faces.patching.patch import Found
+    from memplan.faces.patching.chosen import Found
 
 NEEDED = 'memplan patch needs libcst: pip install "memplan[patch]"'
 
@@ -45,8 +45,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Find, plan, and show or write."""
     try:
+        from memplan.faces.patching.chosen import found
         from memplan.faces.patching.diff import diff
-        from memplan.faces.patching.patch import found, patched
+        from memplan.faces.patching.patch import patched
     except ModuleNotFoundError as error:
         raise BadInput(NEEDED if (error.name or "").startswith("libcst") else str(error)) from None
     path = Path(args.script)

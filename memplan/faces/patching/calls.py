@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 import libcst as cst
 
 from memplan.faces.patching.blocks import PLACE
-from memplan.faces.patching.find import FROM_PIPE, MOVES, Homes, Pipeline, moved_from, unmoved
-from memplan.faces.patching.reading import Script, argument, method
+from memplan.faces.patching.find import FROM_PIPE, MOVES, Pipeline, unmoved
+from memplan.faces.patching.homes import Homes
+from memplan.faces.patching.reading import Script, method
 from memplan.faces.patching.values import DTYPE, UNKNOWN, kind, value
 
 OF_PIPELINE = (
@@ -164,7 +165,7 @@ def _does_nothing_else(script: Script, statement: cst.CSTNode, of: cst.BaseExpre
 # ---- what goes ------------------------------------------------------------------------------------------------------
 def _drop(script: Script, call: cst.Call, what: str, found: Calls) -> None:
     """The small statement of a call is to go. Raises NotPatched where its value is used."""
-    small = script.within(call, cst.BaseSmallStatement)
+    small = script.small(call)
     line = script.parent(small) if small is not None else None
     alone = isinstance(small, cst.Expr) and unmoved(small.value) in (call, unmoved(call))
     assigned = isinstance(small, cst.Assign) and unmoved(small.value) in (call, unmoved(call))
@@ -181,11 +182,12 @@ def placed_before(script: Script) -> list[cst.SimpleStatementLine]:
 
 def used(script: Script, homes: Homes, within: cst.CSTNode) -> bool:
     """Whether the pipeline is called inside of a statement, or handed to another function."""
-    for call in script.all(cst.Call):
-        if homes.has(call.func) or any(homes.has(given.value) for given in call.args):
-            if within in script.ancestors(call) and method(call) != FROM_PIPE:
-                return True
-    return False
+    return any(
+        (homes.has(call.func) or any(homes.has(given.value) for given in call.args))
+        and within in script.ancestors(call)
+        and method(call) != FROM_PIPE
+        for call in script.all(cst.Call)
+    )
 
 
 def literal(script: Script, node: cst.BaseExpression | None) -> str | None:

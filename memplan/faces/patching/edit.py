@@ -39,7 +39,7 @@ class Edits:
 
 def edited(module: cst.Module, edits: Edits) -> cst.Module:
     """The script with all of them made."""
-    return cast("cst.Module", module.visit(_Editor(edits)))
+    return module.visit(_Editor(edits))
 
 
 class _Editor(cst.CSTTransformer):
@@ -112,7 +112,7 @@ def _moved(call: cst.Call, kept: tuple[cst.Arg, ...]) -> cst.BaseExpression:
         return call.with_changes(args=[*kept[:-1], last])
     inner = call.func.value
     around = {"lpar": [*call.lpar, *inner.lpar], "rpar": [*inner.rpar, *call.rpar]}
-    return cast("cst.BaseExpression", inner.with_changes(**around))
+    return inner.with_changes(**around)
 
 
 def _named(line: cst.SimpleStatementLine, name: str) -> list[Statement]:
@@ -127,7 +127,7 @@ def _led(statement: Statement, lines: Sequence[cst.EmptyLine]) -> Statement:
     """The statement with lines before its own."""
     own = statement.leading_lines
     before = _stripped(lines) if own and own[0].comment is None else lines
-    return cast("Statement", statement.with_changes(leading_lines=[*before, *own]))
+    return statement.with_changes(leading_lines=[*before, *own])
 
 
 def _stripped(lines: Sequence[cst.EmptyLine]) -> list[cst.EmptyLine]:

@@ -1,13 +1,11 @@
 """Where a script loads its pipeline, and by which names it has it afterwards."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import libcst as cst
 
-from memplan.faces.options import DTYPES, OF_WEIGHTS, ON_THE_HUB, PLANNED, REVISION
-from memplan.faces.patching.reading import Script, argument, method, root
-from memplan.faces.patching.values import UNKNOWN, assigned, value
+from memplan.faces.patching.reading import Script, method, root
 
 PRETRAINED, SINGLE_FILE, FROM_PIPE = "from_pretrained", "from_single_file", "from_pipe"
 TRAINING = ("backward", "zero_grad")
@@ -42,14 +40,14 @@ def check(script: Script) -> None:
 
 
 def pipelines(script: Script) -> list[Pipeline]:
-    """Every pipeline that is loaded. Raises NotPatched where one is loaded in a way that cannot be patched, or none is."""
-    found = [_pipeline(script, call, name) for call, name in _loads(script, PRETRAINED, SINGLE_FILE)]
+    """Every pipeline that is loaded. Raises NotPatched where there is none, or one is loaded as cannot be patched."""
+    found = [pipeline(script, call, name) for call, name in loads(script, PRETRAINED, SINGLE_FILE)]
     if found:
         return found
     for call in script.all(cst.Call):
         name = script.qualified(call.func)
         library, _, called = name.rpartition(".")
-        if library.startswith("diffusers") and is_pipeline(called) and not _shared(call):
+        if library.startswith("diffusers") and is_pipeline(called) and not shared(call):
             raise script.refuse(call, f"{called}() is put together from components by hand", HAND)
     for call in script.all(cst.Call):
         name = script.qualified(call.func)
@@ -66,21 +64,7 @@ def is_pipeline(name: str) -> bool:
     return name.endswith("Pipeline") or name.startswith("AutoPipelineFor")
 
 
-def derived(script: Script, homes: "Homes") -> Iterator[tuple[cst.Call, Pipeline]]:
-    """Pipelines that are made from the components of another one."""
-    for call, name in _loads(script, FROM_PIPE):
-        given = call.args[0].value if call.args else None
-        if given is not None and homes.has(given):
-            yield call, _pipeline(script, call, name)
-    for call in script.all(cst.Call):
-        name = script.qualified(call.func)
-        if name.startswith("diffusers.") and is_pipeline(name.rpartition(".")[2]):
-            source = _shared(call)
-            if source is not None and homes.has(source):
-                yield call, _pipeline(script, call, name)
-
-
-def _shared(call: cst.Call) -> cst.BaseExpression | None:
+def shared(call: cst.Call) -> cst.BaseExpression | None:
     """`pipe` of `XPipeline(**pipe.components)`."""
     for given in call.args:
         if given.star == "**" and isinstance(given.value, cst.Attribute) and given.value.attr.value == "components":
@@ -88,7 +72,8 @@ def _shared(call: cst.Call) -> cst.BaseExpression | None:
     return None
 
 
-def _loads(script: Script, *methods: str) -> Iterator[tuple[cst.Call, str]]:
+def loads(script: Script, *methods: str) -> Iterator[tuple[cst.Call, str]]:
+    """Calls of these methods of pipelines' classes, each with the full name of the class."""
     for call in script.all(cst.Call):
         name = script.qualified(call.func)
         class_name, _, called = name.rpartition(".")
@@ -96,7 +81,8 @@ def _loads(script: Script, *methods: str) -> Iterator[tuple[cst.Call, str]]:
             yield call, class_name
 
 
-def _pipeline(script: Script, call: cst.Call, name: str) -> Pipeline:
+def pipeline(script: Script, call: cst.Call, name: str) -> Pipeline:
+    """What a call of the class `name` makes. Raises NotPatched where its value goes where it cannot be followed."""
     class_name = name.rpartition(".")[2]
     if class_name.startswith("Modular"):
         cure = (
@@ -137,121 +123,3 @@ def unmoved(node: cst.BaseExpression) -> cst.BaseExpression:
     while isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and method(node) in MOVES:
         node = node.func.value
     return node
-
-
-# ---- components of the script's own ---------------------------------------------------------------------------------
-OPTIONS = (
-    *ON_THE_HUB, *OF_WEIGHTS, *DTYPES, *PLANNED, REVISION, "add_watermarker", "config", "custom_pipeline",
-    "custom_revision", "feature_extractor", "image_processor", "original_config", "pretrained_model_name_or_path",
-    "processor", "requires_safety_checker", "scheduler", "tokenizer", "tokenizer_2", "tokenizer_3", "trust_remote_code",
-)  # fmt: skip
-"""Arguments of a pipeline's loading that are no component with weights."""
-
-
-@dataclass(frozen=True, eq=False)
-class Own:
-    """The calls that load a component, () where that cannot be told, and what each is assigned to."""
-
-    loads: tuple[cst.Call, ...]
-    targets: tuple[cst.BaseExpression, ...] = ()
-
-
-def own_parts(script: Script, pipeline: Pipeline) -> dict[str, Own]:
-    """The components that a pipeline is handed, by name."""
-    found = {}
-    for given in pipeline.load.args:
-        name = given.keyword.value if given.keyword else ""
-        if name and name not in OPTIONS and value(script, given.value) is UNKNOWN:
-            found[name] = _loaded(script, given.value)
-    return found
-
-
-def left_out(script: Script, pipeline: Pipeline) -> dict[str, cst.Arg]:
-    """The components that a pipeline is to do without, as text_encoder_3=None says."""
-    named = ((given.keyword.value, given) for given in pipeline.load.args if given.keyword is not None)
-    return {name: given for name, given in named if name not in OPTIONS and value(script, given.value) is None}
-
-
-def _loaded(script: Script, given: cst.BaseExpression) -> Own:
-    """Where a component, or each of a list of them, comes from."""
-    bare, place = unmoved(given), assigned(script, given) if isinstance(given, cst.Name) else None
-    if isinstance(bare, cst.List):
-        parts = [_loaded(script, element.value) for element in bare.elements]
-        whole = all(part.loads for part in parts)
-        loads = tuple(load for part in parts for load in part.loads) if whole else ()
-        return Own(loads, tuple(target for part in parts for target in part.targets))
-    if isinstance(bare, cst.Call) and method(bare) == PRETRAINED and script.qualified(bare.func):
-        return Own((bare,))
-    if place is not None and place.value is not None and isinstance(given, cst.Name):
-        found = _loaded(script, place.value)
-        return Own(found.loads, (*found.targets, given)) if found.loads else found
-    return Own(())
-
-
-class Homes:
-    """The expressions by which a script has one pipeline: its name, others it is given, and parameters it is handed to."""
-
-    def __init__(self, script: Script, pipeline: Pipeline) -> None:
-        """Follows assignments, returns and calls of the script's own functions until nothing new is found."""
-        self._script, self._load = script, pipeline.load
-        self.own = own_parts(script, pipeline)
-        self._known = [pipeline.target] if pipeline.target is not None else []
-        before = -1
-        while before != len(self._known):
-            before = len(self._known)
-            for target in [*self._assigned(), *self._handed()]:
-                if not self.has(target):
-                    self._known.append(target)
-
-    @property
-    def names(self) -> tuple[cst.BaseExpression, ...]:
-        """Each of them once, the first that it has."""
-        return tuple(self._known)
-
-    def has(self, node: cst.CSTNode) -> bool:
-        """Whether `node` is the pipeline."""
-        return node is self._load or any(self._script.same(node, known) for known in self._known)
-
-    def part(self, node: cst.CSTNode) -> str:
-        """The name of the component that `node` is, as in pipe.vae, or before it is handed over; "" for anything else."""
-        if isinstance(node, cst.Attribute) and self.has(node.value):
-            return node.attr.value
-        for name, own in self.own.items():
-            if node in own.loads or any(self._script.same(node, target) for target in own.targets):
-                return name
-        return ""
-
-    def _assigned(self) -> Iterator[cst.BaseExpression]:
-        for node in self._script.all(cst.Assign):
-            if self._is(node.value):
-                yield from (target.target for target in node.targets if root(target.target) is not None)
-
-    def _is(self, value: cst.BaseExpression) -> bool:
-        bare = unmoved(value)
-        if self.has(bare):
-            return True
-        return isinstance(bare, cst.Call) and any(self._returns(f) for f in self._functions(bare))
-
-    def _returns(self, function: cst.FunctionDef) -> bool:
-        returned = (node for node in self._script.all(cst.Return) if self._script.home(node) is function)
-        return any(node.value is not None and self.has(unmoved(node.value)) for node in returned)
-
-    def _functions(self, call: cst.Call) -> Iterable[cst.FunctionDef]:
-        """The script's own functions that a call may mean: by name, or by that of a method of self."""
-        own = isinstance(call.func, cst.Name) or (
-            root(call.func) is not None and self._script.text(call.func)[:5] == "self."
-        )
-        return [f for f in self._script.all(cst.FunctionDef) if own and f.name.value == method(call)]
-
-    def _handed(self) -> Iterator[cst.BaseExpression]:
-        """Parameters of the script's own functions that the pipeline is given for."""
-        for call in self._script.all(cst.Call):
-            if not any(self.has(given.value) for given in call.args):
-                continue
-            for function in self._functions(call):
-                params = [param.name for param in (*function.params.params, *function.params.kwonly_params)]
-                params = params[1:] if isinstance(call.func, cst.Attribute) else params
-                for at, param in enumerate(params):
-                    given = argument(call, param.value, at)
-                    if given is not None and self.has(given):
-                        yield param

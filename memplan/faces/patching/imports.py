@@ -30,7 +30,8 @@ def missing(script: Script, pipeline: Pipeline, wanted: Iterable[Import]) -> lis
         if isinstance(node, cst.Import):
             found += [node] if not _has_module(script, pipeline, node) else []
             continue
-        assert not isinstance(node.names, cst.ImportStar) and node.module is not None
+        assert not isinstance(node.names, cst.ImportStar)
+        assert node.module is not None
         module = script.module.code_for_node(node.module)
         names = [alias for alias in node.names if not _means(script, pipeline, alias, module)]
         if names:

@@ -7,23 +7,18 @@ import libcst as cst
 
 from memplan.faces.patching.added import Added
 from memplan.faces.patching.calls import Calls
-from memplan.faces.patching.find import Homes, Pipeline
+from memplan.faces.patching.chosen import Found
+from memplan.faces.patching.find import Pipeline
+from memplan.faces.patching.homes import Homes
 from memplan.faces.patching.reading import Script, method
 from memplan.planner import Plan
 
 LOADS_MORE = ("load_ip_adapter", "load_lora_weights", "load_textual_inversion")
 
 
-def notes(
-    script: Script,
-    pipeline: Pipeline,
-    homes: Homes,
-    others: tuple[Pipeline, ...],
-    decided: Calls,
-    adding: Added,
-    plan: Plan,
-) -> tuple[str, ...]:
+def notes(here: Found, decided: Calls, adding: Added, plan: Plan) -> tuple[str, ...]:
     """What the plan's bill has not, and what of the script's own was taken out."""
+    script, pipeline, homes, others = here.script, here.pipeline, here.homes, here.others
     return (
         *_taken_out(script, decided, adding),
         *_unpriced(script, homes),
@@ -63,8 +58,8 @@ def _shared(script: Script, homes: Homes, others: tuple[Pipeline, ...]) -> Itera
     for other in others:
         parts = [part for given in other.load.args if (part := homes.part(given.value))]
         if parts:
-            shared = ", ".join(parts)
-            yield f"line {script.line(other.load)} hands {shared} on to another pipeline, which may move what the plan places"
+            what = f"hands {', '.join(parts)} on to another pipeline, which may move what the plan places"
+            yield f"line {script.line(other.load)} {what}"
 
 
 def _other_class(script: Script, pipeline: Pipeline, plan: Plan) -> Iterator[str]:

@@ -11,14 +11,17 @@ from memplan.faces.options import DTYPES, PLANNED
 from memplan.faces.patching import imports
 from memplan.faces.patching.added import Added, added, imports_of, statements
 from memplan.faces.patching.arguments import has
-from memplan.faces.patching.blocks import Lifted, begin, end, lifted
-from memplan.faces.patching.calls import Calls, calls, literal, placed_before
+from memplan.faces.patching.blocks import begin, end
+from memplan.faces.patching.calls import Calls, calls, placed_before
+from memplan.faces.patching.chosen import Found, given_dtypes
+from memplan.faces.patching.device import device
 from memplan.faces.patching.edit import Block, Edits, edited
-from memplan.faces.patching.find import Homes, Pipeline, check, derived, left_out, pipelines
+from memplan.faces.patching.find import Pipeline
+from memplan.faces.patching.homes import Homes, derived, left_out
 from memplan.faces.patching.notes import notes
-from memplan.faces.patching.places import Place, place
+from memplan.faces.patching.places import place
 from memplan.faces.patching.reading import Script, argument
-from memplan.faces.patching.values import TORCH_DEVICE, assigned, dtype, kind
+from memplan.faces.patching.values import assigned, dtype
 from memplan.faces.report.code import device_of
 from memplan.faces.report.loading import QUANTIZATION
 from memplan.planner import Plan
@@ -32,44 +35,18 @@ class Patched:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """A script, the pipeline of it that is meant, by which names it has that, and what was lifted out of it."""
+@dataclass(frozen=True)
+class Style:
+    """How lines are written: the plan's label, a device's text with what stands for it, and names that are taken."""
 
-    script: Script
-    pipeline: Pipeline
-    homes: Homes
-    others: tuple[Pipeline, ...]
-    lifted: Lifted
+    label: str
+    device: tuple[str, str] | None
+    taken: frozenset[str]
 
-    @property
-    def home(self) -> str:
-        """What the script calls the pipeline; a name for one that it returns at once."""
-        target = self.pipeline.target
-        taken = {name.value for name in self.script.all(cst.Name)}
-        free = next(name for name in ("pipe", "pipeline", "memplan_pipe") if target is not None or name not in taken)
-        return self.script.text(target) if target is not None else free
-
-
-def found(name: str, source: bytes, pipe: str = "") -> Found:
-    """The pipeline that the script `name` loads; of several the one called `pipe`, or loaded in the line of that number.
-
-    Raises NotPatched where there is none, there are several, or it is loaded in a way that cannot be patched.
-    """
-    script = Script.read(name, source)
-    check(script)
-    every = pipelines(script)
-    at = _chosen(script, every, pipe)
-    homes = Homes(script, every[at])
-    own = {script.text(known) for known in homes.names}
-    own |= {script.text(other.target) for _, other in derived(script, homes) if other.target is not None}
-    without = lifted(source, frozenset(own))
-    if without.shifts:
-        script = Script.read(name, without.source, without.shifts)
-        every = pipelines(script)
-        homes = Homes(script, every[at])
-    others = tuple(other for other in every if other is not every[at])
-    return Found(script, every[at], homes, others, without)
+    def block(self, home: str, lines: tuple[str, ...], shown: str = "") -> Block:
+        """The lines for the pipeline that the script calls `home`."""
+        made = statements(lines, home, self.device, self.taken)
+        return Block(begin(home, shown, self.label), made, end(home))
 
 
 def patched(here: Found, plan: Plan) -> Patched:
@@ -77,65 +54,23 @@ def patched(here: Found, plan: Plan) -> Patched:
     script, pipeline, homes = here.script, here.pipeline, here.homes
     decided = calls(script, pipeline, homes)
     where = place(script, pipeline, homes, decided)
-    device, shown = _device(here, where, plan)
+    on, shown = device(here, where, decided, device_of(plan))
     absent = left_out(script, pipeline)
     own = {name: len(part.loads) == 1 for name, part in homes.own.items() if part.loads or _has(plan, name)}
-    adding = added(plan, device, own, frozenset(absent), at_once=not pipeline.from_file)
+    adding = added(plan, on, own, frozenset(absent), at_once=not pipeline.from_file)
     _check_absent(script, absent, adding)
     edits = Edits(moves=decided.moves, dropped={*decided.dropped, *_places(script)})
     _load(here, adding, decided, edits)
     taken = frozenset(name.value for name in script.all(cst.Name))
-    replaced = (device or device_of(plan), shown) if shown and shown[0] not in "'\"" else None
-    label = str(plan)
-    lines = statements(adding.lines, here.home, replaced, taken)
-    blocks = [Block(begin(here.home, shown, label), lines, end(here.home))] if lines else []
-    edits.after.setdefault(where.after, []).extend(blocks)
+    replaced = (device_of(plan), shown) if shown and on is None else None
+    style = Style(str(plan), replaced, taken)
+    if adding.lines:
+        edits.after.setdefault(where.after, []).append(style.block(here.home, adding.lines, shown))
     for _, other in derived(script, homes):
-        _derive(script, other, adding, label, replaced, taken, edits)
+        _derive(script, other, adding, style, edits)
     _import(script, pipeline, adding, edits)
     module = edited(script.module, edits)
-    return Patched(module.bytes, notes(script, pipeline, homes, here.others, decided, adding, plan))
-
-
-# ---- which one ------------------------------------------------------------------------------------------------------
-def _chosen(script: Script, every: list[Pipeline], pipe: str) -> int:
-    names = [script.text(one.target) if one.target is not None else "" for one in every]
-    lines = [str(script.line(one.load)) for one in every]
-    fitting = [at for at in range(len(every)) if not pipe or pipe in (names[at], lines[at])]
-    listed = ", ".join(f"{name or 'a returned one'} in line {line}" for name, line in zip(names, lines, strict=True))
-    if not fitting:
-        raise script.refuse(every[0].load, f"no pipeline here is called {pipe}", f"the script loads {listed}")
-    if len(every) > 1 and len(set(names)) < len(names):
-        cure = "load it in one place, or patch each of the scripts that come of it"
-        raise script.refuse(every[1].load, f"the same name is given to several pipelines ({listed})", cure)
-    if len(fitting) > 1:
-        cure = f"say which one is meant, as in --pipe {names[0] or lines[0]}; a plan is for one pipeline at a time"
-        raise script.refuse(every[1].load, f"the script loads several pipelines ({listed})", cure)
-    return fitting[0]
-
-
-def _device(here: Found, where: Place, plan: Plan) -> tuple[str | None, str]:
-    """The device of the added lines, None for that of the plan's machine, and how the script writes it, "" for that."""
-    if here.lifted.shifts:
-        shown = here.lifted.devices.get(here.home, "")
-        return (
-            (cst.ensure_type(cst.parse_expression(shown), cst.SimpleString).raw_value, shown)
-            if shown[:1] in ("'", '"')
-            else (None, shown)
-        )
-    if where.move is None:
-        return None, ""
-    given = next(given for call, given in _devices(here, where) if call is where.move)
-    text = literal(here.script, given)
-    if text is not None:
-        return (None, "") if text == device_of(plan) else (text, f'"{text}"')
-    assert given is not None
-    shown = " ".join(here.script.text(given).split())
-    return None, f"str({shown})" if kind(here.script, given) == TORCH_DEVICE else shown
-
-
-def _devices(here: Found, where: Place) -> list[tuple[cst.Call, cst.BaseExpression | None]]:
-    return calls(here.script, here.pipeline, here.homes).devices
+    return Patched(module.bytes, notes(here, decided, adding, plan))
 
 
 # ---- edits ----------------------------------------------------------------------------------------------------------
@@ -197,29 +132,13 @@ def _check_dtype(here: Found, adding: Added, decided: Calls) -> None:
             raise here.script.refuse(given, what, cure)
 
 
-def given_dtypes(here: Found, decided: Calls) -> list[cst.BaseExpression]:
-    """What the script says of the pipeline's dtype: as it is loaded, or after that."""
-    named = [a.value for a in here.pipeline.load.args if a.keyword is not None and a.keyword.value in DTYPES]
-    return decided.dtypes[-1:] or named
-
-
-def _derive(
-    script: Script,
-    other: Pipeline,
-    adding: Added,
-    label: str,
-    device: tuple[str, str] | None,
-    taken: frozenset[str],
-    edits: Edits,
-) -> None:
+def _derive(script: Script, other: Pipeline, adding: Added, style: Style, edits: Edits) -> None:
     """A pipeline of the same components: it is moved nowhere, and told what is told to the whole of a pipeline."""
     decided = calls(script, other, Homes(script, other))
     edits.moves = {**edits.moves, **decided.moves}
     edits.dropped |= set(decided.dropped)
     if adding.again and other.target is not None:
-        name = script.text(other.target)
-        lines = statements(adding.again, name, device, taken)
-        edits.after.setdefault(other.statement, []).append(Block(begin(name, "", label), lines, end(name)))
+        edits.after.setdefault(other.statement, []).append(style.block(script.text(other.target), adding.again))
 
 
 def _import(script: Script, pipeline: Pipeline, adding: Added, edits: Edits) -> None:

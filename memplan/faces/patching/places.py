@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import libcst as cst
 
 from memplan.faces.patching.calls import Calls, placed_before, used
-from memplan.faces.patching.find import Homes, Pipeline
+from memplan.faces.patching.find import Pipeline
+from memplan.faces.patching.homes import Homes
 from memplan.faces.patching.reading import Script
 
 Block = cst.Module | cst.IndentedBlock

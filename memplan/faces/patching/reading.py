@@ -82,9 +82,12 @@ class Script:
 
     def statement(self, node: cst.CSTNode) -> Line:
         """The innermost statement around a node that has lines of its own."""
-        kinds = (cst.SimpleStatementLine, cst.BaseCompoundStatement)
-        found = node if isinstance(node, kinds) else self.within(node, *kinds)
-        return cast("Line", found)
+        around = (node, *self.ancestors(node))
+        return next(found for found in around if isinstance(found, cst.SimpleStatementLine | cst.BaseCompoundStatement))
+
+    def small(self, node: cst.CSTNode) -> cst.BaseSmallStatement | None:
+        """The statement around a node that may share its line with others."""
+        return next((found for found in self.ancestors(node) if isinstance(found, cst.BaseSmallStatement)), None)
 
     def line(self, node: cst.CSTNode) -> int:
         """The number of its first line in the file."""

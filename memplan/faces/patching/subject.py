@@ -8,7 +8,7 @@ import libcst as cst
 
 from memplan.faces.options import REVISION
 from memplan.faces.patching.calls import calls
-from memplan.faces.patching.patch import Found, given_dtypes
+from memplan.faces.patching.chosen import Found, given_dtypes
 from memplan.faces.patching.reading import argument
 from memplan.faces.patching.values import UNKNOWN, dtype, value
 

@@ -17,7 +17,7 @@ DEPTH = 8
 
 
 def value(script: Script, node: cst.BaseExpression | None, depth: int = DEPTH) -> Any:
-    """The constant that `node` is worth: literals, names that are assigned once, defaults of argparse and of os.environ.
+    """The constant that `node` is worth: a literal, a name assigned once, a default of argparse or of os.environ.
 
     UNKNOWN for anything else.
     """

@@ -137,6 +137,8 @@ def installed(library: str) -> str:
 
 
 def _then(saved: Saved) -> str:
-    needed, there = saved.predicted["required"] / GIB, saved.machine["vram"] / GIB
-    ram = saved.predicted["ram"] / GIB
-    return f"It was made for {there:.2f} GiB of device memory, and predicted to take {needed:.2f} GiB and {ram:.2f} GiB of RAM."
+    there, needed, ram = (
+        size / GIB for size in (saved.machine["vram"], saved.predicted["required"], saved.predicted["ram"])
+    )
+    took = f"predicted to take {needed:.2f} GiB and {ram:.2f} GiB of RAM"
+    return f"It was made for {there:.2f} GiB of device memory, and {took}."

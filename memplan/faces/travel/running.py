@@ -21,7 +21,7 @@ PLACES = ("enable_group_offload", "enable_model_cpu_offload", "enable_sequential
 
 
 class Running:
-    """From install() on, pipelines of the plan's class get the plan before their first call, and nobody else moves them."""
+    """From install() on, pipelines of the plan's class get the plan before their first call; nobody else moves them."""
 
     def __init__(self, saved: Saved, device: str = "cuda", target: Target = HERE, *, force: bool = False) -> None:
         self._saved, self._device, self._target, self._force = saved, device, target, force
