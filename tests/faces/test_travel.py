@@ -152,6 +152,7 @@ def test_it_is_priced_anew_and_applied(file: Path, caplog: pytest.LogCaptureFixt
     assert done is memplan.applied(pipe)
     assert any(hasattr(module, "_diffusers_hook") for module in pipe.transformer.modules())
     assert pipe(**call).images.isfinite().all()
+    assert done is not None
     done.undo()
     assert memplan.applied(pipe) is None
 

@@ -94,6 +94,10 @@ def test_where_nothing_fits_it_is_left_as_it_is(
     monkeypatch.setattr(api, "facts", lambda *_, **__: small)
     assert main(["patch", str(script("statement")), "--write"]) == 3
     assert "no plan fits, and statement.py is left as it is; the nearest, " in capsys.readouterr().err
+    file = script("statement")
+    assert main(["patch", str(file), *OFFLOAD, "--write"]) == 3
+    assert "statement.py is left as it is: the plan, model_offload, needs " in capsys.readouterr().err
+    assert file.read_bytes() == (CASES / "statement.py").read_bytes()
 
 
 def test_a_saved_plan_brings_its_model_and_call(
@@ -108,11 +112,11 @@ def test_a_saved_plan_brings_its_model_and_call(
     )
     assert main(["patch", str(file), *OFFLOAD, "--model", "sdxl"]) == 0
     assert asked["source"] == "sdxl"
-    saved = save(plan("sdxl", "vae_slicing:vae + model_offload"), tmp_path / "plan.json", {"height": 640})
+    saved = save(plan("sdxl", "vae_tiling:vae + model_offload"), tmp_path / "plan.json", {"height": 640})
     capsys.readouterr()
     assert main(["patch", str(file), "--plan", str(saved)]) == 0
-    assert "+pipe.vae.enable_slicing()" in capsys.readouterr().out
-    assert (asked["source"], asked["call"]["height"]) == ("small", 640)
+    assert "+pipe.vae.enable_tiling()" in capsys.readouterr().out
+    assert (asked["source"], asked["call"]["height"]) == ("/models/small", 640)
 
 
 def test_of_several_one_is_named(asked: dict[str, Any], script: Script, capsys: Out) -> None:

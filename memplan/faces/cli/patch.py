@@ -7,12 +7,14 @@ Patched again, a script changes only where the plan does.
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memplan.errors import BadInput, NothingFits
 from memplan.faces import api
 from memplan.faces.cli import options
+from memplan.faces.cli.options import NAME_A_GPU
 from memplan.faces.cli.terminal import Progress
 from memplan.planner import PREFERENCES, Plan, Saved
 
@@ -84,25 +86,35 @@ def _saved(plan: str | None) -> Saved | None:
 
 def _plan(args: argparse.Namespace, here: "Found", progress: Progress) -> Plan:
     """The plan that is named, else the pick for what the script loads and calls. Raises NothingFits."""
+    saved = _saved(args.plan)
+    source, reading, call = _asked(args, here, saved)
+    name = Path(args.script).name
+    if args.plan is not None:
+        plan = api.price(source, saved.plan if saved else args.plan, progress=progress, **reading, **call)
+        if not plan.fits:
+            missing = ", and ".join(map(str, plan.shortages))
+            raise NothingFits(f"{name} is left as it is: the plan, {plan}, needs {missing}. {NAME_A_GPU}")
+        return plan
+    found = api.recommend(source, progress=progress, **reading, **call)
+    pick = found.pick(args.prefer)
+    if pick is None:
+        missing = ", and ".join(map(str, found.nearest.shortages))
+        raise NothingFits(f"no plan fits, and {name} is left as it is; the nearest, {found.nearest}, needs {missing}")
+    return pick
+
+
+def _asked(args: argparse.Namespace, here: "Found", saved: Saved | None) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The source, how it is read, and the call: of what is typed, else of the script, else of the saved plan."""
+    from memplan.faces.assembled import origin
     from memplan.faces.patching.subject import subject
 
     own = subject(here, tuple(name.removeprefix("--").replace("-", "_") for (name, *_), _, _ in options.CALL))
-    saved = _saved(args.plan)
-    source = args.model or own.source or (saved.model["name"] if saved else "")
+    then: Mapping[str, Any] = saved.model if saved else {"source": "", "dtype": None, "variant": ""}
+    source = args.model or own.source or origin(then["source"])
     if not source:
         what = "which model is loaded here is not written out"
         raise here.script.refuse(here.pipeline.load, what, "name it with --model")
     reading: dict[str, Any] = options.reading(args)
-    reading |= {"dtype": args.dtype or own.dtype or None, "variant": args.variant or own.variant}
-    call = {**(saved.call if saved else {}), **own.call, **options.call(args)}
-    if args.plan is not None:
-        return api.price(source, saved.plan if saved else args.plan, progress=progress, **reading, **call)
-    recommended = api.recommend(source, progress=progress, **reading, **call)
-    pick = recommended.pick(args.prefer)
-    if pick is None:
-        nearest = recommended.nearest
-        missing = ", and ".join(map(str, nearest.shortages))
-        raise NothingFits(
-            f"no plan fits, and {Path(args.script).name} is left as it is; the nearest, {nearest}, needs {missing}"
-        )
-    return pick
+    reading["dtype"] = args.dtype or own.dtype or then["dtype"]
+    reading["variant"] = args.variant or own.variant or then["variant"]
+    return source, reading, {**(saved.call if saved else {}), **own.call, **options.call(args)}

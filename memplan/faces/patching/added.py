@@ -21,7 +21,8 @@ class Added:
     """Code. `quantized` is that of the pipeline's quantization_config, "" for none; `parts` are those of components.
 
     `lines` apply the plan to `pipe`, once it is loaded so; `again` those of them that another pipeline of the same
-    components needs too; `beside` are components that the plan knows nothing of, and that it leaves on the device.
+    components needs too; `beside` are components that the plan knows nothing of, and that it leaves on the device, and
+    `absent` those of it that the script does without.
     """
 
     imports: tuple[str, ...]
@@ -31,6 +32,7 @@ class Added:
     lines: tuple[str, ...]
     again: tuple[str, ...]
     beside: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
 
 def added(
@@ -63,6 +65,7 @@ def added(
         tuple(line for line in found if not is_import(line)),
         tuple(line for line in again if not is_import(line)),
         beside,
+        tuple(sorted(absent & known)),
     )
 
 

@@ -8,7 +8,7 @@ from memplan.faces.patching.blocks import PLACE
 from memplan.faces.patching.find import FROM_PIPE, MOVES, Pipeline, unmoved
 from memplan.faces.patching.homes import Homes
 from memplan.faces.patching.reading import Script, method
-from memplan.faces.patching.values import DTYPE, UNKNOWN, kind, value
+from memplan.faces.patching.values import DTYPE, kind, value
 
 OF_PIPELINE = (
     "disable_attention_slicing", "disable_vae_slicing", "disable_vae_tiling", "enable_attention_slicing",
@@ -191,9 +191,10 @@ def used(script: Script, homes: Homes, within: cst.CSTNode) -> bool:
 
 
 def literal(script: Script, node: cst.BaseExpression | None) -> str | None:
-    """A device that is written out, as "cuda:1"; None for an expression."""
+    """A device that is written out, as "cuda:1" or 1; None for an expression."""
     if node is None:
         return "cuda"
     found = value(script, node)
-    direct = isinstance(node, cst.SimpleString)
-    return found if direct and found is not UNKNOWN else None
+    if isinstance(node, cst.Integer):
+        return f"cuda:{found}"
+    return found if isinstance(node, cst.SimpleString) else None

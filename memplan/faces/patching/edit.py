@@ -1,6 +1,6 @@
 """Changes a script's tree: what goes, what comes in its place, and where the comments of what goes stay."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -100,8 +100,8 @@ class _Editor(cst.CSTTransformer):
         if small:
             last = small[-1].with_changes(semicolon=cst.MaybeSentinel.DEFAULT)
             return [new.with_changes(body=[*small[:-1], last]) if len(small) < len(new.body) else new], []
-        trailing = new.trailing_whitespace.comment
-        return [], [*new.leading_lines, *([_comment(trailing.value)] if trailing else [])]
+        inside = [_comment(found.value) for small in (*old.body, old.trailing_whitespace) for found in _comments(small)]
+        return [], [*new.leading_lines, *inside]
 
 
 def _moved(call: cst.Call, kept: tuple[cst.Arg, ...]) -> cst.BaseExpression:
@@ -134,6 +134,14 @@ def _stripped(lines: Sequence[cst.EmptyLine]) -> list[cst.EmptyLine]:
     """The lines up to the last comment among them."""
     comments = [at for at, line in enumerate(lines) if line.comment]
     return list(lines[: comments[-1] + 1]) if comments else []
+
+
+def _comments(node: cst.CSTNode) -> Iterator[cst.Comment]:
+    """Those inside of a node."""
+    for child in node.children:
+        if isinstance(child, cst.Comment):
+            yield child
+        yield from _comments(child)
 
 
 def _comment(text: str) -> cst.EmptyLine:

@@ -45,10 +45,15 @@ def own_parts(script: Script, pipeline: Pipeline) -> dict[str, Own]:
     return found
 
 
-def left_out(script: Script, pipeline: Pipeline) -> dict[str, cst.Arg]:
-    """The components that a pipeline is to do without, as text_encoder_3=None says."""
-    named = ((given.keyword.value, given) for given in pipeline.load.args if given.keyword is not None)
-    return {name: given for name, given in named if name not in OPTIONS and value(script, given.value) is None}
+def left_out(script: Script, pipeline: Pipeline, homes: "Homes") -> dict[str, cst.CSTNode]:
+    """The components that a pipeline does without, as text_encoder_3=None or pipe.safety_checker = None says."""
+    named = [(given.keyword.value, given) for given in pipeline.load.args if given.keyword is not None]
+    found: dict[str, cst.CSTNode] = {n: g for n, g in named if n not in OPTIONS and value(script, g.value) is None}
+    for assign in script.all(cst.Assign):
+        part = homes.part(assign.targets[0].target)
+        if part and isinstance(assign.targets[0].target, cst.Attribute) and value(script, assign.value) is None:
+            found[part] = assign
+    return found
 
 
 def _loaded(script: Script, given: cst.BaseExpression) -> Own:
@@ -120,7 +125,10 @@ class Homes:
         own = isinstance(call.func, cst.Name) or (
             root(call.func) is not None and self._script.text(call.func)[:5] == "self."
         )
-        return [f for f in self._script.all(cst.FunctionDef) if own and f.name.value == method(call)]
+        named = [f for f in self._script.all(cst.FunctionDef) if own and f.name.value == method(call)]
+        made = [cls for cls in self._script.all(cst.ClassDef) if own and cls.name.value == method(call)]
+        inits = (f for f in self._script.all(cst.FunctionDef) if f.name.value == "__init__")
+        return [*named, *(f for f in inits if self._script.within(f, cst.ClassDef) in made)]
 
     def _handed(self) -> Iterator[cst.BaseExpression]:
         """Parameters of the script's own functions that the pipeline is given for."""
@@ -129,7 +137,8 @@ class Homes:
                 continue
             for function in self._functions(call):
                 params = [param.name for param in (*function.params.params, *function.params.kwonly_params)]
-                params = params[1:] if isinstance(call.func, cst.Attribute) else params
+                bound = isinstance(call.func, cst.Attribute) or function.name.value == "__init__"
+                params = params[1:] if bound else params
                 for at, param in enumerate(params):
                     given = argument(call, param.value, at)
                     if given is not None and self.has(given):

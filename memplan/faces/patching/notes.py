@@ -28,6 +28,7 @@ def notes(here: Found, decided: Calls, adding: Added, plan: Plan) -> tuple[str, 
         ),
         *_unknown(script, homes, plan),
         *_shared(script, homes, others),
+        *(f"{name} is left out by the script, and so is what the plan does with it" for name in adding.absent),
         *(f"line {script.line(o.load)} loads another pipeline, whose memory is not in the bill" for o in others),
         *_other_class(script, pipeline, plan),
     )

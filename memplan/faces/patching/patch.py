@@ -55,7 +55,7 @@ def patched(here: Found, plan: Plan) -> Patched:
     decided = calls(script, pipeline, homes)
     where = place(script, pipeline, homes, decided)
     on, shown = device(here, where, decided, device_of(plan))
-    absent = left_out(script, pipeline)
+    absent = left_out(script, pipeline, homes)
     own = {name: len(part.loads) == 1 for name, part in homes.own.items() if part.loads or _has(plan, name)}
     adding = added(plan, on, own, frozenset(absent), at_once=not pipeline.from_file)
     _check_absent(script, absent, adding)
@@ -100,7 +100,7 @@ def _has(plan: Plan, name: str) -> bool:
     return any(part.name == name for part in plan.run.facts.model.components)
 
 
-def _check_absent(script: Script, absent: Mapping[str, cst.Arg], adding: Added) -> None:
+def _check_absent(script: Script, absent: Mapping[str, cst.CSTNode], adding: Added) -> None:
     """Raises NotPatched where the lines need a component that the script does without."""
     for name, given in absent.items():
         if any(re.search(rf"\bpipe\.{name}\b", line) for line in adding.lines):

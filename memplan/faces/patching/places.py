@@ -1,5 +1,6 @@
 """Where a plan is applied in a script: after all that prepares the pipeline, and before its first call."""
 
+import re
 from dataclasses import dataclass
 
 import libcst as cst
@@ -28,7 +29,7 @@ def place(script: Script, pipeline: Pipeline, homes: Homes, found: Calls) -> Pla
     block = script.parent(pipeline.statement)
     here = [(call, _in(script, block, call)) for call, _ in found.devices]
     for call, top in here:
-        if top is not None and top is not script.statement(call) and _is_branch(top):
+        if isinstance(top, cst.If) and _is_condition(script, top, call, found):
             return Place(script.statement(call), call)
     statements = list(block.body) if isinstance(block, Block) else []
     start = statements.index(pipeline.statement)
@@ -38,6 +39,8 @@ def place(script: Script, pipeline: Pipeline, homes: Homes, found: Calls) -> Pla
     places = [statements.index(top) for top in tops if top is not None]
     last = max((at for at in places if start <= at < first), default=start)
     moves = [call for call, top in here if top is not None and start <= statements.index(top) <= last]
+    _check_one_device(script, moves)
+    _check_last(script, homes, statements[last])
     return Place(statements[last], moves[-1] if moves else None)
 
 
@@ -51,8 +54,29 @@ def _in(script: Script, block: cst.CSTNode, node: cst.CSTNode) -> cst.BaseStatem
     return None
 
 
-def _is_branch(statement: cst.CSTNode) -> bool:
-    return isinstance(statement, cst.If)
+def _is_condition(script: Script, branch: cst.If, move: cst.Call, found: Calls) -> bool:
+    """Whether a branch asks for a device, moves the pipeline to it, and places it in no other way besides."""
+    asks = re.search("cuda|device|gpu|is_available|mps|xpu", script.text(branch.test), re.IGNORECASE)
+    others = (one for one in found.anchors if one is not move and not isinstance(one, cst.Assign))
+    return bool(asks) and not any(branch in script.ancestors(one) for one in others)
+
+
+def _check_one_device(script: Script, moves: list[cst.Call]) -> None:
+    """Raises NotPatched for moves to several devices."""
+    texts = list(dict.fromkeys(script.text(move.args[0].value) for move in moves if move.args))
+    if len(texts) > 1:
+        what = f"the pipeline is moved to one of several devices, {', '.join(texts)}"
+        raise script.refuse(moves[1], what, "move it once, to a device that a variable names")
+
+
+def _check_last(script: Script, homes: Homes, statement: cst.BaseStatement) -> None:
+    """Raises NotPatched where nothing can be added after a line, as it goes on to call or return the pipeline."""
+    if not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) == 1:
+        return
+    leaves = any(isinstance(one, cst.Return | cst.Raise | cst.Break | cst.Continue) for one in statement.body)
+    if leaves or used(script, homes, statement):
+        what = "the pipeline is prepared on one line with what comes after that"
+        raise script.refuse(statement, what, "put each statement on a line of its own")
 
 
 def _uses(script: Script, homes: Homes, found: Calls, statement: cst.BaseStatement) -> bool:

@@ -36,7 +36,7 @@ def value(script: Script, node: cst.BaseExpression | None, depth: int = DEPTH) -
 def kind(script: Script, node: cst.BaseExpression, depth: int = DEPTH) -> str:
     """DEVICE, TORCH_DEVICE or DTYPE for an argument of .to(); "" where it cannot be told."""
     found = value(script, node)
-    if isinstance(found, str):
+    if isinstance(found, str) or (isinstance(found, int) and not isinstance(found, bool)):
         return DEVICE
     if dtype(script, node):
         return DTYPE
