@@ -38,8 +38,9 @@ def run(args: argparse.Namespace) -> int:
         job = script.script(name, rest)
     except MemplanError as error:
         args.parser.error(str(error))
-    running.install()
-    job()
-    if not running.done:
-        print("memplan: the plan was applied to nothing: no pipeline of its class was called", file=sys.stderr)
+    else:
+        running.install()
+        job()
+        if not running.done:
+            print("memplan: the plan was applied to nothing: no pipeline of its class was called", file=sys.stderr)
     return 0

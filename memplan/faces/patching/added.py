@@ -87,7 +87,7 @@ def statements(
     own = {a.name for scope in scopes for a in scope.assignments if isinstance(a, Assignment)}
     names = {name: cst.parse_expression(f"memplan_{name}") for name in own & taken}
     module = wrapper.module.visit(_Named({**names, PIPE: cst.parse_expression(pipe)}, device))
-    return [statement for statement in module.body if isinstance(statement, cst.BaseStatement)]
+    return list(module.body)
 
 
 class _Named(cst.CSTTransformer):
