@@ -32,6 +32,7 @@ if _typing.TYPE_CHECKING:
     from memplan.facts import Rates as Rates
     from memplan.planner import Plan as Plan
     from memplan.planner import Recommendation as Recommendation
+    from memplan.planner import Saved as Saved
     from memplan.strategy import Strategy as Strategy
 
 _HOMES = {
@@ -46,7 +47,7 @@ _HOMES = {
     "memplan.faces.reload": ("reload",),
     "memplan.faces.verify": ("verify",),
     "memplan.facts": ("Facts", "Machine", "Model", "Rates"),
-    "memplan.planner": ("Plan", "Recommendation"),
+    "memplan.planner": ("Plan", "Recommendation", "Saved"),
     "memplan.strategy": ("Strategy",),
 }
 
@@ -63,6 +64,7 @@ __all__ = [
     "Plan",
     "Rates",
     "Recommendation",
+    "Saved",
     "Strategy",
     "Target",
     "Unsupported",

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 import memplan
+from memplan.__main__ import main
 from memplan.errors import BadInput, NothingFits
+from memplan.faces import api
 from memplan.faces.travel.files import load, save
 from memplan.faces.travel.schema import KNOWN, TYPES, faults, schema
 from memplan.planner import Plan, Saved
@@ -56,6 +58,21 @@ def test_a_plan_saves_itself(tmp_path: Path) -> None:
 
 def test_what_is_saved_is_what_the_schema_says(file: Path) -> None:
     assert list(faults(json.loads(file.read_text("utf-8")), schema())) == []
+
+
+def test_recommend_saves_the_preferred_plan(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(api, "facts", lambda *_, **__: small.facts())
+    file = tmp_path / "plan.json"
+    assert main(["recommend", "small", "--prefer", "memory", "--height", "512", "--save", str(file)]) == 0
+    assert f"the plan is in {file}" in capsys.readouterr().err
+    saved, wanted = load(file), small.found().pick("memory")
+    assert wanted is not None
+    assert (saved.plan, saved.reason, saved.call) == (str(wanted), wanted.reason, {"height": 512})
+    monkeypatch.setattr(api, "facts", lambda *_, **__: small.facts(vram=0.5))
+    assert main(["recommend", "small", "--save", str(tmp_path / "none.json")]) == 3
+    assert not (tmp_path / "none.json").exists()
 
 
 def test_without_a_card(tmp_path: Path) -> None:
@@ -193,6 +210,13 @@ def test_a_script_runs_with_the_plan(file: Path, tmp_path: Path) -> None:
     done = run("--vram", "8", *args, folder=tmp_path)
     assert done.stdout.split() == ["False", *["True"] * 4], done.stderr
     assert f"memplan: {PLAN} is applied to FluxPipeline" in done.stderr
+
+
+@pytest.mark.wide
+def test_a_script_ends_where_the_plan_no_longer_fits(file: Path, tmp_path: Path) -> None:
+    build("flux").save_pretrained(tmp_path / "flux")
+    (tmp_path / "script.py").write_text(SCRIPT, "utf-8")
+    args = (str(saved_for_flux(file)), "script.py", str(tmp_path / "flux"))
     done = run("--vram", "0.001", *args, folder=tmp_path)
     assert (done.returncode, done.stdout.split()) == (3, ["False"])
     assert "It was made for 8.00 GiB of device memory" in done.stderr

@@ -73,6 +73,18 @@ def test_another_plan_takes_the_place_of_the_first() -> None:
     assert done(file, other, text.encode()).source == text.encode()
 
 
+def test_a_long_plan_is_named_on_several_lines() -> None:
+    file, case = EVERY["class_attribute"]
+    text = "layerwise_casting:transformer,text_encoder,text_encoder_2,skip=norm/proj_out + vae_tiling:vae,tile=256"
+    long = type(case)(case.family, f"{text} + partial_residency:transformer,streamed=2 + on_demand:text_encoder")
+    once = done(file, long).source
+    assert max(map(len, once.decode().splitlines())) <= 120
+    assert (
+        "        #   + " in once.decode() or "        #   partial" in once.decode() or "        #   on" in once.decode()
+    )
+    assert done(file, long, once).source == once
+
+
 def test_every_file_has_its_case() -> None:
     found = {path.stem for folder in (CASES, SNIPPETS) for path in folder.glob("*.py")}
     assert found == EVERY.keys()

@@ -2,10 +2,13 @@
 
 import re
 from dataclasses import dataclass
+from textwrap import wrap
 
 PLACE = "memplan_place"
 """Stands where such lines were while the script is read anew."""
 END = "end"
+WIDTH = 104
+"""Characters of a comment that has no long word, beside its indent."""
 _BEGINS = re.compile(rb"^[ \t]*# memplan \((?P<home>[^\n]+?)(?:, on (?P<device>[^\n]+?))?\): (?P<plan>[^\r\n]*)\r?$")
 
 
@@ -18,14 +21,15 @@ class Lifted:
     shifts: tuple[tuple[int, int], ...]
 
 
-def begin(home: str, device: str, plan: str) -> str:
+def begin(home: str, device: str, plan: str) -> list[str]:
     """The comment before the lines; `device` is an expression of the script, or "" for one that is written out."""
-    return f"# memplan ({home}{f', on {device}' if device else ''}): {plan}"
+    text = f"# memplan ({home}{f', on {device}' if device else ''}): {plan}"
+    return wrap(text, WIDTH, subsequent_indent="#   ", break_long_words=False, break_on_hyphens=False)
 
 
 def end(home: str) -> str:
     """The comment after them."""
-    return begin(home, "", END)
+    return f"# memplan ({home}): {END}"
 
 
 def lifted(source: bytes, homes: frozenset[str]) -> Lifted:

@@ -13,9 +13,9 @@ Statement = cst.SimpleStatementLine | cst.BaseCompoundStatement
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Statements between two comments."""
+    """Statements between comments; that before them may take several lines."""
 
-    begin: str
+    begin: Sequence[str]
     statements: Sequence[cst.BaseStatement]
     end: str
 
@@ -81,7 +81,7 @@ class _Editor(cst.CSTTransformer):
             waiting += comments
             for block in self._edits.after.get(old, []):
                 first, *rest = block.statements
-                made += [_led(cast("Statement", first), [*waiting, _comment(block.begin)]), *rest]
+                made += [_led(cast("Statement", first), [*waiting, *map(_comment, block.begin)]), *rest]
                 waiting = [_comment(block.end)]
             made += [cst.SimpleStatementLine([small]) for small in self._edits.imports.get(old, [])]
             for statement in kept[1:]:

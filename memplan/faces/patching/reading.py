@@ -129,21 +129,26 @@ class Script:
         """The error for the line of a node."""
         return refused(self.name, self.line(node), what, cure)
 
-    @cached_property
+    @property
     def _parents(self) -> Any:
-        return self.wrapper.resolve(ParentNodeProvider)
+        return self._metadata[ParentNodeProvider]
 
-    @cached_property
+    @property
     def _positions(self) -> Any:
-        return self.wrapper.resolve(PositionProvider)
+        return self._metadata[PositionProvider]
 
-    @cached_property
+    @property
     def _scopes(self) -> Any:
-        return self.wrapper.resolve(ScopeProvider)
+        return self._metadata[ScopeProvider]
+
+    @property
+    def _qualified(self) -> Any:
+        return self._metadata[QualifiedNameProvider]
 
     @cached_property
-    def _qualified(self) -> Any:
-        return self.wrapper.resolve(QualifiedNameProvider)
+    def _metadata(self) -> Any:
+        """All that is asked of the tree, in one go."""
+        return self.wrapper.resolve_many((ParentNodeProvider, PositionProvider, ScopeProvider, QualifiedNameProvider))
 
 
 def _line(source: bytes) -> int:
