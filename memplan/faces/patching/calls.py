@@ -188,13 +188,3 @@ def used(script: Script, homes: Homes, within: cst.CSTNode) -> bool:
         and method(call) != FROM_PIPE
         for call in script.all(cst.Call)
     )
-
-
-def literal(script: Script, node: cst.BaseExpression | None) -> str | None:
-    """A device that is written out, as "cuda:1" or 1; None for an expression."""
-    if node is None:
-        return "cuda"
-    found = value(script, node)
-    if isinstance(node, cst.Integer):
-        return f"cuda:{found}"
-    return found if isinstance(node, cst.SimpleString) else None
