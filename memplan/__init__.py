@@ -33,6 +33,7 @@ if _typing.TYPE_CHECKING:
     from memplan.facts import Rates as Rates
     from memplan.planner import Plan as Plan
     from memplan.planner import Recommendation as Recommendation
+    from memplan.planner import Saved as Saved
     from memplan.strategy import Strategy as Strategy
 
 _HOMES = {
@@ -48,7 +49,7 @@ _HOMES = {
     "memplan.faces.sampling.differentiable": ("differentiable",),
     "memplan.faces.verify": ("verify",),
     "memplan.facts": ("Facts", "Machine", "Model", "Rates"),
-    "memplan.planner": ("Plan", "Recommendation"),
+    "memplan.planner": ("Plan", "Recommendation", "Saved"),
     "memplan.strategy": ("Strategy",),
 }
 
@@ -65,6 +66,7 @@ __all__ = [
     "Plan",
     "Rates",
     "Recommendation",
+    "Saved",
     "Strategy",
     "Target",
     "Unsupported",

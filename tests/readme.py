@@ -32,6 +32,7 @@ FOLDERS = {
     "tests/faces": "the command line, the reports, the cache",
     "tests/history": "runs as they were, beside their predictions",
     "tests/oom": "errors of memory: their texts, what was going on, the answer, and that it changes nothing",
+    "tests/patching": "scripts of many styles, and what a plan makes of them",
     "tests/performance": "benchmarks",
     "tests/pipelines": "builds small real pipelines with random weights",
     "tests/planner": "the search, held against brute force",

@@ -7,7 +7,8 @@ beside its work (`Rates.kernel`) were fitted, together and then rounded, to 59 p
 FLUX.1, SDXL, CogVideoX, LTX-Video and VAEs, some of them tiled, sliced or compiled, on seven cards of four generations
 (`tests/accuracy/latencies.csv`; SDXL's VAE alone was left out). They are thirteen numbers for all of them, drawn
 towards plausible ones, and none belongs to a row. Of single kernels one is known to us: cuBLAS reaches 0.9 of an L20's
-rate in large products (the README of CUDA-Learn-Notes' hgemm), more than the 0.79 of its generation here. Generations without a published figure have the share "others": a guess.
+rate in large products (the README of CUDA-Learn-Notes' hgemm), more than the 0.79 of its generation here. Generations
+without a published figure have the share "others": a guess.
 """
 
 import json

@@ -9,6 +9,7 @@ from memplan.planner.plan import Dropped as Dropped
 from memplan.planner.plan import Plan as Plan
 from memplan.planner.plan import Recommendation as Recommendation
 from memplan.planner.plan import check_preference as check_preference
+from memplan.planner.saved import Saved as Saved
 from memplan.planner.search import recommend as recommend
 from memplan.planner.seating import draw as draw
 from memplan.planner.seating import seated as seated

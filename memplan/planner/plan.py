@@ -1,12 +1,18 @@
 """A plan, a recommendation, and what was dropped on the way."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from memplan.errors import BadInput
 from memplan.facts import Facts
 from memplan.planner import notebook
 from memplan.planner.label import label
+from memplan.planner.saved import FACE, Saved
 from memplan.planner.shortage import Shortage, shortages
 from memplan.run import OnHost, Run
 from memplan.simulator import Bill
@@ -88,6 +94,15 @@ class Plan:
         changes = "a step cache reuses results of earlier steps, which changes the output; loss not predicted"
         own = "what its hooks compute themselves, to compare, add or extrapolate, is not counted"
         return (f"{names}: {changes}", f"{names}: {own}") if names else ()
+
+    def save(self, path: str | Path, call: Mapping[str, Any] = MappingProxyType({})) -> Path:
+        """Write it into a file, for a call with these arguments; the value is the file. Raises BadInput."""
+        return import_module(FACE).save(self, path, call)
+
+    @staticmethod
+    def load(path: str | Path) -> Saved:
+        """The plan in a file of save(), or of memplan recommend --save. Raises BadInput for what is no such file."""
+        return import_module(FACE).load(path)
 
     def __str__(self) -> str:
         """The plan as people type it."""

@@ -1,6 +1,7 @@
 """Say which plans fit, and which to take."""
 
 import argparse
+import sys
 from typing import Any
 
 from memplan.faces import api
@@ -23,6 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--code", action="store_true", help="print the preferred plan as a script")
     options.add_bars(parser)
     options.add_pictures(parser)
+    parser.add_argument("--save", metavar="FILE", help="write the preferred plan into a file, for memplan apply")
     options.add_reading(parser)
 
 
@@ -37,10 +39,20 @@ def run(args: argparse.Namespace) -> int:
         found = api.recommend(args.model, progress=progress, **options.reading(args), **call)
         if not found.picks:
             nearest = nearest_call(args.model, found, progress=progress, **options.reading(args), **call)
+    if args.save and found.picks:
+        _save(args, found, call)
     print(_answer(args, found, call, nearest))
     shown = {"prompt": api.PROMPT, **call}
     files.pictures(args, lambda: page(found, shown, args.prefer, nearest), found.pick(args.prefer) or found.nearest)
     return FITS if found.picks else NOTHING_FITS
+
+
+def _save(args: argparse.Namespace, found: Recommendation, call: dict[str, Any]) -> None:
+    from memplan.faces.travel.files import save
+
+    pick = found.pick(args.prefer)
+    assert pick is not None
+    print(f"memplan: the plan is in {save(pick, args.save, call, args.dtype)}", file=sys.stderr)
 
 
 def _answer(args: argparse.Namespace, found: Recommendation, call: dict[str, Any], nearest: Nearest) -> str:

@@ -7,8 +7,8 @@ import sys
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
-from io import TextIOWrapper
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from threading import Lock, Timer
 from types import TracebackType

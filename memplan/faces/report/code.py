@@ -3,7 +3,7 @@
 import ast
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,17 @@ def script(plan: Plan, source: str, call: Mapping[str, Any]) -> str:
     `call` has the values of arguments that reports shorten.
     """
     facts = plan.run.facts
-    configs = {strategy: dict(_configs(strategy, plan.run)) for strategy in plan.strategies}
-    load = loading(facts.model, source, {name: config for own in configs.values() for name, config in own.items()})
-    left = [strategy for strategy, own in configs.items() if not own or not load.configured.issuperset(own)]
-    lines = [line for strategy in left for line in strategy.code(_device(plan))]
+    load = loading(facts.model, source, formats(plan))
+    lines = applying(plan, plan.strategies, load.configured, device_of(plan))
     values = [(name, *_value(name, shown, call)) for name, shown in facts.trace.arguments]
     needed = [needs for _, needs, _ in values if needs]
     own = ["import torch", f"from diffusers import {facts.model.class_name}", *load.imports]
-    imports = [*own, *filter(_is_import, lines), *needed]
+    imports = [*own, *filter(is_import, lines), *needed]
     return "\n".join([
-        *_merged(imports),
+        *merged(imports),
         "",
         *load.lines,
-        *(line for line in lines if not _is_import(line)),
+        *(line for line in lines if not is_import(line)),
         "",
         "result = pipe(",
         *(f"    {name}={value}" for name, _, value in values),
@@ -45,9 +43,23 @@ def script(plan: Plan, source: str, call: Mapping[str, Any]) -> str:
 
 def in_memory(plan: Plan, strategies: Iterable[Strategy]) -> str:
     """The lines that apply `strategies`, those of `plan` for every component, to a `pipe` that is on no device yet."""
-    found = [line for strategy in strategies for line in strategy.code(_device(plan))]
-    imports = _merged(["import torch", *filter(_is_import, found)])
-    return "\n".join([*imports, "", *(line for line in found if not _is_import(line))])
+    found = [line for strategy in strategies for line in strategy.code(device_of(plan))]
+    imports = merged(["import torch", *filter(is_import, found)])
+    return "\n".join([*imports, "", *(line for line in found if not is_import(line))])
+
+
+def formats(plan: Plan) -> dict[str, Config]:
+    """The components that `plan` has loaded in the format that it gives them, each with the config for it."""
+    return {name: config for strategy in plan.strategies for name, config in _configs(strategy, plan.run)}
+
+
+def applying(plan: Plan, strategies: Iterable[Strategy], configured: Set[str], device: str) -> list[str]:
+    """The lines of `strategies` for a `pipe` of which the components that are `configured` came in their formats."""
+    left = []
+    for strategy in strategies:
+        own = dict(_configs(strategy, plan.run))
+        left += [] if own and configured >= own.keys() else [strategy]
+    return [line for strategy in left for line in strategy.code(device)]
 
 
 # ---- arguments ------------------------------------------------------------------------------------------------------
@@ -92,16 +104,18 @@ def _configs(strategy: Strategy, run: Run) -> Iterator[tuple[str, Config]]:
             yield name, config
 
 
-def _device(plan: Plan) -> str:
+def device_of(plan: Plan) -> str:
+    """The device of its machine, as torch names it."""
     gpu = plan.run.facts.machine.gpu
     return gpu.kind if gpu and gpu.kind in ("xpu", "mps") else "cuda"
 
 
-def _is_import(line: str) -> bool:
+def is_import(line: str) -> bool:
+    """Whether a line of code imports."""
     return line.startswith(("import ", "from "))
 
 
-def _merged(imports: Iterable[str]) -> list[str]:
+def merged(imports: Iterable[str]) -> list[str]:
     """Each import once, the names of one module on one line, in alphabetical order."""
     modules: dict[str, set[str]] = {}
     plain: set[str] = set()

@@ -12,6 +12,7 @@ from memplan.strategy import Config
 
 FROM_FILE = "from_single_file"
 QUANTIZATION = "quantization_config"
+MAPPING = "from diffusers import PipelineQuantizationConfig"
 Configs = Mapping[str, Config]
 """What components are quantized with, by component."""
 
@@ -63,17 +64,17 @@ class _Place:
 def _from_place(model: Model, place: _Place, held: list[Component], configs: Configs) -> Loading:
     """A pipeline from its own place, but for components of diffusers that are `held` by checkpoints."""
     rest = [part for part in model.components if not part.file]
-    arguments = {part.name: part.name for part in held} | {"torch_dtype": _dtypes(rest or held)}
+    arguments = {part.name: part.name for part in held} | {"torch_dtype": dtypes_as_code(rest or held)}
     arguments |= {"variant": json.dumps(model.variant)} if model.variant else {}
-    arguments |= {QUANTIZATION: _mapping(configs)} if configs else {}
+    arguments |= {QUANTIZATION: mapping(configs)} if configs else {}
     pipe = _call(f"pipe = {model.class_name}.from_pretrained", place.arguments(), arguments)
     imports = [_import("diffusers", part.class_name) for part in held]
     imports += ["from diffusers import GGUFQuantizationConfig"] if any(map(_is_gguf, held)) else []
-    imports += ["from diffusers import PipelineQuantizationConfig"] if configs else []
+    imports += [MAPPING] if configs else []
     return Loading(tuple(imports), (*(line for part in held for line in _single(part, place)), *pipe))
 
 
-def _mapping(configs: Configs) -> str:
+def mapping(configs: Configs) -> str:
     """The config of a pipeline; with `quant_backend` in place of the mapping it would refuse most quantizers."""
     lines = [indent(f'"{name}": {config.value},', "    ") for name, config in configs.items()]
     return "\n".join(["PipelineQuantizationConfig(quant_mapping={", *lines, "})"])
@@ -133,7 +134,7 @@ def _import(library: str, name: str) -> str:
     return f"from {library} import {name}"
 
 
-def _dtypes(components: Iterable[Component]) -> str:
+def dtypes_as_code(components: Iterable[Component]) -> str:
     """One dtype, or a table where a component is loaded in another than the rest."""
     table = dtypes(components)
     named = [f'"{name}": torch.{dtype}' for name, dtype in table.items()]

@@ -1,0 +1,35 @@
+"""On which device a plan is applied, as the script says it."""
+
+import libcst as cst
+
+from memplan.faces.patching.calls import Calls
+from memplan.faces.patching.chosen import Found
+from memplan.faces.patching.places import Place
+from memplan.faces.patching.reading import Script
+from memplan.faces.patching.values import TORCH_DEVICE, kind, value
+
+
+def device(here: Found, where: Place, decided: Calls, usual: str) -> tuple[str | None, str]:
+    """The device of the added lines, None for the `usual` one, and how the script writes it, "" for that."""
+    if here.lifted.shifts:
+        shown = here.lifted.devices.get(here.home, "")
+        written = cst.parse_expression(shown) if shown else None
+        return (str(written.raw_value) if isinstance(written, cst.SimpleString) else None), shown
+    if where.move is None:
+        return None, ""
+    given = next(given for call, given in decided.devices if call is where.move)
+    text = _literal(here.script, given)
+    if text is not None or given is None:
+        return (None, "") if text in (None, usual) else (text, f'"{text}"')
+    shown = " ".join(here.script.text(given).split())
+    return None, f"str({shown})" if kind(here.script, given) == TORCH_DEVICE else shown
+
+
+def _literal(script: Script, node: cst.BaseExpression | None) -> str | None:
+    """A device that is written out, as "cuda:1" or 1; None for an expression."""
+    if node is None:
+        return "cuda"
+    found = value(script, node)
+    if isinstance(node, cst.Integer):
+        return f"cuda:{found}"
+    return found if isinstance(node, cst.SimpleString) else None

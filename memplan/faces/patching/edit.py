@@ -1,0 +1,148 @@
+"""Changes a script's tree: what goes, what comes in its place, and where the comments of what goes stay."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import libcst as cst
+
+from memplan.faces.patching.arguments import with_argument, without
+
+Statement = cst.SimpleStatementLine | cst.BaseCompoundStatement
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Statements between comments; that before them may take several lines."""
+
+    begin: Sequence[str]
+    statements: Sequence[cst.BaseStatement]
+    end: str
+
+
+@dataclass(eq=False)
+class Edits:
+    """By node of the original tree: what is set and taken out of calls, which small statements go, what is added.
+
+    `moves` keep the arguments given there, and go without any. `returns` are statements that return a pipeline which is
+    to have a name first.
+    """
+
+    sets: dict[cst.Call, dict[str, str]] = field(default_factory=dict)
+    unset: dict[cst.Call, tuple[str, ...]] = field(default_factory=dict)
+    moves: Mapping[cst.Call, tuple[cst.Arg, ...]] = field(default_factory=dict)
+    dropped: set[cst.CSTNode] = field(default_factory=set)
+    after: dict[cst.CSTNode, list[Block]] = field(default_factory=dict)
+    imports: dict[cst.CSTNode, list[cst.Import | cst.ImportFrom]] = field(default_factory=dict)
+    returns: dict[cst.CSTNode, str] = field(default_factory=dict)
+
+
+def edited(module: cst.Module, edits: Edits) -> cst.Module:
+    """The script with all of them made."""
+    return module.visit(_Editor(edits))
+
+
+class _Editor(cst.CSTTransformer):
+    def __init__(self, edits: Edits) -> None:
+        super().__init__()
+        self._edits = edits
+
+    # ---- calls ----
+    def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
+        edits, call = self._edits, updated_node
+        if original_node in edits.moves:
+            return _moved(call, edits.moves[original_node])
+        for name, code in edits.sets.get(original_node, {}).items():
+            call = with_argument(call, name, code)
+        return without(call, edits.unset.get(original_node, ()))
+
+    # ---- statements ----
+    def leave_IndentedBlock(
+        self, original_node: cst.IndentedBlock, updated_node: cst.IndentedBlock
+    ) -> cst.IndentedBlock:
+        body, left = self._body(original_node.body, updated_node.body)
+        return updated_node.with_changes(body=body, footer=[*_stripped(left), *updated_node.footer])
+
+    def leave_Module(self, original_node: cst.Module, updated_node: cst.Module) -> cst.Module:
+        body, left = self._body(original_node.body, updated_node.body)
+        return updated_node.with_changes(body=body, footer=[*_stripped(left), *updated_node.footer])
+
+    def _body(
+        self, before: Iterable[cst.CSTNode], after: Iterable[cst.CSTNode]
+    ) -> tuple[list[cst.BaseStatement], list[cst.EmptyLine]]:
+        """The statements, and the comments that are left for the end of the block."""
+        made: list[cst.BaseStatement] = []
+        waiting: list[cst.EmptyLine] = []
+        for old, new in zip(before, after, strict=True):
+            kept, comments = self._kept(cast("Statement", old), cast("Statement", new))
+            for statement in kept[:1]:
+                made.append(_led(statement, waiting))
+                waiting = []
+            waiting += comments
+            for block in self._edits.after.get(old, []):
+                first, *rest = block.statements
+                made += [_led(cast("Statement", first), [*waiting, *map(_comment, block.begin)]), *rest]
+                waiting = [_comment(block.end)]
+            made += [cst.SimpleStatementLine([small]) for small in self._edits.imports.get(old, [])]
+            for statement in kept[1:]:
+                made.append(_led(statement, waiting))
+                waiting = []
+        return made, waiting
+
+    def _kept(self, old: Statement, new: Statement) -> tuple[list[Statement], list[cst.EmptyLine]]:
+        """What is left of a statement; of one that goes, its comments."""
+        if not isinstance(old, cst.SimpleStatementLine) or not isinstance(new, cst.SimpleStatementLine):
+            return [new], []
+        if old in self._edits.returns:
+            return _named(new, self._edits.returns[old]), []
+        pairs = zip(old.body, new.body, strict=True)
+        small = [one for was, one in pairs if was not in self._edits.dropped]
+        if small:
+            last = small[-1].with_changes(semicolon=cst.MaybeSentinel.DEFAULT)
+            return [new.with_changes(body=[*small[:-1], last]) if len(small) < len(new.body) else new], []
+        inside = [_comment(found.value) for small in (*old.body, old.trailing_whitespace) for found in _comments(small)]
+        return [], [*new.leading_lines, *inside]
+
+
+def _moved(call: cst.Call, kept: tuple[cst.Arg, ...]) -> cst.BaseExpression:
+    """What is moved, or with arguments that are left the call with those alone."""
+    assert isinstance(call.func, cst.Attribute)
+    if kept:
+        last = kept[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
+        return call.with_changes(args=[*kept[:-1], last])
+    inner = call.func.value
+    around = {"lpar": [*call.lpar, *inner.lpar], "rpar": [*inner.rpar, *call.rpar]}
+    return inner.with_changes(**around)
+
+
+def _named(line: cst.SimpleStatementLine, name: str) -> list[Statement]:
+    """A line that returns a value as two, of which the first gives it a name."""
+    (small,) = (one for one in line.body if isinstance(one, cst.Return))
+    assert small.value is not None
+    assign = cst.Assign([cst.AssignTarget(cst.Name(name))], small.value)
+    return [line.with_changes(body=[assign]), cst.SimpleStatementLine([cst.Return(cst.Name(name))])]
+
+
+def _led(statement: Statement, lines: Sequence[cst.EmptyLine]) -> Statement:
+    """The statement with lines before its own."""
+    own = statement.leading_lines
+    before = _stripped(lines) if own and own[0].comment is None else lines
+    return statement.with_changes(leading_lines=[*before, *own])
+
+
+def _stripped(lines: Sequence[cst.EmptyLine]) -> list[cst.EmptyLine]:
+    """The lines up to the last comment among them."""
+    comments = [at for at, line in enumerate(lines) if line.comment]
+    return list(lines[: comments[-1] + 1]) if comments else []
+
+
+def _comments(node: cst.CSTNode) -> Iterator[cst.Comment]:
+    """Those inside of a node."""
+    for child in node.children:
+        if isinstance(child, cst.Comment):
+            yield child
+        yield from _comments(child)
+
+
+def _comment(text: str) -> cst.EmptyLine:
+    return cst.EmptyLine(comment=cst.Comment(text))

@@ -1,0 +1,89 @@
+"""Where a plan is applied in a script: after all that prepares the pipeline, and before its first call."""
+
+import re
+from dataclasses import dataclass
+
+import libcst as cst
+
+from memplan.faces.patching.calls import Calls, placed_before, used
+from memplan.faces.patching.find import Pipeline
+from memplan.faces.patching.homes import Homes
+from memplan.faces.patching.reading import Script
+
+Block = cst.Module | cst.IndentedBlock
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A statement after which lines are added, and the call that moved the pipeline there, if one did."""
+
+    after: cst.CSTNode
+    move: cst.Call | None = None
+
+
+def place(script: Script, pipeline: Pipeline, homes: Homes, found: Calls) -> Place:
+    """Where a block was before, in place of a conditional move, or after the last call that prepares the pipeline."""
+    earlier = placed_before(script)
+    if earlier:
+        return Place(earlier[0])
+    block = script.parent(pipeline.statement)
+    here = [(call, _in(script, block, call)) for call, _ in found.devices]
+    for call, top in here:
+        if isinstance(top, cst.If) and _is_condition(script, top, call, found):
+            return Place(script.statement(call), call)
+    statements = list(block.body) if isinstance(block, Block) else []
+    start = statements.index(pipeline.statement)
+    uses = (at for at in range(start + 1, len(statements)) if _uses(script, homes, found, statements[at]))
+    first = next(uses, len(statements))
+    tops = [_in(script, block, anchor) for anchor in found.anchors]
+    places = [statements.index(top) for top in tops if top is not None]
+    last = max((at for at in places if start <= at < first), default=start)
+    moves = [call for call, top in here if top is not None and start <= statements.index(top) <= last]
+    _check_one_device(script, moves)
+    _check_last(script, homes, statements[last])
+    return Place(statements[last], moves[-1] if moves else None)
+
+
+def _in(script: Script, block: cst.CSTNode, node: cst.CSTNode) -> cst.BaseStatement | None:
+    """The statement of `block` that `node` is in; None where it is in none, or in a definition."""
+    for ancestor in (node, *script.ancestors(node)):
+        if isinstance(ancestor, cst.FunctionDef | cst.ClassDef | cst.Lambda):
+            return None
+        if ancestor is not script.module and script.parent(ancestor) is block:
+            return ancestor if isinstance(ancestor, cst.BaseStatement) else None
+    return None
+
+
+def _is_condition(script: Script, branch: cst.If, move: cst.Call, found: Calls) -> bool:
+    """Whether a branch asks for a device, moves the pipeline to it, and places it in no other way besides."""
+    asks = re.search("cuda|device|gpu|is_available|mps|xpu", script.text(branch.test), re.IGNORECASE)
+    others = (one for one in found.anchors if one is not move and not isinstance(one, cst.Assign))
+    return bool(asks) and not any(branch in script.ancestors(one) for one in others)
+
+
+def _check_one_device(script: Script, moves: list[cst.Call]) -> None:
+    """Raises NotPatched for moves to several devices."""
+    texts = list(dict.fromkeys(script.text(move.args[0].value) for move in moves if move.args))
+    if len(texts) > 1:
+        what = f"the pipeline is moved to one of several devices, {', '.join(texts)}"
+        raise script.refuse(moves[1], what, "move it once, to a device that a variable names")
+
+
+def _check_last(script: Script, homes: Homes, statement: cst.BaseStatement) -> None:
+    """Raises NotPatched where nothing can be added after a line, as it goes on to call or return the pipeline."""
+    if not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) == 1:
+        return
+    leaves = any(isinstance(one, cst.Return | cst.Raise | cst.Break | cst.Continue) for one in statement.body)
+    if leaves or used(script, homes, statement):
+        what = "the pipeline is prepared on one line with what comes after that"
+        raise script.refuse(statement, what, "put each statement on a line of its own")
+
+
+def _uses(script: Script, homes: Homes, found: Calls, statement: cst.BaseStatement) -> bool:
+    """Whether a statement calls the pipeline, when it is run itself and not only defined."""
+    if isinstance(statement, cst.FunctionDef | cst.ClassDef):
+        return False
+    small = statement.body if isinstance(statement, cst.SimpleStatementLine) else ()
+    if small and all(one in found.dropped for one in small):
+        return False
+    return used(script, homes, statement)

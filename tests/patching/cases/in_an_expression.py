@@ -1,0 +1,3 @@
+from diffusers import FluxPipeline
+
+show(FluxPipeline.from_pretrained("models/flux").to("cuda")("a tree").images)

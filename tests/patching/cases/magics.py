@@ -1,0 +1,4 @@
+%pip install diffusers
+from diffusers import FluxPipeline
+
+pipe = FluxPipeline.from_pretrained("models/flux")
