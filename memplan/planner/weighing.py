@@ -3,10 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import compress
 from math import log
-
-import numpy as np
 
 from memplan.facts import MIB, Machine
 from memplan.planner.plan import Plan
@@ -190,9 +187,11 @@ def unbeaten(offers: Iterable[Offer], price: Price, scale: Scale) -> list[Offer]
     One that touches more components, or takes longer, must be better by a unit in some respect to count. Those that
     none is foreseen to beat are priced first, as few of the others are then left to price.
     """
+    from memplan.planner.front import Front  # which imports numpy: only a search needs it
+
     ordered = sorted(offers, key=_simple)
     first = set(map(id, hopeful(ordered, price, scale)))
-    front, priced = Front(), list[Offer]()
+    front, priced = Front[Offer](), list[Offer]()
     for offer in sorted(ordered, key=lambda o: id(o) not in first):
         if not front.beats(price(offer.foreseen, scale)) and offer.figures:
             priced.append(offer)
@@ -206,34 +205,12 @@ def hopeful(offers: Iterable[Offer], price: Price, scale: Scale) -> list[Offer]:
 
 
 def _front(offers: Iterable[Offer], price: Callable[[Offer], tuple[float, ...]]) -> list[Offer]:
-    front = Front()
+    from memplan.planner.front import Front
+
+    front = Front[Offer]()
     for offer in sorted(offers, key=_simple):
         front.enter(price(offer), offer)
-    return sorted(front.offers, key=_simple)
-
-
-class Front:
-    """Offers that none of the others beats, with their prices."""
-
-    def __init__(self) -> None:
-        """There is none."""
-        self.offers: list[Offer] = []
-        self._prices = np.empty((0, 0))
-
-    def beats(self, own: tuple[float, ...]) -> bool:
-        """Whether one of the front is better, or no worse by a unit."""
-        return bool(self.offers) and bool((self._prices <= np.array(own) + 1).all(axis=1).any())
-
-    def enter(self, own: tuple[float, ...], offer: Offer) -> None:
-        """Takes an offer in, if none beats it, for those that it beats."""
-        if self.beats(own):
-            return
-        if self.offers:
-            stay = np.logical_not((self._prices >= np.array(own)).all(axis=1)).tolist()
-            self.offers = list(compress(self.offers, stay))
-            self._prices = self._prices[stay]
-        self.offers.append(offer)
-        self._prices = np.vstack([self._prices.reshape(-1, len(own)), own])
+    return sorted(front.members, key=_simple)
 
 
 def _simple(offer: Offer) -> tuple[int, float]:

@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakSet
 
 from memplan.errors import BadInput, MemplanError, NothingFits
-from memplan.faces.history.imports import when_imported
+from memplan.faces.imports import when_imported
 from memplan.faces.oom.classes import every_class
 from memplan.faces.oom.frames import ROOMS
 from memplan.faces.oom.scene import given_to
