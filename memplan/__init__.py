@@ -30,6 +30,7 @@ if _typing.TYPE_CHECKING:
     from memplan.facts import Machine as Machine
     from memplan.facts import Model as Model
     from memplan.facts import Rates as Rates
+    from memplan.facts import Training as Training
     from memplan.planner import Plan as Plan
     from memplan.planner import Recommendation as Recommendation
     from memplan.strategy import Strategy as Strategy
@@ -45,7 +46,7 @@ _HOMES = {
     "memplan.faces.oom.hooks": ("install",),
     "memplan.faces.reload": ("reload",),
     "memplan.faces.verify": ("verify",),
-    "memplan.facts": ("Facts", "Machine", "Model", "Rates"),
+    "memplan.facts": ("Facts", "Machine", "Model", "Rates", "Training"),
     "memplan.planner": ("Plan", "Recommendation"),
     "memplan.strategy": ("Strategy",),
 }
@@ -65,6 +66,7 @@ __all__ = [
     "Recommendation",
     "Strategy",
     "Target",
+    "Training",
     "Unsupported",
     "applied",
     "auto_optimize",

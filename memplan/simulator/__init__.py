@@ -22,6 +22,7 @@ from memplan.simulator.residency import Height, height
 from memplan.simulator.reuse import again, kept, together
 from memplan.simulator.seconds import seconds
 from memplan.simulator.starting import before_the_call, beside_the_first
+from memplan.simulator.training import priced
 from memplan.simulator.visits import Visit, moving, size, visits
 
 OWN_CODE = ""
@@ -30,6 +31,8 @@ OWN_CODE = ""
 
 def simulate(run: Run) -> Bill:
     """The bill of `run`: peak of each phase, host memory, bytes moved and loss. Pure."""
+    if run.facts.training:
+        return priced(run, run.facts.training)
     nbytes = kept(run)
     return together(_simulated(run), _simulated(again(run)), nbytes) if nbytes else _simulated(run)
 

@@ -20,6 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "None: everything on the GPU",
     )
     options.add_call(parser)
+    options.add_training(parser)
     options.add_machine(parser)
     options.add_reading(parser)
 
@@ -29,8 +30,9 @@ def run(args: argparse.Namespace) -> int:
     from memplan.faces.report import bill, json
 
     call = options.call(args)
+    train = options.training(args, call)
     say_which(args.model)
     with Progress() as progress:
-        plan = api.price(args.model, args.strategies, progress=progress, **options.reading(args), **call)
+        plan = api.price(args.model, args.strategies, progress=progress, train=train, **options.reading(args), **call)
     print(json.bill(plan) if args.json else bill.bill(plan))
     return 0 if plan.fits else 3

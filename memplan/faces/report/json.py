@@ -178,7 +178,8 @@ def _memory(peak: Peak) -> dict[str, Any]:
 
 
 def _peak(peak: Peak) -> dict[str, Any]:
-    parts = {"weights": peak.weights, "copies": peak.copies, "activations": peak.activations, "ram": peak.host}
+    parts = {"weights": peak.weights, "copies": peak.copies, "states": peak.states, "activations": peak.activations}
+    parts["ram"] = peak.host
     return {**_memory(peak), **parts, "module": peak.module, "op": peak.op, "seconds": peak.seconds}
 
 
