@@ -43,14 +43,19 @@ def key(
     content = identity(source)
     versions = {library: version(library) for library in LIBRARIES}
     place = {"source": str(source), "content": content, "files": _files(call)}
-    kernels = {
-        "kernels": KERNELS,
-        "capability": capability,
-        "ways": list(ways),
-        "train": vars(train.traced) if train else None,
-    }
+    kernels = {"kernels": KERNELS, "capability": capability, "ways": list(ways)}
+    step = {"train": vars(train.traced) if train else None}
     return store.key(
-        {**place, "call": dict(call), "dtype": dtype, "variant": variant, **kernels, "program": _program(), **versions}
+        {
+            **place,
+            "call": dict(call),
+            "dtype": dtype,
+            "variant": variant,
+            **kernels,
+            **step,
+            "program": _program(),
+            **versions,
+        }
     )
 
 

@@ -57,9 +57,9 @@ def facts(
     """Everything measured: the machine, and the model and dry run of `call`, from the cache where they are known.
 
     `parts` are components in memory that replace those of a source; `switches` do the ways to call components that the
-    dry run follows besides, by name. With `train` such a step is followed, and the model is what it trains. Only named
-    and saved models without such parts are cached: what is live may change between two calls. A source or a machine that does not exist, and a size below one, is found before torch is
-    imported.
+    dry run follows besides, by name. With `train` such a step is followed, and the model is what it trains. Only
+    named and saved models without such parts are cached: what is live may change between two calls. A source or a
+    machine that does not exist, and a size below one, is found before torch is imported.
     """
     check_sizes(call)
     look(source)
@@ -119,8 +119,8 @@ def _measured(
     arguments = _arguments(twin, call)
     check(twin.pipe, arguments)
     if train:
-        how = train, KERNELS, progress, capability
-        trace = dry_run_of_training(twin, arguments, *how, switches=switches)
+        how = train, KERNELS, capability
+        trace = dry_run_of_training(twin, arguments, *how, progress=progress, switches=switches)
         return _model_of(trace, twin), trace
     model = _model(twin)
     if not isinstance(source, str | Path):

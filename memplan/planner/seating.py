@@ -38,7 +38,7 @@ def seat(facts: Facts, strategies: Iterable[Strategy]) -> Plan | Dropped:
 
 
 def refused(strategy: Strategy, run: Run) -> str | None:
-    """Why `strategy` cannot join `run`, in a sentence: it is for calls and this is a training step, or its own words."""
+    """Why `strategy` cannot join `run`, in a sentence: its own, or that this is a training step, and it for calls."""
     if run.facts.training and not strategy.trains:
         return f"{strategy.name} is for a pipeline's calls, and this is a training step"
     return strategy.refuses(run)

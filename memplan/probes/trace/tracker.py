@@ -13,6 +13,7 @@ from memplan.probes.trace.operands import tensors_in
 from memplan.probes.trace.strides import corrected
 from memplan.probes.trace.work import work
 from memplan.probes.trace.workspace import workspace
+from memplan.probes.trace.workspace_of_backward import workspace_of_backward
 
 
 class Tracker(TorchDispatchMode):
@@ -96,5 +97,6 @@ class Tracker(TorchDispatchMode):
     def _cost(self, func: Any, args: Any, kwargs: Any, out: Any) -> Cost:
         if func.is_view:
             return Cost(0, None)
-        held = workspace(func, args, tensors_in((out,)), self.device)
+        made = tensors_in((out,))
+        held = workspace(func, args, made, self.device) or workspace_of_backward(func, args, self.device)
         return Cost(held, work(func, args, kwargs, out, held))

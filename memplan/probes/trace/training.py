@@ -44,9 +44,9 @@ def dry_run_of_training(
     arguments: Mapping[str, Any],
     training: Training,
     device: str = "cuda",
-    progress: Progress | None = None,
     capability: tuple[int, int] = FLASH_SINCE,
     *,
+    progress: Progress | None = None,
     switches: Switches = NO_SWITCHES,
 ) -> Trace:
     """Follow one training step of `twin`, made as it is and in each way of `switches`, and return its timeline.
