@@ -1,4 +1,4 @@
-"""Bytes that an op of a backward holds only while it runs, beside its inputs and the gradients that it gives."""
+"""Bytes that a loss or an op of a backward holds only while it runs, beside its inputs and what it gives."""
 
 from collections.abc import Callable
 from math import prod
@@ -15,9 +15,14 @@ ROWS, FEATURES = 128, 32
 
 
 def workspace_of_backward(func: Any, args: Any, device: str) -> int:
-    """Workspace in bytes of the backward op `func` called with `args`, on "cuda" or "cpu"; 0 for any other op."""
+    """Workspace in bytes of the loss or backward op `func` given `args`, on "cuda" or "cpu"; 0 for any other op."""
     rule = _RULES.get(str(func))
     return rule(args, device) if rule else 0
+
+
+def _squared_error(args: Any, device: str) -> int:
+    """The squares before their mean (`mse_loss_out` of ATen/native/Loss.cpp)."""
+    return size_of(args[0])
 
 
 def _convolution(args: Any, device: str) -> int:
@@ -77,6 +82,7 @@ def _efficient(args: Any, device: str) -> int:
 
 
 _RULES: dict[str, Callable[[Any, str], int]] = {
+    "aten.mse_loss.default": _squared_error,
     "aten.convolution_backward.default": _convolution,
     "aten._scaled_dot_product_flash_attention_for_cpu_backward.default": _attention_on_cpu,
     "aten._scaled_dot_product_flash_attention_backward.default": _flash,
