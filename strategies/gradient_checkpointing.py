@@ -12,7 +12,7 @@ from memplan.strategy import Decision, Switch, Undo
 from .live.checkpoints import checkpointed
 from .rules.other_way import OtherWay
 
-INTERVALS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+INTERVALS = (1, 2, 4, 8, 16, 32)
 """Those that are weighed where nobody names one."""
 
 

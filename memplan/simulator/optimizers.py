@@ -59,19 +59,19 @@ def _adamw_8bit(weight: Trained) -> States:
 
 
 def _adafactor(weight: Trained) -> States:
-    """Rows and columns of the second moment in float32; the moment itself of vectors (transformers/optimization.py)."""
-    if len(weight.shape) < 2:  # noqa: PLR2004  (a matrix has two dimensions)
-        return (weight.numel * FLOAT,)
-    *rest, rows, columns = weight.shape
-    count = Trained("", tuple(rest)).numel
-    return count * rows * FLOAT, count * columns * FLOAT
-
-
-def _adafactor_step(trained: Sequence[Trained], device: str) -> int:
-    """Of one parameter in float32: the update, twice, and factors of it; of halves also the gradient and itself.
+    """Rows and columns of the second moment, that itself of a vector, and the weights' RMS, all in float32.
 
     Source: `Adafactor.step` of transformers/optimization.py, whose default has no first moment.
     """
+    if len(weight.shape) < 2:  # noqa: PLR2004  (a matrix has two dimensions)
+        return weight.numel * FLOAT, FLOAT
+    *rest, rows, columns = weight.shape
+    count = Trained("", tuple(rest)).numel
+    return count * rows * FLOAT, count * columns * FLOAT, FLOAT
+
+
+def _adafactor_step(trained: Sequence[Trained], device: str) -> int:
+    """Of one parameter in float32: the update, twice, and factors of it; of halves also the gradient and itself."""
     copies = (2 + 2 * (weight.dtype in HALF) for weight in trained)
     factors = (sum(_adafactor(weight)) if len(weight.shape) > 1 else 0 for weight in trained)
     sizes = (w.numel * FLOAT * n + factor for w, n, factor in zip(trained, copies, factors, strict=True))

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch._subclasses import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass_type
 
 from memplan.probes.fakes.values import follow
@@ -14,6 +15,8 @@ from memplan.probes.trace.strides import corrected
 from memplan.probes.trace.work import work
 from memplan.probes.trace.workspace import workspace
 from memplan.probes.trace.workspace_of_backward import workspace_of_backward
+
+_DEVICE = torch.ops.prim.device.default
 
 
 class Tracker(TorchDispatchMode):
@@ -50,6 +53,8 @@ class Tracker(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the op and account for it; one on quantized weights is left to them, and what they do is watched."""
+        if func is _DEVICE and isinstance(args[0], FakeTensor):  # autograd asks it of each gradient, several times
+            return args[0].fake_device
         if any(map(is_traceable_wrapper_subclass_type, types)):
             return NotImplemented
         kwargs = kwargs or {}
