@@ -60,11 +60,11 @@ class GradientCheckpointing(OtherWay):
         return {_way(interval): partial(checkpointed, interval=interval) for interval in intervals}
 
     def idle(self, run: Run) -> str:
-        """For an interval that holds what another one does, or was not dry-run."""
-        if run.facts.training is None:
-            return f"{self.name} changes nothing outside of training"
-        others = sorted(int(way.partition(":")[2]) for way in run.facts.trace.ways(self.component))
-        return f"{self.name}: interval={self.interval} is as {max(others, default=0) or 'none'} here"
+        """For an interval that holds as much as a smaller one, or was not dry-run."""
+        return (
+            f"{self.name} with interval={self.interval} holds what another interval does, or needs a dry run of its "
+            "own, which a plan that names it has made"
+        )
 
     def apply(self, pipe: Any, device: str) -> Undo:
         """Has the blocks checkpointed wherever gradients are enabled. Raises BadInput for a model without blocks."""

@@ -38,9 +38,11 @@ def seat(facts: Facts, strategies: Iterable[Strategy]) -> Plan | Dropped:
 
 
 def refused(strategy: Strategy, run: Run) -> str | None:
-    """Why `strategy` cannot join `run`, in a sentence: its own, or that this is a training step, and it for calls."""
+    """Why `strategy` cannot join `run`, in a sentence: it is for training and this is a call, or its own words."""
     if run.facts.training and not strategy.trains:
-        return f"{strategy.name} is for a pipeline's calls, and this is a training step"
+        return f"{strategy.name} is for calls of a pipeline, and this is a training step"
+    if strategy.trains and not run.facts.training:
+        return f"{strategy.name} is for training, and this is a call: say which with train=… or --train"
     return strategy.refuses(run)
 
 

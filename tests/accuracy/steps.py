@@ -16,7 +16,7 @@ from memplan.strategies import GradientCheckpointing
 from tests.accuracy.measured import peak_of
 from tests.pipelines import build, inputs
 
-BATCH = 2
+BATCH = 16
 RANK = 4
 
 
@@ -95,13 +95,13 @@ class Steps:
         return self.traced / self.measured - 1
 
 
-def traced(family: str, training: Training, size: str = "medium", plan: str = GradientCheckpointing.name) -> Trace:
+def traced(family: str, training: Training, size: str = "tiny", plan: str = GradientCheckpointing.name) -> Trace:
     """The dry run of a step of the family's denoiser, in the ways of `plan`."""
     made = open_pipeline(build(family, size))
     return dry_run_of_training(made, inputs(family, size), training, "cpu", switches=switches([plan]))
 
 
-def measured(family: str, training: Training, interval: int | None, size: str = "medium") -> tuple[int, int]:
+def measured(family: str, training: Training, interval: int | None, size: str = "tiny") -> tuple[int, int]:
     """The peaks of a real step, forward and backward: without gradients before it, and with."""
     pipe = build(family, size)
     name = denoiser(pipe)

@@ -16,6 +16,11 @@ LEGEND = (
     "and pictures while they are made. Time is that of one call of a warm pipeline; that of loading reads files that "
     f"are in no cache. Traffic: bytes that cross the link between them per call. {UNITS}."
 )
+LEGEND_OF_A_STEP = (
+    "VRAM is what the card must have: the allocator's segments in use at the peak and the device context. States are "
+    "the optimizer's, and averages of the weights; gradients are among the activations. Time is that of one step of the "
+    f"optimizer, with all of its forwards and backwards. {UNITS}."
+)
 
 SPARE = ("reserved", "copies", "activations", "weights", "allocated")
 """Columns of phases that a narrow terminal does without, the first of them first."""
@@ -42,7 +47,12 @@ def bill(plan: Plan) -> str:
         titled("Plan", [label(plan.strategies, plan.run.facts)]),
         phases(cost.phases, places=True),
     ]
-    return "\n\n".join("\n".join(part) for part in [*parts, totals, paragraph(LEGEND)])
+    return "\n\n".join("\n".join(part) for part in [*parts, totals, paragraph(legend(plan.run.facts))])
+
+
+def legend(facts: Facts) -> str:
+    """What the figures of a call, or of a training step, mean."""
+    return LEGEND_OF_A_STEP if facts.training else LEGEND
 
 
 def _beside(cost: Bill) -> str:

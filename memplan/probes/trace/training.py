@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch._subclasses import FakeTensor
+from torch.autograd.graph import _engine_run_backward
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -64,8 +65,9 @@ def dry_run_of_training(
     calls = step.follow((), NO_SWITCHES)
     found = _distinct(step, calls, switches, progress)
     trained = tuple(_fact(path, weight) for path, weight in module.named_parameters() if weight.requires_grad)
-    shown = tuple((key, show(value)) for key, value in arguments.items())
-    shown += (("targets", show(adapted)),) if adapted else ()
+    learned = [(key, show(value)) for key, value in inputs.items()][:1]
+    named = [(key, show(value)) for key, value in arguments.items() if key != "prompt"]
+    shown = (*named, *learned, *((("targets", show(adapted)),) if adapted else ()))
     timeline = tuple(Step(number, training.accumulate - 1 if number else 1) for number in range(len(calls)))
     assumptions = (*twin.assumptions, BEFOREHAND.format(name), AS_LOADED.format(name), *step.assumptions)
     failed = tuple((name, way, words) for way, words in step.failed.items())
@@ -231,7 +233,7 @@ class TrainingStep:
                 result = self.module(**inputs)
                 losses = [_loss(tensor) for tensor in _learned(result, self.component)]
                 ledger.cut()
-                torch.autograd.backward([loss for loss, _ in losses])  # the result is there meanwhile, as in most loops
+                _backward([loss for loss, _ in losses])  # the result is there meanwhile, as in most loops
                 del result, losses, inputs
         finally:
             recording = ledger.end(interrupted)
@@ -257,6 +259,12 @@ def _loss(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     learned, target = tensor.float(), torch.empty_like(tensor).detach().float()
     return F.mse_loss(learned, target), torch.empty_like(learned).detach()
+
+
+def _backward(losses: list[torch.Tensor]) -> None:
+    """What torch.autograd.backward() does, but with function modes on: what is computed again there needs them too."""
+    ones = tuple(torch.ones_like(loss) for loss in losses)
+    _engine_run_backward(tuple(losses), ones, False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
 def _fact(path: str, weight: torch.Tensor) -> Trained:
