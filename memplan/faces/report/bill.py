@@ -18,7 +18,7 @@ LEGEND = (
 )
 LEGEND_OF_A_STEP = (
     "VRAM is what the card must have: the allocator's segments in use at the peak and the device context. States are "
-    "the optimizer's, and averages of the weights; gradients are among the activations. Time is that of one step of the "
+    "the optimizer's, and averages of weights; gradients are among the activations. Time is that of one step of the "
     f"optimizer, with all of its forwards and backwards. {UNITS}."
 )
 

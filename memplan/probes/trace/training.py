@@ -35,7 +35,9 @@ from memplan.probes.trace.tracker import Tracker
 from memplan.probes.trace.unseen import unseen_fakes
 
 FIRST, LATER = "forward and backward", "accumulating"
-"""The phases: a forward and backward that finds no gradients, and one that adds to those that are there."""
+"""The phases: a forward and backward that finds no gradients, and one that adds to those that are there.
+
+The calls of the two have methods of their own, so that each is told from the other in every way."""
 BEFOREHAND = "what {} is given is made beforehand: of the pipeline it alone is on the device"
 AS_LOADED = "{} computes in the dtypes in which it is loaded: no autocast, and gradients in those of their weights"
 
@@ -207,8 +209,8 @@ class TrainingStep:
         with self._in_training(), seen[0], seen[1], seen[2], Kernels(ledger, device, capability, training=True):
             recordings = [self._record(ledger) for _ in range(1 + self.twice)]
         self.assumptions |= ledger.assumptions
-        entries = zip((FIRST, LATER), recordings, strict=False)
-        return tuple(Entry(self.component, "forward", p, r, r.base, variant=ways).call() for p, r in entries)
+        entries = zip((("forward", FIRST), ("accumulate", LATER)), recordings, strict=False)
+        return tuple(Entry(self.component, *names, r, r.base, variant=ways).call() for names, r in entries)
 
     @contextmanager
     def _in_training(self) -> Iterator[None]:
