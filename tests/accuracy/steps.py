@@ -1,6 +1,6 @@
 """Dry runs of training steps with the CPU's kernels against real steps on this CPU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from memplan.probes.sources import open_pipeline
 from memplan.probes.trace.training import dry_run_of_training
 from memplan.registry import switches
 from memplan.strategies import GradientCheckpointing
+from memplan.strategy import Switch
 from tests.accuracy.measured import peak_of
 from tests.pipelines import build, inputs
 
@@ -95,10 +96,15 @@ class Steps:
         return self.traced / self.measured - 1
 
 
-def traced(family: str, training: Training, size: str = "tiny", plan: str = GradientCheckpointing.name) -> Trace:
-    """The dry run of a step of the family's denoiser, in the ways of `plan`."""
+def ways(intervals: Sequence[int] = (1, 2, 4)) -> dict[str, Switch]:
+    """The ways of a dry run that checkpoint so many blocks."""
+    return switches(f"{GradientCheckpointing.name}:interval={interval}" for interval in intervals)
+
+
+def traced(family: str, training: Training, size: str = "tiny") -> Trace:
+    """The dry run of a step of the family's denoiser."""
     made = open_pipeline(build(family, size))
-    return dry_run_of_training(made, inputs(family, size), training, "cpu", switches=switches([plan]))
+    return dry_run_of_training(made, inputs(family, size), training, "cpu", switches=ways())
 
 
 def measured(family: str, training: Training, interval: int | None, size: str = "tiny") -> tuple[int, int]:

@@ -17,13 +17,13 @@ class AttentionWithBackward(Attention):
 
     def flash(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """A result in the layout of the query, and a float32 log-sum-exp of each of its rows, which is kept."""
-        return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]  # type: ignore[no-any-return]
+        return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
 
     def efficient(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Mask) -> torch.Tensor:
         """A result that is contiguous as (B, S, H, Dv); what is made of the mask is kept too."""
         bias = None if mask is None else _padded(mask, query.dtype)
         out = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, True)
-        return out[0]  # type: ignore[no-any-return]
+        return out[0]
 
     def note(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, out: torch.Tensor) -> None:
         """Nothing: the ops are counted as they run."""
@@ -48,7 +48,7 @@ class _RmsNorm(torch.autograd.Function):
         return torch.empty_like(rows)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         """A gradient of the rows, and one of the weight."""
         rows, weight, _ = ctx.saved_tensors
         needs_rows, needs_weight, _ = ctx.needs_input_grad
@@ -62,5 +62,5 @@ def rms_norm_with_backward(
     """The fused kernel where weight and input have one dtype; else op by op, as in a dry run without backward."""
     if weight is not None and weight.dtype != input.dtype:
         return F.rms_norm(input, list(normalized_shape), weight, eps)
-    made: torch.Tensor = _RmsNorm.apply(input.contiguous(), weight, len(normalized_shape))
+    made: torch.Tensor = _RmsNorm.apply(input.contiguous(), weight, len(normalized_shape))  # type: ignore[no-untyped-call]
     return made
