@@ -48,10 +48,12 @@ class GradientCheckpointing(OtherWay):
 
     @classmethod
     def variants(cls, facts: Facts) -> Iterator[Self]:
-        """One for each interval that was followed and changes something."""
+        """One for each interval that was followed and changes something, and where every block fails that."""
         for component in facts.model.components:
             ways = (way.partition(":") for way in facts.trace.ways(component.name))
             yield from (cls(component.name, n) for n in sorted(int(n) for name, _, n in ways if name == CHECKPOINTED))
+            if facts.trace.failure(component.name, _way(1)):
+                yield cls(component.name)
 
     @classmethod
     def switches(cls, settings: Mapping[str, Any]) -> Mapping[str, Switch]:

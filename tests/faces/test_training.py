@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import memplan
 from memplan import BadInput, Facts, Recommendation, Target, Training
@@ -97,6 +98,26 @@ def test_what_is_for_calls_is_refused_in_a_sentence() -> None:
 def test_what_is_no_training_is_told_how_to_be_written(train: Any, words: str) -> None:
     with pytest.raises(BadInput, match=words):
         memplan.recommend("sd1.5", target=TARGET, train=train)
+
+
+class Narrow(torch.nn.Module):
+    """A model without blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Linear(8, 8)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.net(hidden)  # type: ignore[no-any-return]
+
+
+def test_a_module_is_trained_with_what_it_is_given_and_one_without_blocks_as_it_is() -> None:
+    answer = memplan.recommend(Narrow(), target=TARGET, train=Training("full"), hidden=torch.randn(6, 8))
+    assert ("hidden", "tensor(6, 8)") in answer.facts.trace.arguments
+    words = "Narrow has no list of blocks (ModuleList), of which some could be checkpointed"
+    assert f"model is trained as it is: {words}" in answer.facts.assumptions
+    assert f"model cannot be checkpointed: {words}" in {dropped.reason for dropped in answer.dropped}
+    assert [plan.strategies for plan in answer.front] == [()]
 
 
 def test_a_component_that_is_not_there_is_named() -> None:

@@ -93,10 +93,10 @@ def workload(facts: Facts) -> list[str]:
 
 def _training(facts: Facts) -> str:
     """The step, and how much of the model it trains."""
-    samples = facts.training.batch if facts.training else None
+    batch = f"; batches of {facts.training.batch}" if facts.training and facts.training.batch else ""
     trained = sum(weight.numel for weight in facts.trace.trained)
     every = sum(part.numel for part in facts.model.components)
-    return f"{facts.training}; batches of {samples or 'one'}; {trained:,} of {every:,} weights are trained"
+    return f"{facts.training}{batch}; {trained:,} of {every:,} weights are trained"
 
 
 def margin(plan: Plan) -> str:

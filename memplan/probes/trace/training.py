@@ -72,6 +72,8 @@ def dry_run_of_training(
     shown = (*named, *learned, *((("targets", show(adapted)),) if adapted else ()))
     timeline = tuple(Step(number, training.accumulate - 1 if number else 1) for number in range(len(calls)))
     assumptions = (*twin.assumptions, BEFOREHAND.format(name), AS_LOADED.format(name), *step.assumptions)
+    reasons = () if found else dict.fromkeys(step.failed.values())
+    assumptions += tuple(f"{name} is trained as it is: {words}" for words in reasons)
     failed = tuple((name, way, words) for way, words in step.failed.items())
     return Trace(device, calls, timeline, found, shown, assumptions, failed, (name,), trained=trained)
 
