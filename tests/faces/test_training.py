@@ -108,7 +108,7 @@ class Narrow(torch.nn.Module):
         self.net = torch.nn.Linear(8, 8)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.net(hidden)  # type: ignore[no-any-return]
+        return self.net(hidden)
 
 
 def test_a_module_is_trained_with_what_it_is_given_and_one_without_blocks_as_it_is() -> None:

@@ -48,7 +48,7 @@ class _RmsNorm(torch.autograd.Function):
         return torch.empty_like(rows)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         """A gradient of the rows, and one of the weight."""
         rows, weight, _ = ctx.saved_tensors
         needs_rows, needs_weight, _ = ctx.needs_input_grad

@@ -5,7 +5,7 @@ here it is the mean squared error of what the component returns, in float32, as 
 """
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -151,9 +151,9 @@ def _resized(given: dict[str, Any], batch: int | None) -> dict[str, Any]:
             return _repeated(value, batch or samples)
         if type(value) is list and len(value) == samples:
             return value[-1:] * (batch or samples)
-        if type(value) in (tuple, dict):
-            return type(value)(map(sized, value)) if type(value) is tuple else {k: sized(v) for k, v in value.items()}
-        return value
+        if isinstance(value, dict):
+            return {key: sized(entry) for key, entry in value.items()}
+        return tuple(map(sized, value)) if type(value) is tuple else value
 
     return {name: value if name in SHARED else sized(value) for name, value in given.items()}
 
@@ -215,7 +215,7 @@ class TrainingStep:
         return tuple(Entry(self.component, *names, r, r.base, variant=ways).call() for names, r in entries)
 
     @contextmanager
-    def _in_training(self) -> Iterator[None]:
+    def _in_training(self) -> Generator[None]:
         """The module trains, and has no gradients after it."""
         modes = [(part, part.training) for part in self.module.modules()]
         self.module.train()
