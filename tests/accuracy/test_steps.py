@@ -19,7 +19,7 @@ STEPS = tuple(f"{family} {kind}" for family in ("flux", "wan", "sdxl", "sd3", "l
 
 @lru_cache(maxsize=8)
 def dry_run(family: str, kind: str) -> Trace:
-    accumulate = 2 if family in ("flux", "wan") else 1
+    accumulate = 2 if family == "wan" else 1
     return traced(family, Training(kind, batch=BATCH, rank=RANK, accumulate=accumulate))
 
 
