@@ -31,6 +31,7 @@ if _typing.TYPE_CHECKING:
     from memplan.facts import Machine as Machine
     from memplan.facts import Model as Model
     from memplan.facts import Rates as Rates
+    from memplan.facts import Training as Training
     from memplan.planner import Plan as Plan
     from memplan.planner import Recommendation as Recommendation
     from memplan.planner import Saved as Saved
@@ -48,7 +49,7 @@ _HOMES = {
     "memplan.faces.reload": ("reload",),
     "memplan.faces.sampling.differentiable": ("differentiable",),
     "memplan.faces.verify": ("verify",),
-    "memplan.facts": ("Facts", "Machine", "Model", "Rates"),
+    "memplan.facts": ("Facts", "Machine", "Model", "Rates", "Training"),
     "memplan.planner": ("Plan", "Recommendation", "Saved"),
     "memplan.strategy": ("Strategy",),
 }
@@ -69,6 +70,7 @@ __all__ = [
     "Saved",
     "Strategy",
     "Target",
+    "Training",
     "Unsupported",
     "applied",
     "auto_optimize",

@@ -33,6 +33,7 @@ class Decision(StrEnum):
     ATTENTION = "attention"
     LAYOUT = "layout"
     GUIDANCE = "guidance"
+    CHECKPOINTS = "checkpoints"
     PLACEMENT = "placement"
     CACHE = "step cache"
     COMPILATION = "compilation"
@@ -86,6 +87,7 @@ class Strategy(ABC):
     `known_as` are words of others for it, for those who type them.
     What `frees_host` memory is applied before what decides the same and may take some. What is `midway` can also be
     applied between two calls of components in the middle of a pipeline's call, and leaves what they compute comparable.
+    One that `trains` is for training steps, and for nothing else; all others are for calls.
     """
 
     name: ClassVar[str]
@@ -94,6 +96,7 @@ class Strategy(ABC):
     last_resort: ClassVar[bool] = False
     frees_host: ClassVar[bool] = False
     midway: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
     opt_in: ClassVar[str] = ""
     known_as: ClassVar[tuple[str, ...]] = ()
 

@@ -15,6 +15,7 @@ from .faster_cache import FasterCache as FasterCache
 from .first_block_cache import FirstBlockCache as FirstBlockCache
 from .fp8_dynamic import Fp8Dynamic as Fp8Dynamic
 from .fp8_weight_only import Fp8WeightOnly as Fp8WeightOnly
+from .gradient_checkpointing import GradientCheckpointing as GradientCheckpointing
 from .group_offload import GroupOffload as GroupOffload
 from .int4_weight_only import Int4WeightOnly as Int4WeightOnly
 from .int8_dynamic import Int8Dynamic as Int8Dynamic
@@ -74,4 +75,5 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     FasterCache,
     Compile,
     PromptReuse,
+    GradientCheckpointing,
 )

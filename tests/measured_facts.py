@@ -67,6 +67,8 @@ def cast_call(component: str, part: Any) -> list[Call]:
 PLAIN = {torch.float32, torch.bfloat16, torch.float16}
 GUIDED = [(HALVED,), (PAIRED,), (ZEROED,)]
 """How a denoiser may make the passes of guidance."""
+CHECKPOINTED = [("checkpointed:1",), ("checkpointed:2",)]
+"""How a denoiser may be trained."""
 Ways = Mapping[str, Sequence[tuple[str, ...]]]
 
 
@@ -77,7 +79,11 @@ def ways_of(pipe: Any) -> Ways:
     frames = [("frames:16",)] if hasattr(pipe.vae, "num_sample_frames_batch_size") else []
     layout = ("channels last",)
     vae = [("sliced",), *tiles, *(("sliced", *tile) for tile in tiles), *frames, layout]
-    return {"vae": vae, "unet": [("attention in slices",), layout, *GUIDED], "transformer": GUIDED}
+    return {
+        "vae": vae,
+        "unet": [("attention in slices",), layout, *GUIDED, *CHECKPOINTED],
+        "transformer": [*GUIDED, *CHECKPOINTED],
+    }
 
 
 def facts_of(pipe: Any, kind: str = "cuda", ways: Ways | None = None, unified: bool = False) -> Facts:

@@ -7,7 +7,8 @@ from memplan import planner
 from memplan.errors import BadInput
 from memplan.faces.measuring import PROMPT, Progress, facts, probe
 from memplan.faces.target import HERE, Target, machine, numbered, of_kind
-from memplan.facts import Facts
+from memplan.faces.training import checked, weighed
+from memplan.facts import Facts, Training
 from memplan.planner import Plan, Recommendation
 from memplan.registry import check_names, parse, parse_plan, strategies, switches
 from memplan.strategy import Decision, Strategy
@@ -38,15 +39,27 @@ def recommend(
     variant: str = "",
     cache: bool = True,
     progress: Progress | None = None,
+    train: Training | None = None,
     **call: Any,
 ) -> Recommendation:
-    """Weigh every plan for this pipeline, call and machine.
+    """Weigh every plan for this pipeline, call and machine, or with `train` for a training step of its denoiser.
 
     `call` are the arguments of the pipeline itself: prompt, height, num_frames … A module takes those of its forward();
     of modules by name each that runs takes a table of its own, as in `net={"input": x}`. Raises BadInput for a source,
     an argument or a machine that does not exist.
     """
-    measured = facts(source, call, target=target, dtype=dtype, variant=variant, cache=cache, progress=progress)
+    asked = weighed() if checked(train) else {}
+    measured = facts(
+        source,
+        call,
+        target=target,
+        dtype=dtype,
+        variant=variant,
+        cache=cache,
+        progress=progress,
+        switches=asked,
+        train=train,
+    )
     if progress:
         progress("weighing plans")
     return planner.recommend(measured, strategies())
@@ -61,16 +74,25 @@ def price(
     variant: str = "",
     cache: bool = True,
     progress: Progress | None = None,
+    train: Training | None = None,
     **call: Any,
 ) -> Plan:
     """The bill of a plan: text as a report writes it, e.g. "vae_tiling:vae + model_offload", parts of it, or a Plan.
 
     Components without a placement stay on the device. Raises BadInput when a strategy refuses to join, in its words.
     """
-    parts = listed(plan)
+    parts, train = listed(plan), checked(train)
     asked = switches(parts)
     measured = facts(
-        source, call, target=target, dtype=dtype, variant=variant, cache=cache, progress=progress, switches=asked
+        source,
+        call,
+        target=target,
+        dtype=dtype,
+        variant=variant,
+        cache=cache,
+        progress=progress,
+        switches=asked,
+        train=train,
     )
     return named(measured, parts)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from memplan.faces import store
+from memplan.facts import Training
 from memplan.probes.sources import identity
 
 KERNELS = "cuda"
@@ -34,6 +35,7 @@ def key(
     ways: Sequence[str] = (),
     *,
     variant: str = "",
+    train: Training | None = None,
 ) -> str | None:
     """The cache's name for these facts, or None where they can't be kept."""
     if not isinstance(source, str | Path) or not all(_plain(value) for value in call.values()):
@@ -42,8 +44,18 @@ def key(
     versions = {library: version(library) for library in LIBRARIES}
     place = {"source": str(source), "content": content, "files": _files(call)}
     kernels = {"kernels": KERNELS, "capability": capability, "ways": list(ways)}
+    step = {"train": vars(train.traced) if train else None}
     return store.key(
-        {**place, "call": dict(call), "dtype": dtype, "variant": variant, **kernels, "program": _program(), **versions}
+        {
+            **place,
+            "call": dict(call),
+            "dtype": dtype,
+            "variant": variant,
+            **kernels,
+            **step,
+            "program": _program(),
+            **versions,
+        }
     )
 
 

@@ -13,7 +13,7 @@ from memplan.faces.history.learned import with_learned
 from memplan.faces.keys import KERNELS, NEWER, OLDER, key
 from memplan.faces.quiet import libraries_quiet
 from memplan.faces.target import HERE, Target, machine
-from memplan.facts import Facts, Machine, Model, Trace
+from memplan.facts import Facts, Machine, Model, Trace, Training
 from memplan.probes.fakes.sizes import check_sizes
 from memplan.probes.sources import look, open_pipeline
 from memplan.strategy import Switch
@@ -52,13 +52,14 @@ def facts(
     progress: Progress | None = None,
     parts: Mapping[str, Any] = NO_PARTS,
     switches: Mapping[str, Switch] = NO_SWITCHES,
+    train: Training | None = None,
 ) -> Facts:
     """Everything measured: the machine, and the model and dry run of `call`, from the cache where they are known.
 
     `parts` are components in memory that replace those of a source; `switches` do the ways to call components that the
-    dry run follows besides, by name. Only named and saved models without such parts are cached: what is live may change
-    between two calls. A source or a machine that does not exist, and a size below one, is found before torch is
-    imported.
+    dry run follows besides, by name. With `train` such a step is followed, and the model is what it trains. Only
+    named and saved models without such parts are cached: what is live may change between two calls. A source or a
+    machine that does not exist, and a size below one, is found before torch is imported.
     """
     check_sizes(call)
     look(source)
@@ -66,24 +67,30 @@ def facts(
     if here.gpu is None:
         raise NoGpu("No GPU is visible here to plan for.")
     kept = cache and not parts
-    name = key(source, call, dtype, _capability(here), sorted(switches), variant=variant) if kept else None
+    name = key(source, call, dtype, _capability(here), sorted(switches), variant=variant, train=train) if kept else None
     known = store.load(name) if name else None
     if known is None:
         with libraries_quiet():
             if progress:
                 progress("reading the pipeline")
             twin = _opened(source, dtype, variant, parts)
-            known = _measured(source, twin, call, _capability(here), progress=progress, switches=switches)
+            known = _measured(source, twin, call, _capability(here), progress=progress, switches=switches, train=train)
         if name:
             store.save(name, *known)
     model, trace = known
-    return Facts(with_learned(here, model) if target.is_here else here, model, trace)
+    return Facts(with_learned(here, model) if target.is_here else here, model, trace, train)
 
 
 def _model(twin: "Twin") -> Model:
     from memplan.probes.pipeline import measure
 
     return replace(measure(twin.pipe, twin.name, twin.source, twin.files, twin.cast), variant=twin.variant)
+
+
+def _model_of(trace: Trace, twin: "Twin") -> Model:
+    """The one component that a training step trains, with its adapters."""
+    model = _model(twin)
+    return replace(model, components=(model.component(trace.calls[0].component),), offload_order=())
 
 
 def _opened(source: Any, dtype: str | None, variant: str, parts: Mapping[str, Any]) -> "Twin":
@@ -101,14 +108,20 @@ def _measured(
     *,
     progress: Progress | None,
     switches: Mapping[str, Switch],
+    train: Training | None,
 ) -> tuple[Model, Trace]:
     from memplan.probes.fakes.twin import modules_of
     from memplan.probes.pipeline.rounding import measured
     from memplan.probes.sources.modules import as_pipeline
     from memplan.probes.trace import check, dry_run
+    from memplan.probes.trace.training import dry_run_of_training
 
     arguments = _arguments(twin, call)
     check(twin.pipe, arguments)
+    if train:
+        how = train, KERNELS, capability
+        trace = dry_run_of_training(twin, arguments, *how, progress=progress, switches=switches)
+        return _model_of(trace, twin), trace
     model = _model(twin)
     if not isinstance(source, str | Path):
         model = measured(model, modules_of(as_pipeline(source)))

@@ -44,6 +44,7 @@ from memplan.facts.trace import ATTENTION as ATTENTION
 from memplan.facts.trace import BACKEND as BACKEND
 from memplan.facts.trace import BATCHED as BATCHED
 from memplan.facts.trace import CHANNELS_LAST as CHANNELS_LAST
+from memplan.facts.trace import CHECKPOINTED as CHECKPOINTED
 from memplan.facts.trace import COMPUTED as COMPUTED
 from memplan.facts.trace import CONVOLUTION as CONVOLUTION
 from memplan.facts.trace import ELEMENTWISE as ELEMENTWISE
@@ -62,17 +63,24 @@ from memplan.facts.trace import Ops as Ops
 from memplan.facts.trace import Segment as Segment
 from memplan.facts.trace import Step as Step
 from memplan.facts.trace import Trace as Trace
+from memplan.facts.training import FULL as FULL
+from memplan.facts.training import KINDS_OF_TRAINING as KINDS_OF_TRAINING
+from memplan.facts.training import LORA as LORA
+from memplan.facts.training import OPTIMIZERS as OPTIMIZERS
+from memplan.facts.training import Trained as Trained
+from memplan.facts.training import Training as Training
 from memplan.facts.units import GIB as GIB
 from memplan.facts.units import MIB as MIB
 
 
 @dataclass(frozen=True, repr=False)
 class Facts:
-    """Everything measured before planning."""
+    """Everything measured before planning. Where `training` is not None the trace is that of such a step."""
 
     machine: Machine
     model: Model
     trace: Trace
+    training: Training | None = None
 
     def __repr__(self) -> str:
         """The model, the card and the length of the dry run."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from memplan.facts.caching import Result, Turn
+from memplan.facts.training import Trained
 from memplan.facts.units import amount
 
 TILED, SLICED, IN_SLICES, COMPUTED = "tiled", "sliced", "attention in slices", "computed"
@@ -15,6 +16,10 @@ decoded 32 frames at a time "frames:32"."""
 
 FREED = "without the first"
 """A way to make none of the first calls: "without the first:2". It changes nothing about the others."""
+
+CHECKPOINTED = "checkpointed"
+"""The way of a training step in which blocks keep no activations and compute them again: "checkpointed:4" for every
+fourth one."""
 
 TEXT_ENCODING = "text encoding"
 """The phase in which text encoders are called."""
@@ -179,7 +184,8 @@ class Trace:
     `reached` are components whose modules run, in calls or by other ways. `host_side` are components that may compute
     in host memory, as the pipeline asks where they do and moves what they return: each group as a whole or not at all.
     `turns` are the forwards of denoisers that can have a step cache, in order.
-    `encoded` are the most bytes that the pipeline's encode_prompt() returns at once.
+    `encoded` are the most bytes that the pipeline's encode_prompt() returns at once. `trained` are the parameters that
+    the calls of a training step train; a call of it is a forward and its backward.
     """
 
     device: str
@@ -193,6 +199,7 @@ class Trace:
     host_side: tuple[tuple[str, ...], ...] = ()
     turns: tuple[Turn, ...] = ()
     encoded: int = 0
+    trained: tuple[Trained, ...] = ()
 
     def __repr__(self) -> str:
         """The kind of device, and how long it is."""

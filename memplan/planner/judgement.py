@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 
 from memplan.facts import Facts
-from memplan.facts.units import amount
+from memplan.facts.units import amount, duration
 from memplan.planner.plan import PREFERENCES, Dropped, Plan, Recommendation
 from memplan.planner.weighing import (
     COMFORT,
@@ -118,6 +118,7 @@ def _reason(preference: str, plan: Plan) -> str:
     """Why this plan is the pick."""
     bill = plan.bill
     moved = f"{amount(bill.traffic.link)} cross the link per call" if bill.traffic.link else "nothing is copied"
+    moved = f"{duration(bill.seconds)} a step" if plan.run.facts.training else moved
     moved += f" and {bill.host_flops / 1e12:.1f} TFLOP are computed by the CPU" if bill.host_flops else ""
     used = f"{bill.peak.memory.required / max(plan.run.facts.machine.vram, 1):.0%} of the device memory"
     fits = "fits" if rank(plan) else f"fits with {SAFETY:.0%} to spare"

@@ -30,11 +30,20 @@ def seat(facts: Facts, strategies: Iterable[Strategy]) -> Plan | Dropped:
     """The plan of these strategies, or the first refusal among them. Raises BadInput where two want one seat."""
     run, chosen = Run(facts), in_order(strategies)
     for strategy in chosen:
-        refusal = strategy.refuses(run)
+        refusal = refused(strategy, run)
         if refusal:
             return Dropped(words(chosen), refusal)
         run = strategy.redraw(run)
     return Plan(chosen, run, simulate(run))
+
+
+def refused(strategy: Strategy, run: Run) -> str | None:
+    """Why `strategy` cannot join `run`, in a sentence: it is for training and this is a call, or its own words."""
+    if run.facts.training and not strategy.trains:
+        return f"{strategy.name} is for calls of a pipeline, and this is a training step"
+    if strategy.trains and not run.facts.training:
+        return f"{strategy.name} is for training, and this is a call: say which with train=… or --train"
+    return strategy.refuses(run)
 
 
 def filled(chosen: list[Strategy], idle: Sequence[Strategy]) -> list[Strategy]:

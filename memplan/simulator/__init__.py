@@ -21,12 +21,15 @@ from memplan.simulator.reuse import again, kept, together
 from memplan.simulator.starting import before_the_call, beside_the_first
 from memplan.simulator.timeline import Stretch as Stretch
 from memplan.simulator.timeline import timeline as timeline
+from memplan.simulator.training import priced
 from memplan.simulator.visits import moving, size
 from memplan.simulator.walk import walk
 
 
 def simulate(run: Run) -> Bill:
     """The bill of `run`: peak of each phase, host memory, bytes moved and loss. Pure."""
+    if run.facts.training:
+        return priced(run, run.facts.training)
     nbytes = kept(run)
     return together(_simulated(run), _simulated(again(run)), nbytes) if nbytes else _simulated(run)
 
@@ -37,11 +40,11 @@ def _simulated(run: Run) -> Bill:
     left: dict[tuple[str, str], int] = {}
     taken: dict[tuple[str, str], float] = {}
     to_device = to_host = cast = host_flops = 0
-    for priced in walk(run, chain):
-        own, peak, times = priced.own, priced.peak, priced.visit.step.repeat
+    for each in walk(run, chain):
+        own, peak, times = each.own, each.peak, each.visit.step.repeat
         place = peak.phase, peak.component
         left[place] = max(left.get(place, 0), peak.host)
-        taken[place] = taken.get(place, 0.0) + peak.seconds * times + priced.visit.moving
+        taken[place] = taken.get(place, 0.0) + peak.seconds * times + each.visit.moving
         if place not in peaks or peaks[place].memory.required < peak.memory.required:
             peaks[place] = peak
         to_device += own.to_device * times

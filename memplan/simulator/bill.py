@@ -28,7 +28,8 @@ class Peak:
     tensors hold, op workspace included; their sum and the libraries' own workspace is `memory.allocated`. `host` is
     the most host memory held in the phase, not always in the same moment: what model offload has on the device is not
     in it, what groups have there is. A call that the CPU computes holds nothing on the device, and has no op. `seconds`
-    are those of the whole phase.
+    are those of the whole phase. `states` are what an optimizer holds from one training step to the next, averages of
+    the weights among them; gradients count as activations.
     """
 
     phase: str
@@ -41,6 +42,7 @@ class Peak:
     op: str
     host: int
     seconds: float = 0.0
+    states: int = 0
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-SHARED = frozenset({
-    "img_ids", "txt_ids", "image_rotary_emb", "padding_mask", "visual_rope_pos", "text_rope_pos",
-})  # fmt: skip
-"""Arguments that all samples have in common; their first dimension may be as long as the batch by chance."""
+from memplan.names import SHARED
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from memplan.errors import BadInput
+from memplan.names import SHARED
 
-from .batches import SHARED, Given, is_tensor, samples, whole
+from .batches import Given, is_tensor, samples, whole
 from .front_door import Forward, Once
 from .kept import alike, alive, gone, versions, weak
 

@@ -9,6 +9,7 @@ from memplan.catalogue import models
 from memplan.errors import BadInput
 from memplan.faces.api import Target
 from memplan.faces.limits import EXAMPLE
+from memplan.facts import KINDS_OF_TRAINING, OPTIMIZERS, Training
 
 CALL = (
     (("--prompt",), str, "TEXT"),
@@ -24,7 +25,7 @@ CALL = (
 """The arguments that most pipelines take."""
 NAME_A_GPU = '--gpu "RTX 4070" names a card, --vram 12 any other by its GiB.'
 """How the command line says which card to plan for."""
-OWN = ("source", "plan", "target", "dtype", "variant", "cache", "progress")
+OWN = ("source", "plan", "target", "dtype", "variant", "cache", "progress", "train")
 """Names that mean something else to memplan than to a pipeline."""
 
 
@@ -60,6 +61,21 @@ def add_call(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--call", action="append", default=[], metavar="NAME=VALUE", help="any other argument; the value as in Python"
     )
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """The training step to plan for, in place of a call."""
+    group = parser.add_argument_group("training", "A step of training the denoiser; the call's options say on what.")
+    group.add_argument("--train", choices=KINDS_OF_TRAINING, help="adapters, or all weights; --batch are its samples")
+    group.add_argument("--optimizer", choices=OPTIMIZERS, help=f"{OPTIMIZERS[0]} where none is named")
+    group.add_argument("--accumulate", type=int, metavar="N", help="batches whose gradients are added up for one step")
+    group.add_argument("--ema", action="store_true", default=None, help="keep averages of the trained weights")
+    group.add_argument("--rank", type=int, metavar="N", help="rank of the adapters")
+    group.add_argument("--targets", type=_names, metavar="LAYERS", help='layers to adapt, as "to_q,to_v"')
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, text.split(","))))
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +125,20 @@ def call(args: argparse.Namespace) -> dict[str, Any]:
             raise BadInput(f"--call {name}=… is not an argument of pipelines: leave it out")
         given[name] = _value(name, value)
     return given
+
+
+def training(args: argparse.Namespace, call: dict[str, Any]) -> Training | None:
+    """The training step that the options name, which takes the batch out of `call`; None where they name none.
+
+    Raises BadInput for options of training without --train.
+    """
+    named = {name: getattr(args, name) for name in ("optimizer", "accumulate", "ema", "rank", "targets")}
+    given = {name: value for name, value in named.items() if value is not None}
+    if args.train:
+        return Training(args.train, batch=call.pop("num_images_per_prompt", None), **given)
+    if given:
+        raise BadInput(f"--{next(iter(given))} is for training: say --train lora or --train full")
+    return None
 
 
 def typed(change: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "None: everything on the GPU",
     )
     options.add_call(parser)
+    options.add_training(parser)
     options.add_machine(parser)
     options.add_bars(parser)
     options.add_pictures(parser)
@@ -32,10 +33,11 @@ def run(args: argparse.Namespace) -> int:
     from memplan.faces.report.html.page import page_of
 
     call = options.call(args)
+    train = options.training(args, call)
     files.check(args)
     say_which(args.model)
     with Progress() as progress:
-        plan = api.price(args.model, args.strategies, progress=progress, **options.reading(args), **call)
+        plan = api.price(args.model, args.strategies, progress=progress, train=train, **options.reading(args), **call)
     drawing = None if args.json else ink(asked=args.bars)
     print(json.bill(plan) if args.json else bill.bill(plan))
     if drawing:

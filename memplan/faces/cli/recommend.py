@@ -17,6 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What can be typed."""
     options.add_model(parser)
     options.add_call(parser)
+    options.add_training(parser)
     options.add_machine(parser)
     parser.add_argument("--prefer", choices=PREFERENCES, default="balanced", help="which pick comes first")
     parser.add_argument("--all", action="store_true", help="the whole front, and what was dropped and why")
@@ -33,11 +34,12 @@ def run(args: argparse.Namespace) -> int:
     from memplan.faces.report.html.page import page
 
     call, nearest = options.call(args), Nearest()
+    train = options.training(args, call)
     files.check(args)
     say_which(args.model)
     with Progress() as progress:
-        found = api.recommend(args.model, progress=progress, **options.reading(args), **call)
-        if not found.picks:
+        found = api.recommend(args.model, progress=progress, train=train, **options.reading(args), **call)
+        if not found.picks and not train:
             nearest = nearest_call(args.model, found, progress=progress, **options.reading(args), **call)
     if args.save and found.picks:
         _save(args, found, call)

@@ -16,6 +16,11 @@ LEGEND = (
     "and pictures while they are made. Time is that of one call of a warm pipeline; that of loading reads files that "
     f"are in no cache. Traffic: bytes that cross the link between them per call. {UNITS}."
 )
+LEGEND_OF_A_STEP = (
+    "VRAM is what the card must have: the allocator's segments in use at the peak and the device context. States are "
+    "the optimizer's, and averages of weights; gradients are among the activations. Time is that of one step of the "
+    f"optimizer, with all of its forwards and backwards. {UNITS}."
+)
 
 SPARE = ("reserved", "copies", "activations", "weights", "allocated")
 """Columns of phases that a narrow terminal does without, the first of them first."""
@@ -42,7 +47,12 @@ def bill(plan: Plan) -> str:
         titled("Plan", [label(plan.strategies, plan.run.facts)]),
         phases(cost.phases, places=True),
     ]
-    return "\n\n".join("\n".join(part) for part in [*parts, totals, paragraph(LEGEND)])
+    return "\n\n".join("\n".join(part) for part in [*parts, totals, paragraph(legend(plan.run.facts))])
+
+
+def legend(facts: Facts) -> str:
+    """What the figures of a call, or of a training step, mean."""
+    return LEGEND_OF_A_STEP if facts.training else LEGEND
 
 
 def _beside(cost: Bill) -> str:
@@ -77,7 +87,16 @@ def workload(facts: Facts) -> list[str]:
     """The machine, the model and the call, with what had to be assumed."""
     call = ", ".join(f"{name}={value}" for name, value in facts.trace.arguments)
     lines = [*hardware.machine(facts.machine), *hardware.model_line(facts.model), *titled("Call", [call])]
+    lines += titled("Training", [_training(facts)]) if facts.training else []
     return lines + [line for text in facts.assumptions for line in titled("Assumed", [text])]
+
+
+def _training(facts: Facts) -> str:
+    """The step, and how much of the model it trains."""
+    batch = f"; batches of {facts.training.batch}" if facts.training and facts.training.batch else ""
+    trained = sum(weight.numel for weight in facts.trace.trained)
+    every = sum(part.numel for part in facts.model.components)
+    return f"{facts.training}{batch}; {trained:,} of {every:,} weights are trained"
 
 
 def margin(plan: Plan) -> str:
@@ -97,12 +116,13 @@ def figures(plan: Plan) -> str:
 
 def phases(peaks: Sequence[Peak], *, places: bool = False) -> list[str]:
     """One row for each phase and component; with `places` also the module and op that make each peak."""
-    memory = ("weights", "copies", "activations", "allocated", "reserved", "VRAM", "RAM")
-    head = ("phase", "component", *memory, "time")
     shown = worth_showing(peaks)
+    trains = any(peak.states for peak in shown)
+    memory = ("weights", "states" if trains else "copies", "activations", "allocated", "reserved", "VRAM", "RAM")
+    head = ("phase", "component", *memory, "time")
     notes = [paragraph(f"at {where(peak)}", 4, 6) if peak.op else [] for peak in shown] if places else []
     rows = [head, ("", "", *["GiB"] * 7, "s"), *(_row(p) for p in shown)]
-    return columns("llrrrrrrrr", rows, notes, [head.index(name) for name in SPARE])
+    return columns("llrrrrrrrr", rows, notes, [head.index(name) for name in SPARE if name in head])
 
 
 def where(peak: Peak) -> str:
@@ -118,7 +138,7 @@ def worth_showing(peaks: Sequence[Peak]) -> list[Peak]:
 
 
 def _row(peak: Peak) -> tuple[str, ...]:
-    parts = (peak.weights, peak.copies, peak.activations)
+    parts = (peak.weights, peak.copies + peak.states, peak.activations)
     memory = (peak.memory.allocated, peak.memory.reserved, peak.memory.required, peak.host)
     return (peak.phase, peak.component or "(pipeline)", *(gib(n) for n in (*parts, *memory)), f"{peak.seconds:.2f}")
 

@@ -26,8 +26,8 @@ and `price` one with schema, machine, workload and plan. A plan holds
     label        the same in short and as one text, which `--with` takes too
     fits         whether device and host memory suffice
     peak         phase, component, allocated, reserved, required: the highest phase
-    phases       loading first; for each: the same, and weights, copies, activations, module, op, seconds; those of
-                 loading are before the first call, with files that are in no cache
+    phases       loading first; for each: the same, and weights, copies, states, activations, module, op, seconds; those
+                 of loading are before the first call, with files that are in no cache
     ram          peak, steady, pinned
     traffic      to_device, to_host, cast: bytes per call
     host_flops   floating-point operations that the CPU does in components' place on the device, per call
@@ -178,7 +178,8 @@ def _memory(peak: Peak) -> dict[str, Any]:
 
 
 def _peak(peak: Peak) -> dict[str, Any]:
-    parts = {"weights": peak.weights, "copies": peak.copies, "activations": peak.activations, "ram": peak.host}
+    parts = {"weights": peak.weights, "copies": peak.copies, "states": peak.states, "activations": peak.activations}
+    parts["ram"] = peak.host
     return {**_memory(peak), **parts, "module": peak.module, "op": peak.op, "seconds": peak.seconds}
 
 

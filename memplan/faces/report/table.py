@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from memplan.faces.nearest import Change, Nearest
-from memplan.faces.report.bill import LEGEND, figures, margin, phases, workload
+from memplan.faces.report.bill import figures, legend, margin, phases, workload
 from memplan.faces.report.front import distinct, fitting, others, why
 from memplan.faces.report.layout import columns, paragraph
 from memplan.facts import Facts
@@ -26,7 +26,7 @@ def recommendation(found: Recommendation, prefer: str = "balanced", *, everythin
         _picks(found, prefer),
         _front(found, prefer, None if everything else ROWS),
         _dropped(found.dropped) if everything else [],
-        [*paragraph(LEGEND), *paragraph(TYPED)],
+        [*paragraph(legend(found.facts)), *paragraph(TYPED)],
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -110,7 +110,9 @@ def nothing_fits(plan: Plan, nearest: Nearest, typed: Callable[[Change], str]) -
     missing = ", and ".join(map(str, plan.shortages))
     lines = paragraph(f"Nothing fits. The nearest plan, {label(plan.strategies, plan.run.facts)}, needs {missing}.")
     tried = ", ".join(map(typed, nearest.tried))
-    if nearest.weights:
+    if plan.run.facts.training:
+        lines += paragraph("Less is held with fewer samples, pixels or frames, as a LoRA, or with adamw8bit or sgd.")
+    elif nearest.weights:
         lines += paragraph("The weights alone are too much in every plan, so that no smaller call would fit either.")
     elif not tried:
         lines += paragraph("There is no smaller call to try.")

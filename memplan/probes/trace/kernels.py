@@ -13,6 +13,7 @@ from memplan.facts import ELEMENTWISE, Ops
 from memplan.probes.fakes.values import read
 from memplan.probes.trace import int8
 from memplan.probes.trace.attention import FLASH_SINCE, Attention
+from memplan.probes.trace.backward import AttentionWithBackward, rms_norm_with_backward
 from memplan.probes.trace.dependent import UNKNOWN, sentence
 from memplan.probes.trace.ledger import Ledger
 from memplan.probes.trace.operands import extent
@@ -23,17 +24,21 @@ class Kernels(TorchFunctionMode):
     """Function mode for one device kind, "cuda" or "cpu", and for "cuda" one compute capability.
 
     It also answers code that wants a fake tensor as an array: with its values where they are known, else with zeros,
-    which the ledger then says.
+    which the ledger then says. In `training` the kernels have backwards, and what those need.
     """
 
-    def __init__(self, ledger: Ledger, device: str, capability: tuple[int, int] = FLASH_SINCE) -> None:
+    def __init__(
+        self, ledger: Ledger, device: str, capability: tuple[int, int] = FLASH_SINCE, *, training: bool = False
+    ) -> None:
         """Kernels of `device`, accounted for in `ledger`."""
         super().__init__()
         self.ledger = ledger
         self._table: dict[Any, Callable[..., Any]] = {torch.Tensor.numpy: self._array, **int8.ops(ledger, device)}
         if device == "cuda":
-            self._table[F.scaled_dot_product_attention] = Attention(ledger, capability)
-            self._table[F.rms_norm] = self._table[torch.rms_norm] = self._rms_norm
+            attention = AttentionWithBackward if training else Attention
+            self._table[F.scaled_dot_product_attention] = attention(ledger, capability)
+            rms_norm = rms_norm_with_backward if training else self._rms_norm
+            self._table[F.rms_norm] = self._table[torch.rms_norm] = rms_norm
             self._table[F.group_norm] = _group_norm
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch._subclasses import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass_type
 
 from memplan.probes.fakes.values import follow
@@ -13,6 +14,9 @@ from memplan.probes.trace.operands import tensors_in
 from memplan.probes.trace.strides import corrected
 from memplan.probes.trace.work import work
 from memplan.probes.trace.workspace import workspace
+from memplan.probes.trace.workspace_of_backward import workspace_of_backward
+
+_DEVICE = torch.ops.prim.device.default
 
 
 class Tracker(TorchDispatchMode):
@@ -49,6 +53,8 @@ class Tracker(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the op and account for it; one on quantized weights is left to them, and what they do is watched."""
+        if func is _DEVICE and isinstance(args[0], FakeTensor):  # autograd asks it of each gradient, several times
+            return args[0].fake_device
         if any(map(is_traceable_wrapper_subclass_type, types)):
             return NotImplemented
         kwargs = kwargs or {}
@@ -96,5 +102,6 @@ class Tracker(TorchDispatchMode):
     def _cost(self, func: Any, args: Any, kwargs: Any, out: Any) -> Cost:
         if func.is_view:
             return Cost(0, None)
-        held = workspace(func, args, tensors_in((out,)), self.device)
+        made = tensors_in((out,))
+        held = workspace(func, args, made, self.device) or workspace_of_backward(func, args, self.device)
         return Cost(held, work(func, args, kwargs, out, held))

@@ -128,8 +128,8 @@ def cpu_workspace(args: Any, out: torch.Tensor) -> int:
         return _plain_workspace(image, filters, args[8], out)
     if not image.is_contiguous():
         return 2 * size_of(filters)
-    result = _blocked(out)
-    source = 0 if image.shape[1] < _block() else _blocked(image)  # fewer channels are read as they are
+    result = blocked(out)
+    source = 0 if image.shape[1] < _block() else blocked(image)  # fewer channels are read as they are
     return max(source + size_of(filters) + result - size_of(out), result)
 
 
@@ -150,11 +150,17 @@ def cpu_attention_workspace(query: torch.Tensor, key: torch.Tensor) -> int:
     A block of scores, its rows' maxima and sums and their results in float32, and the scores again in a half precision.
     Source: `cpu_flash_attention` of ATen/native/cpu/FlashAttentionKernel.cpp.
     """
-    length, dim = query.shape[-2:]
-    rows = min(length, next(rows for shortest, rows in _BLOCK_ROWS if length >= shortest))
-    scores = rows * min(key.shape[-2], _BLOCK_COLUMNS)
+    dim, (rows, columns) = query.shape[-1], score_block(query, key)
+    scores = rows * columns
     again = scores * query.element_size() if query.dtype in HALF else 0
     return torch.get_num_threads() * (4 * (scores + 2 * rows + rows * dim) + again)
+
+
+def score_block(query: torch.Tensor, key: torch.Tensor) -> tuple[int, int]:
+    """Rows and columns of the block of scores that a thread of it works on."""
+    length = query.shape[-2]
+    rows = min(length, next(rows for shortest, rows in _BLOCK_ROWS if length >= shortest))
+    return rows, min(key.shape[-2], _BLOCK_COLUMNS)
 
 
 _BLOCK_ROWS = ((768, 256), (192, 64), (0, 32))
@@ -170,7 +176,7 @@ def _block() -> int:
     return 16 if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else 8
 
 
-def _blocked(tensor: torch.Tensor) -> int:
+def blocked(tensor: torch.Tensor) -> int:
     """Bytes of `tensor` with its channels padded to whole blocks."""
     block, channels = _block(), tensor.shape[1]
     return size_of(tensor) // channels * (-(-channels // block) * block)

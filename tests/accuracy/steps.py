@@ -1,0 +1,132 @@
+"""Dry runs of training steps with the CPU's kernels against real steps on this CPU."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from memplan.facts import LORA, Call, Trace, Training
+from memplan.probes.fakes.lora import usual
+from memplan.probes.sources import open_pipeline
+from memplan.probes.trace.training import dry_run_of_training
+from memplan.registry import switches
+from memplan.strategies import GradientCheckpointing
+from memplan.strategy import Switch
+from tests.accuracy.measured import peak_of
+from tests.pipelines import build, inputs
+
+BATCH = 16
+RANK = 4
+
+
+def denoiser(pipe: Any) -> str:
+    """The name of the component that is trained."""
+    return "unet" if hasattr(pipe, "unet") else "transformer"
+
+
+class _Reached(Exception):
+    pass
+
+
+def given(pipe: Any, call: dict[str, Any], batch: int = BATCH) -> dict[str, Any]:
+    """What the denoiser is given first in `call`, for so many samples."""
+    part, found = getattr(pipe, denoiser(pipe)), dict[str, Any]()
+    forward = part.forward
+
+    def stop(**kwargs: Any) -> Any:
+        found.update(kwargs)
+        raise _Reached
+
+    part.forward = lambda *args, **kwargs: stop(**dict(zip(_names(forward), args, strict=False)), **kwargs)
+    try:
+        pipe(**call)
+    except _Reached:
+        pass
+    finally:
+        del part.forward
+    samples = len(next(iter(found.values())))
+
+    def sized(name: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: sized(key, entry) for key, entry in value.items()}
+        alike = isinstance(value, torch.Tensor) and value.dim() and len(value) == samples and not name.endswith("_ids")
+        if not alike and name != "time_ids":
+            return value
+        return value[-1:].repeat(batch, *[1] * (value.dim() - 1))
+
+    return {name: sized(name, value) for name, value in found.items()}
+
+
+def _names(forward: Callable[..., Any]) -> list[str]:
+    from inspect import signature
+
+    return list(signature(forward).parameters)
+
+
+def adapt(part: Any, rank: int = RANK) -> None:
+    """A LoRA beside the layers that are usual, as peft makes it."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(usual(part))), part)
+
+
+def step_of(part: Any, arguments: dict[str, Any]) -> Callable[[], None]:
+    """A forward and backward of `part`."""
+
+    def step() -> None:
+        out = part(**arguments)
+        out = out[0] if isinstance(out, tuple) else out.sample
+        F.mse_loss(out.float(), torch.zeros_like(out).float()).backward()
+
+    return step
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Peaks in bytes above what was there: of the dry run and of the real one."""
+
+    traced: int
+    measured: int
+
+    @property
+    def error(self) -> float:
+        """Relative error of the dry run."""
+        return self.traced / self.measured - 1
+
+
+def ways(intervals: Sequence[int] = (1, 2, 4)) -> dict[str, Switch]:
+    """The ways of a dry run that checkpoint so many blocks."""
+    return switches(f"{GradientCheckpointing.name}:interval={interval}" for interval in intervals)
+
+
+def traced(family: str, training: Training, size: str = "tiny") -> Trace:
+    """The dry run of a step of the family's denoiser."""
+    made = open_pipeline(build(family, size))
+    return dry_run_of_training(made, inputs(family, size), training, "cpu", switches=ways())
+
+
+def measured(family: str, training: Training, interval: int | None, size: str = "tiny") -> tuple[int, int]:
+    """The peaks of a real step, forward and backward: without gradients before it, and with."""
+    pipe = build(family, size)
+    name = denoiser(pipe)
+    part, arguments = getattr(pipe, name), given(pipe, inputs(family, size), training.batch or BATCH)
+    if training.kind == LORA:
+        adapt(part)
+    part.train()
+    undo = GradientCheckpointing(name, interval).apply(pipe, "cpu") if interval else None
+    step = step_of(part, arguments)
+    step()
+    part.zero_grad(set_to_none=True)
+    first, later = peak_of(step)[1], peak_of(step)[1]
+    if undo:
+        undo()
+    return first, later
+
+
+def call_of(trace: Trace, interval: int | None, number: int = 0) -> Call:
+    """The call with every `interval`-th block checkpointed; None as it is."""
+    plain = trace.calls[number]
+    ways = frozenset({f"checkpointed:{interval}"}) if interval else frozenset[str]()
+    return trace.alternative(plain, ways)

@@ -1,0 +1,146 @@
+"""Training steps at the command line and in Python."""
+
+import json
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import memplan
+from memplan import BadInput, Facts, Recommendation, Target, Training
+from memplan.__main__ import main
+from memplan.faces.api import facts
+from memplan.facts import GIB
+from memplan.planner import recommend as weighed
+from memplan.planner import seated
+from memplan.registry import strategies
+from memplan.strategies import GradientCheckpointing, ModelOffload
+from tests.accuracy.steps import ways
+from tests.pipelines import build
+
+CALL: dict[str, Any] = {"height": 32, "width": 32, "max_sequence_length": 32}
+TARGET = Target(vram=1, ram=4)
+
+
+@lru_cache(maxsize=1)
+def found() -> Recommendation:
+    train = Training("full", batch=16, optimizer="adamw", accumulate=2, ema=True)
+    return weighed(facts(build("flux"), CALL, target=TARGET, train=train, switches=ways()), strategies())
+
+
+def on_a_card_of(vram: int) -> Facts:
+    """The facts of a card that has so many bytes."""
+    known = found().facts
+    assert known.machine.gpu is not None
+    return replace(known, machine=replace(known.machine, gpu=replace(known.machine.gpu, total=vram, free=vram)))
+
+
+def intervals(answer: Recommendation, preference: str) -> list[int]:
+    plan = answer.pick(preference)
+    assert plan is not None
+    return [s.interval for s in plan.strategies if isinstance(s, GradientCheckpointing)]
+
+
+@pytest.mark.slow
+def test_each_phase_has_its_peak() -> None:
+    bill = seated(found().facts, ()).bill
+    peaks = {peak.phase: peak for peak in bill.peaks}
+    assert list(peaks) == [
+        "forward and backward",
+        "accumulating",
+        "optimizer step",
+        "averaging weights",
+        "between steps",
+    ]
+    weights = found().facts.model.size
+    trained = sum(weight.nbytes for weight in found().facts.trace.trained)
+    assert all(peak.weights == weights and peak.states == 3 * trained for peak in bill.peaks)
+    assert peaks["between steps"].activations == 0
+    assert peaks["optimizer step"].activations == 2 * trained
+    assert peaks["accumulating"].activations >= trained + peaks["forward and backward"].activations / 2
+    assert bill.seconds > 0
+
+
+def test_the_largest_interval_that_fits_is_picked() -> None:
+    """Each interval fits where a smaller card is given, until none does."""
+    plain = seated(found().facts, ())
+    assert found().facts.trace.ways("transformer") == {"checkpointed:1", "checkpointed:2", "checkpointed:4"}
+    plans = {i: seated(found().facts, [GradientCheckpointing("transformer", i)]) for i in (1, 2, 4)}
+    needed = [plans[i].bill.peak.memory.required for i in (1, 2, 4)]
+    assert needed == sorted(needed)
+    assert needed[-1] < plain.bill.peak.memory.required
+    assert plans[1].bill.seconds > plans[2].bill.seconds > plans[4].bill.seconds > plain.bill.seconds
+    assert intervals(found(), "speed") == []
+    answer = weighed(on_a_card_of(int(needed[1] * 1.03)), strategies())
+    assert intervals(answer, "speed") == [2]
+
+
+def test_what_is_for_calls_is_refused_in_a_sentence() -> None:
+    with pytest.raises(BadInput, match="model_offload is for calls of a pipeline, and this is a training step"):
+        seated(found().facts, [ModelOffload(("transformer",))])
+    call = replace(found().facts, training=None)
+    with pytest.raises(BadInput, match="gradient_checkpointing is for training, and this is a call"):
+        seated(call, [GradientCheckpointing("transformer", 2)])
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ("lora", r'train is \'lora\': write train=memplan.Training\("lora"\)'),
+        (Training("some"), "no kind of training 'some': use one of lora, full"),
+        (Training(optimizer="adam"), "no optimizer 'adam': use one of adamw, adamw8bit"),
+        (Training(accumulate=0), "accumulate=0 trains nothing"),
+    ],
+)
+def test_what_is_no_training_is_told_how_to_be_written(train: Any, words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        memplan.recommend("sd1.5", target=TARGET, train=train)
+
+
+class Narrow(torch.nn.Module):
+    """A model without blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Linear(8, 8)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.net(hidden)
+
+
+def test_a_module_is_trained_with_what_it_is_given_and_one_without_blocks_as_it_is() -> None:
+    answer = memplan.recommend(Narrow(), target=TARGET, train=Training("full"), hidden=torch.randn(6, 8))
+    assert ("hidden", "tensor(6, 8)") in answer.facts.trace.arguments
+    words = "Narrow has no list of blocks (ModuleList), of which some could be checkpointed"
+    assert f"model is trained as it is: {words}" in answer.facts.assumptions
+    assert f"model cannot be checkpointed: {words}" in {dropped.reason for dropped in answer.dropped}
+    assert [plan.strategies for plan in answer.front] == [()]
+
+
+def test_a_component_that_is_not_there_is_named() -> None:
+    with pytest.raises(BadInput, match="no component 'unet' to train: name one of"):
+        memplan.recommend(build("flux"), target=TARGET, train=Training(component="unet"), **CALL)
+
+
+@pytest.mark.slow
+def test_the_command_line_says_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMPLAN_CACHE", str(tmp_path / "cache"))
+    build("sd15").save_pretrained(tmp_path / "small")
+    typed = ["recommend", str(tmp_path / "small"), "--vram", "1", "--ram", "4", "--height", "32", "--width", "32"]
+    assert main([*typed, "--train", "lora", "--batch", "4", "--rank", "4", "--optimizer", "adamw8bit", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [phase["phase"] for phase in answer["plans"][0]["phases"]][-1] == "between steps"
+    assert main([*typed, "--train", "lora", "--batch", "4", "--rank", "4", "--optimizer", "sgd"]) == 0
+    text = capsys.readouterr().out
+    assert "Training   a LoRA of rank 4, sgd; batches of 4" in text
+    assert answer["plans"][0]["peak"]["required"] < GIB
+
+
+def test_options_of_training_need_to_know_what_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recommend", "sd1.5", "--rank", "4"]) == 2
+    assert "--rank is for training: say --train lora or --train full" in capsys.readouterr().err
