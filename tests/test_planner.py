@@ -15,7 +15,7 @@ from memplan import planner
 from memplan.errors import BadInput
 from memplan.faces import api
 from memplan.facts import GIB, MIB, Component, Facts, Limits, Machine
-from memplan.planner import PREFERENCES, Plan, Recommendation, refine, search, space, weighing
+from memplan.planner import PREFERENCES, Plan, Recommendation, offers, refine, search, space
 from memplan.planner.judgement import changes_nothing, touched
 from memplan.planner.label import label
 from memplan.registry import parse, strategies
@@ -221,11 +221,11 @@ def test_what_fits_by_less_than_the_coarse_grain_is_found() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("vram", [8, 24])
 def test_what_is_foreseen_is_about_what_comes(flux: Facts, vram: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[weighing.Offer] = []
-    once = weighing.unbeaten
+    seen: list[offers.Offer] = []
+    once = offers.unbeaten
 
-    def noted(offers: Iterable[weighing.Offer], *given: Any) -> list[weighing.Offer]:
-        every = list(offers)
+    def noted(given_ones: Iterable[offers.Offer], *given: Any) -> list[offers.Offer]:
+        every = list(given_ones)
         seen.extend(every[:: max(len(every) // 80, 1)])
         return once(every, *given)
 

@@ -6,20 +6,9 @@ from functools import lru_cache, partial
 
 from memplan.facts import Facts
 from memplan.facts.units import amount, duration
+from memplan.planner.offers import Offer, Scale, price_of, unbeaten
 from memplan.planner.plan import PREFERENCES, Dropped, Plan, Recommendation
-from memplan.planner.weighing import (
-    COMFORT,
-    FINE,
-    MISFIT,
-    SAFETY,
-    Offer,
-    Scale,
-    comfortable,
-    figures,
-    price_of,
-    rank,
-    unbeaten,
-)
+from memplan.planner.weighing import COMFORT, FINE, MISFIT, SAFETY, comfortable, figures, rank
 from memplan.run import Resident, Run
 from memplan.strategy import Strategy
 

@@ -6,21 +6,10 @@ from itertools import product
 
 from memplan.facts import Facts
 from memplan.planner.judgement import touched
+from memplan.planner.offers import Offer, Scale, Way, hopeful, pinning_share_of, price_of, share_of, unbeaten
 from memplan.planner.plan import Dropped, Plan
 from memplan.planner.seating import components, seat, words
-from memplan.planner.weighing import (
-    FINE,
-    Offer,
-    Scale,
-    Way,
-    figures,
-    foreseen,
-    hopeful,
-    pinning_share_of,
-    price_of,
-    share_of,
-    unbeaten,
-)
+from memplan.planner.weighing import FINE, figures, foreseen
 from memplan.strategy import Decision, Strategy
 
 MOST = 150

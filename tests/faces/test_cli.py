@@ -456,3 +456,8 @@ def modules_after(line: str, status: int, folder: Path | None = None) -> list[st
     *_, code, modules = done.stdout.splitlines()
     assert code == str(status), done.stderr
     return modules.split()
+
+
+def test_a_training_step_has_no_page(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recommend", "small", "--train", "full", "--png", "step.png"]) == 2
+    assert "--png is for calls of a pipeline: a training step has no timeline" in capsys.readouterr().err

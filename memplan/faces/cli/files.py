@@ -18,7 +18,7 @@ def check(args: argparse.Namespace) -> None:
     """Raises BadInput where a picture that is asked for cannot be written, or would be one of a training step."""
     asked = [name for name in ("html", "png", "save") if getattr(args, name, None)]
     if args.train and asked:
-        raise BadInput(f"--{asked[0]} is for calls of a pipeline: a training step has no timeline, and no plan to apply")
+        raise BadInput(f"--{asked[0]} is for calls of a pipeline: a training step has no timeline and no file")
     for file in filter(None, (args.html, args.png)):
         writable(file)
 
