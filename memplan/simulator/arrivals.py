@@ -54,6 +54,13 @@ class Device:
             self.allocated -= block.size
             self.pool.give(block)
 
+    def copy(self) -> tuple["Device", dict[Block, Block]]:
+        """An equal device, and which block of it stands for which."""
+        other = Device()
+        other.pool, twins = self.pool.copy()
+        other.allocated, other.peak = self.allocated, self.peak
+        return other, twins
+
 
 def arrived(run: Run, start: Start | None = None) -> Device:
     """The device once everything is loaded, converted and placed, in that order, with the most that it took.
@@ -98,6 +105,13 @@ class Arrival:
         self.device, self.component, self.stored, self.start = device, component, stored, start
         self.blocks: dict[int, list[Block]] = {}
         self.table = tensors(component, stored)
+
+    def copy(self) -> "Arrival":
+        """The same weights as far on their way to an equal device."""
+        device, twins = self.device.copy()
+        other = Arrival(device, self.component, self.stored, self.start)
+        other.blocks = {number: [twins[block] for block in own] for number, own in self.blocks.items()}
+        return other
 
     def load(self) -> None:
         """What is on the device from the start comes there, or what a loader quantizes there."""

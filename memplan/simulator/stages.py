@@ -48,13 +48,21 @@ def stages(component: Component, stored: Stored, placement: Placement, start: St
 
     What conversions reserve on the way is not in `reserved`: it serves the next one, of whichever component.
     """
-    arrival = Arrival(Device(), component, stored, start)
-    loaded = _stage(arrival, arrival.load)
-    reserved = arrival.device.pool.reserved
-    converted, placed = _stage(arrival, arrival.convert), _stage(arrival, lambda: arrival.place(placement))
+    before, loaded, reserved, converted = _converted(component, stored, start)
+    arrival = before.copy()
+    placed = _stage(arrival, lambda: arrival.place(placement))
     if stays(placement):
         reserved = max(reserved, blocks(component, stored, away(component, placement, stored))[1])
     return Stages(loaded, converted, placed, reserved)
+
+
+@lru_cache(maxsize=256)
+def _converted(component: Component, stored: Stored, start: Start) -> tuple[Arrival, Stage, int, Stage]:
+    """An arrival that is not placed yet, its two stages, and what the first of them reserved: for every placement."""
+    arrival = Arrival(Device(), component, stored, start)
+    loaded = _stage(arrival, arrival.load)
+    reserved = arrival.device.pool.reserved
+    return arrival, loaded, reserved, _stage(arrival, arrival.convert)
 
 
 def _stage(arrival: Arrival, step: Callable[[], None]) -> Stage:
