@@ -18,7 +18,7 @@ import pytest
 from memplan.__main__ import main
 from memplan.catalogue.models import names
 from memplan.faces import api
-from memplan.faces.cli import terminal
+from memplan.faces.cli import VERBS, terminal
 from memplan.faces.cli.terminal import Progress
 from memplan.faces.nearest import Nearest
 from memplan.faces.report import table
@@ -29,6 +29,7 @@ from memplan.strategies import ModelOffload
 from tests.faces import small
 from tests.pipelines import build
 
+WORDS = ", ".join(module.__name__.rpartition(".")[2] for module in VERBS)
 HEAVY = {"torch", "diffusers", "transformers", "accelerate"}
 OFFLOADED = ModelOffload(("text_encoder", "transformer", "vae"))
 
@@ -285,12 +286,11 @@ def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("price sdxl --wth=model_offload", "Did you mean --with?"),
         (
             "recomend sdxl",
-            "there is no verb 'recomend'; there are probe, recommend, price, explain, calibrate, run, verify, history. "
-            "Did you mean rec",
+            f"there is no verb 'recomend'; there are {WORDS}. Did you mean rec",
         ),
         (
             "sing",
-            "there is no verb 'sing'; there are probe, recommend, price, explain, calibrate, run, verify, history\n",
+            f"there is no verb 'sing'; there are {WORDS}\n",
         ),
         ("", "VERB"),
     ],
