@@ -1,4 +1,4 @@
-"""Loads a pipeline from a folder under a plan: the plan is made from the headers of the files, before any weight is read.
+"""Loads a pipeline from a folder under a plan, which is made from the headers of its files before any weight is read.
 
 The folder is written here, from random weights. With a Hub id in its place the same lines load what is published.
 """
@@ -16,7 +16,10 @@ import memplan
 def small_dit() -> Any:
     """A DiTPipeline of 11 million random weights, which draws what a number stands for."""
     torch.manual_seed(0)
-    levels: dict[str, Any] = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    levels: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+    }
     return diffusers.DiTPipeline(
         diffusers.DiTTransformer2DModel(
             num_attention_heads=4, attention_head_dim=64, in_channels=4, out_channels=8, num_layers=8, sample_size=16

@@ -1,6 +1,6 @@
-"""Goes on where memory runs out: the call that failed is made again with less of it, and nothing of that is left after.
+"""Goes on where memory runs out: the call that failed is made again with less of it, and nothing of that is left.
 
-No GPU is needed: a decoder that is given more than 32 x 32 latents at once fails here as it would on a card that is full.
+No GPU is needed: a decoder that is given more than 32 x 32 latents at once fails here as it would on a full card.
 Without `retry=True` the guard lets the error pass, and tells what ran out and the cheapest plan that would have fitted.
 """
 
@@ -15,8 +15,8 @@ import memplan
 MOST = 32 * 32
 """Latents that the pretended card can decode at once."""
 FULL = (
-    "CUDA out of memory. Tried to allocate 64.00 MiB. GPU 0 has a total capacity of 8.00 GiB of which 24.00 MiB is free. "
-    "Including non-PyTorch memory, this process has 7.98 GiB memory in use. Of the allocated memory 7.60 GiB is "
+    "CUDA out of memory. Tried to allocate 64.00 MiB. GPU 0 has a total capacity of 8.00 GiB of which 24.00 MiB is "
+    "free. Including non-PyTorch memory, this process has 7.98 GiB memory in use. Of the allocated memory 7.60 GiB is "
     "allocated by PyTorch, and 20.00 MiB is reserved by PyTorch but unallocated."
 )
 """PyTorch's words for it."""
@@ -25,7 +25,10 @@ FULL = (
 def small_dit() -> Any:
     """A DiTPipeline of random weights, whose pictures are of 64 x 64 latents."""
     torch.manual_seed(0)
-    levels: dict[str, Any] = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    levels: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+    }
     pipe: Any = diffusers.DiTPipeline(
         diffusers.DiTTransformer2DModel(
             num_attention_heads=4, attention_head_dim=16, in_channels=4, out_channels=8, num_layers=1, sample_size=64
