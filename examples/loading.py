@@ -14,20 +14,19 @@ import memplan
 
 
 def small_dit() -> Any:
-    """A DiTPipeline of 11 million random weights, which draws what a number stands for."""
+    """A DiTPipeline of 14 million random weights, which draws what a number stands for."""
     torch.manual_seed(0)
-    levels: dict[str, Any] = {
-        "down_block_types": ("DownEncoderBlock2D",) * 2,
-        "up_block_types": ("UpDecoderBlock2D",) * 2,
-    }
+    vae: dict[str, Any] = {
+        "sample_size": 32, "latent_channels": 4, "block_out_channels": (64, 64), "norm_num_groups": 8,
+        "down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2,
+    }  # fmt: skip
+    scheduler: Any = diffusers.DDIMScheduler()
     return diffusers.DiTPipeline(
         diffusers.DiTTransformer2DModel(
             num_attention_heads=4, attention_head_dim=64, in_channels=4, out_channels=8, num_layers=8, sample_size=16
         ),
-        diffusers.AutoencoderKL(
-            sample_size=32, latent_channels=4, block_out_channels=(64, 64), norm_num_groups=8, **levels
-        ),
-        diffusers.DDIMScheduler(),
+        diffusers.AutoencoderKL(**vae),
+        scheduler,
     )
 
 

@@ -25,18 +25,17 @@ FULL = (
 def small_dit() -> Any:
     """A DiTPipeline of random weights, whose pictures are of 64 x 64 latents."""
     torch.manual_seed(0)
-    levels: dict[str, Any] = {
-        "down_block_types": ("DownEncoderBlock2D",) * 2,
-        "up_block_types": ("UpDecoderBlock2D",) * 2,
-    }
+    vae: dict[str, Any] = {
+        "sample_size": 64, "latent_channels": 4, "block_out_channels": (16, 16), "norm_num_groups": 8,
+        "down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2,
+    }  # fmt: skip
+    scheduler: Any = diffusers.DDIMScheduler()
     pipe: Any = diffusers.DiTPipeline(
         diffusers.DiTTransformer2DModel(
             num_attention_heads=4, attention_head_dim=16, in_channels=4, out_channels=8, num_layers=1, sample_size=64
         ),
-        diffusers.AutoencoderKL(
-            sample_size=64, latent_channels=4, block_out_channels=(16, 16), norm_num_groups=8, **levels
-        ),
-        diffusers.DDIMScheduler(),
+        diffusers.AutoencoderKL(**vae),
+        scheduler,
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe

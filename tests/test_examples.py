@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
@@ -55,10 +56,11 @@ def test_example_runs(name: str, tmp_path: Path) -> None:
 
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A cache of the test's own, and logging as it was."""
+    """A cache of the test's own; what an example silences speaks again after."""
     monkeypatch.setenv("MEMPLAN_CACHE", str(tmp_path))
     yield
     logging.disable(logging.NOTSET)
+    diffusers.utils.logging.enable_progress_bar()
 
 
 @pytest.mark.slow
@@ -87,7 +89,9 @@ def shown(cell: str, names: dict[str, Any]) -> str:
     body = ast.parse(cell).body
     last = body.pop() if isinstance(body[-1], ast.Expr) else None
     exec(compile(ast.Module(body, []), "cell", "exec"), names)
-    value = eval(compile(ast.Expression(last.value), "cell", "eval"), names) if isinstance(last, ast.Expr) else None
+    value: Any = (
+        eval(compile(ast.Expression(last.value), "cell", "eval"), names) if isinstance(last, ast.Expr) else None
+    )
     return value._repr_html_() if hasattr(value, "_repr_html_") else ""
 
 

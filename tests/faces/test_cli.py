@@ -18,7 +18,7 @@ import pytest
 from memplan.__main__ import main
 from memplan.catalogue.models import names
 from memplan.faces import api
-from memplan.faces.cli import terminal
+from memplan.faces.cli import VERBS, terminal
 from memplan.faces.cli.terminal import Progress
 from memplan.faces.nearest import Nearest
 from memplan.faces.report import table
@@ -29,6 +29,7 @@ from memplan.strategies import ModelOffload
 from tests.faces import small
 from tests.pipelines import build
 
+TYPED = [module.__name__.rpartition(".")[2] for module in VERBS]
 HEAVY = {"torch", "diffusers", "transformers", "accelerate"}
 OFFLOADED = ModelOffload(("text_encoder", "transformer", "vae"))
 
@@ -256,7 +257,7 @@ def test_help_breaks_no_name(columns: str, monkeypatch: pytest.MonkeyPatch, caps
     assert set(names()) <= set(words)
 
 
-@pytest.mark.parametrize("verb", ["", "probe", "recommend", "price", "explain", "calibrate", "verify", "history"])
+@pytest.mark.parametrize("verb", ["", *TYPED])
 def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*verb.split(), "--help"]) == 0
     out = capsys.readouterr().out
@@ -283,15 +284,8 @@ def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("explain --colour", "unrecognized arguments: --colour\n"),
         ("recommend sdxl --heigth 512", "unrecognized arguments: --heigth 512. Did you mean --height?"),
         ("price sdxl --wth=model_offload", "Did you mean --with?"),
-        (
-            "recomend sdxl",
-            "there is no verb 'recomend'; there are probe, recommend, price, explain, calibrate, run, verify, history. "
-            "Did you mean rec",
-        ),
-        (
-            "sing",
-            "there is no verb 'sing'; there are probe, recommend, price, explain, calibrate, run, verify, history\n",
-        ),
+        ("recomend sdxl", f"there is no verb 'recomend'; there are {', '.join(TYPED)}. Did you mean recommend?"),
+        ("sing", f"there is no verb 'sing'; there are {', '.join(TYPED)}\n"),
         ("", "VERB"),
     ],
 )
