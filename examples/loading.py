@@ -1,4 +1,4 @@
-"""Loads a pipeline from a folder under a plan, which is made from the headers of its files before any weight is read.
+"""Loads a pipeline from a folder under a plan: the headers of its files are read for that, before any weight.
 
 The folder is written here, from random weights. With a Hub id in its place the same lines load what is published.
 """

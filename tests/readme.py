@@ -45,7 +45,7 @@ FOLDERS = {
 PAGES = "strategies/pages/"
 OTHERS = {
     PAGES: "a page for each strategy: settings, refusals, and what was measured",
-    "examples/notebook.ipynb": "a plan in a notebook: the picks, their timelines, and another card",
+    "examples/notebook.ipynb": "plans of Stable Diffusion 1.5 for three cards, in a notebook",
     "memplan/catalogue/components.json": "components that several bundled models share",
     "memplan/catalogue/gpus.json": "the cards",
     "memplan/faces/report/html/charts.js": "axes, phases and figures, as all charts have them",
