@@ -1,4 +1,5 @@
 """python -m memplan."""
+# PYTHON_ARGCOMPLETE_OK - by which shells that complete every Python program find this one
 
 import sys
 

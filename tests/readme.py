@@ -32,6 +32,7 @@ FOLDERS = {
     "tests/faces": "the command line, the reports, the cache",
     "tests/history": "runs as they were, beside their predictions",
     "tests/oom": "errors of memory: their texts, what was going on, the answer, and that it changes nothing",
+    "tests/pages": "writes the page of each strategy",
     "tests/patching": "scripts of many styles, and what a plan makes of them",
     "tests/performance": "benchmarks",
     "tests/pipelines": "builds small real pipelines with random weights",
@@ -41,7 +42,10 @@ FOLDERS = {
     "tests/simulator": "prices, worked out by hand",
     "tests/strategies": "each technique; tests/test_strategy_laws.py holds what all of them keep to",
 }
+PAGES = "strategies/pages/"
 OTHERS = {
+    PAGES: "a page for each strategy: settings, refusals, and what was measured",
+    "examples/notebook.ipynb": "plans of Stable Diffusion 1.5 for three cards, in a notebook",
     "memplan/catalogue/components.json": "components that several bundled models share",
     "memplan/catalogue/gpus.json": "the cards",
     "memplan/faces/report/html/charts.js": "axes, phases and figures, as all charts have them",
@@ -88,7 +92,10 @@ def techniques() -> str:
     """The strategies, from the first lines of their docstrings."""
     from memplan.strategies import STRATEGIES
 
-    rows = [f"| `{cls.name}` | {cleandoc(cls.__doc__ or '').partition(chr(10))[0]} |" for cls in STRATEGIES]
+    rows = [
+        f"| [`{cls.name}`](strategies/pages/{cls.name}.md) | {cleandoc(cls.__doc__ or '').partition(chr(10))[0]} |"
+        for cls in STRATEGIES
+    ]
     return "\n".join(["| Strategy | What it does |", "|---|---|", *rows])
 
 
@@ -107,8 +114,9 @@ def proof() -> str:
 
 
 def tree() -> str:
-    """Every file of the sources with what it is for, and the folders of tests."""
+    """Every file of the sources with what it is for, the folder of pages, and those of tests."""
     files = tracked("memplan", "strategies", "tests", "examples")
+    files = list(dict.fromkeys(PAGES if file.startswith(PAGES) else file for file in files))
     tests = sorted({"/".join(file.split("/")[:2]) for file in files if file.count("/") > 1 and file[:6] == "tests/"})
     loose = [file for file in files if file.startswith(("memplan/", "strategies/", "examples/"))]
     rows = [*((file, comment(file)) for file in loose), *((f"{folder}/", FOLDERS[folder]) for folder in tests)]

@@ -1,5 +1,6 @@
 """Loads the pipeline of a model, component by component, in the dtypes that it was planned in."""
 
+import json
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -126,9 +127,9 @@ def _cure(model: Model, name: str, error: Exception) -> str:
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return "Close what else takes memory, or choose a plan that needs less."
-    place, _ = _place(model)
-    again = f'{model.component(name).class_name}.from_pretrained("{place}", subfolder="{name}")' if name else ""
-    again = again or f'{model.class_name}.from_pretrained("{place}")'
+    place = json.dumps(_place(model)[0], ensure_ascii=False)
+    again = f'{model.component(name).class_name}.from_pretrained({place}, subfolder="{name}")' if name else ""
+    again = again or f"{model.class_name}.from_pretrained({place})"
     file = model.component(name).file if name else ""
     if file:
         return f"See whether {file} is whole and a {model.component(name).class_name}, then load again."

@@ -3,14 +3,17 @@
 Exit codes: 0 something fits, 2 the input is bad, 3 nothing fits, 1 anything else.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from inspect import cleandoc
+from textwrap import shorten
 
 from memplan.errors import BadInput, MemplanError, NoGpu, NothingFits
 from memplan.faces.cli import apply, calibrate, explain, history, patch, price, probe, recommend, run, verify
+from memplan.faces.cli.completion import complete
 from memplan.faces.cli.options import NAME_A_GPU
 from memplan.faces.cli.parser import Help, Parser
 from memplan.faces.cli.terminal import only_ours, printable, width
@@ -22,18 +25,38 @@ VERBS = (probe, recommend, price, explain, patch, apply, calibrate, run, verify,
 
 One that sets `bare` runs a program of the user's: what that says and raises is left as it is."""
 INTERRUPTED = 130
+LONGEST = 300
+"""Characters of an error of others in a sentence of ours."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the value is the exit code."""
+    try:
+        args = _parsed(argv)
+        if isinstance(args, int) or "bare" not in args:
+            code = args if isinstance(args, int) else _answered(args)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:
+        # The reader went away, as `head` does; what is left to flush at exit goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return int(args.run(args))
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace | int:
+    """What was typed, or the exit code where that is answered: help, and what cannot be understood."""
     try:
         args, unknown = _parser().parse_known_args(argv)
         if unknown:
             args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     except SystemExit as end:
         return int(end.code or 0)
-    if "bare" in args:
-        return int(args.run(args))
+    return args
+
+
+def _answered(args: argparse.Namespace) -> int:
+    """Run a verb of ours; what goes wrong becomes a sentence on stderr, and a traceback only with --debug."""
     printable()
     before = LOUD.set(args.debug), WIDTH.set(width())
     try:
@@ -41,23 +64,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             code: int = args.run(args)
             sys.stdout.flush()
             return code
-    except MemplanError as error:
-        if args.debug:
-            raise
-        print(f"memplan: {f'{error.why} {NAME_A_GPU}' if isinstance(error, NoGpu) else error}", file=sys.stderr)
-        return _code(error)
-    except BrokenPipeError:
-        # The reader went away, as `head` does; what is left to flush at exit goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if args.debug:
+            raise
+        print(f"memplan: {_sentence(error)}", file=sys.stderr)
+        return _code(error)
     finally:
         LOUD.reset(before[0])
         WIDTH.reset(before[1])
 
 
-def _code(error: MemplanError) -> int:
+def _sentence(error: Exception) -> str:
+    if isinstance(error, NoGpu):
+        return f"{error.why} {NAME_A_GPU}"
+    if isinstance(error, MemplanError):
+        return str(error)
+    what = shorten(f"{type(error).__name__}: {error}".removesuffix(": "), LONGEST, placeholder=" …")
+    return f"it stopped at an error that it does not expect, {what}. With --debug it shows where: please report that"
+
+
+def _code(error: Exception) -> int:
     if isinstance(error, BadInput):
         return 2
     return 3 if isinstance(error, NothingFits) else 1
@@ -88,4 +118,5 @@ def _parser() -> Parser:
             verb.add_argument("--debug", action="store_true", help="show tracebacks, and what the libraries say")
         verb.set_defaults(run=module.run, parser=verb)
     parser.verbs = tuple(verbs.choices)
+    complete(parser, verbs.choices.values())
     return parser

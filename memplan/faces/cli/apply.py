@@ -1,9 +1,9 @@
 """Run a script with a saved plan for its pipeline, which the script need not know of.
 
 The plan is priced anew for this machine, its libraries and the script's own call, and is applied
-before the first call of a pipeline of its class; what the script does to place that pipeline is left
-undone. Where the plan no longer fits, the script ends there with the figures, and exit code 3. All
-that follows the script is the script's.
+before the first call of a pipeline of its class; what the script does to place that pipeline is
+left undone. Where the plan no longer fits, the script ends there with the figures, and exit code 3.
+All that follows the script is the script's.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Put a plan into a script of yours, and show what that changes.
 
-Without --plan it recommends one, for the model and the call that the script names. The script is read
-and never run. Nothing is written without --write; what is not understood is refused with its line.
-Patched again, a script changes only where the plan does.
+Without --plan it recommends one, for the model and the call that the script names. The script is
+read and never run. Nothing is written without --write; what is not understood is refused with its
+line. Patched again, a script changes only where the plan does.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Run a script as Python does, and answer it when memory runs out.
 
 The answer comes after the traceback, on stderr: what ran out where, what was held, and the cheapest
-plan that would have fitted, with its code. Traceback and exit code stay those of the script. Options
-of memplan come before the script, all that follows is the script's.
+plan that would have fitted, with its code. Traceback and exit code stay those of the script.
+Options of memplan come before the script, all that follows is the script's.
 """
 
 import argparse

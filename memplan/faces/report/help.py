@@ -17,20 +17,34 @@ def listing(strategies: Iterable[type[Strategy]]) -> str:
 
 def page(cls: type[Strategy]) -> str:
     """One strategy: its docstring, its settings, how to type it, and whether it can be undone."""
-    settings = list[Field[Any]](fields(cls))  # type: ignore[arg-type]
-    hints = get_type_hints(cls)
-    rows = [(field.name, _kind(hints[field.name]), _default(field)) for field in settings]
-    typed = [f"{f.name}=…" for f in settings if f.name not in ("component", "components")]
-    component = ":component" if "component" in hints else ""
+    rows = settings(cls)
     parts = [
         [cls.name],
         *(paragraph(" ".join(text.split())) for text in cleandoc(cls.__doc__ or "").split("\n\n")),
         ["Settings", *columns("lll", rows)] if rows else [],
-        paragraph(f"As typed: --with {cls.name}{component}{',' if component and typed else ''}{','.join(typed)}"),
+        paragraph(f"As typed: --with {typed(cls)}"),
         paragraph(f"Needs {cls.needed()}.") if cls.needed() else [],
         paragraph(f"Can't be undone: {cls.irreversible}." if cls.irreversible else "It can be undone."),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def settings(cls: type[Strategy]) -> list[tuple[str, str, str]]:
+    """Name, type and default of each setting."""
+    hints = get_type_hints(cls)
+    return [(field.name, _kind(hints[field.name]), _default(field)) for field in _fields(cls)]
+
+
+def typed(cls: type[Strategy]) -> str:
+    """How it is typed with every setting."""
+    names = [field.name for field in _fields(cls)]
+    given = ",".join(f"{name}=…" for name in names if name not in ("component", "components"))
+    component = ":component" if "component" in names else ""
+    return f"{cls.name}{component}{',' if component and given else ''}{given}"
+
+
+def _fields(cls: type[Strategy]) -> list[Field[Any]]:
+    return list(fields(cls))  # type: ignore[arg-type]
 
 
 def _kind(hint: Any) -> str:

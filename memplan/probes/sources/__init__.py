@@ -3,7 +3,7 @@
 import os
 import re
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from memplan.catalogue.models import find, is_bundled
@@ -111,8 +111,13 @@ def _is_path(source: str) -> bool:
     path = Path(source).expanduser()
     if _exists(path / "model_index.json"):
         return True
-    written_as_path = source.startswith((".", "~", os.sep)) and os.sep in source
-    return written_as_path or (_exists(path) and not is_bundled(source))
+    return _written_as_path(source) or (_exists(path) and not is_bundled(source))
+
+
+def _written_as_path(source: str, *, windows: bool = os.name == "nt") -> bool:
+    """Whether a text can mean nothing but a path: "./…", "~/…", "/…"; on Windows also with backslashes, or "C:…"."""
+    text = source.replace("\\", "/") if windows else source
+    return (text.startswith((".", "~", "/")) and "/" in text) or (windows and PureWindowsPath(source).drive != "")
 
 
 def _exists(path: Path) -> bool:
