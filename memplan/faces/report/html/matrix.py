@@ -67,12 +67,11 @@ def _cell(row: Row, numbers: Mapping[Row, int]) -> str:
 
 # ---- each case -------------------------------------------------------------------------------------------------------
 def _case(row: Row, number: int) -> str:
-    """One case: its figures, its plan, and the command that shows its bill; or why it has none."""
+    """One case: its figures, and the command that shows the bill of its plan; or why it has none."""
     head = f"<h3>{escape(f'{row.model} on {short(row.gpu)}, {row.ram:g} GiB')}</h3>"
     told = f'<p class="reason">{escape(_figures(row))}</p>'
-    plan = f'<p class="plan"><code>{escape(row.plan)}</code></p>' if row.plan else ""
     typed = f'<pre class="code">{escape(command(row))}</pre>' if row.plan else ""
-    return f'<div class="case" id="case-{number}">{head}{told}{plan}{typed}</div>'
+    return f'<div class="case" id="case-{number}">{head}{told}{typed}</div>'
 
 
 def _figures(row: Row) -> str:
