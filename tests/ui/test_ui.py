@@ -130,7 +130,7 @@ def test_the_app_of_a_space_knows_bundled_models_only(url: str) -> None:
 
     shown = form(bundled_only=True)
     config = json.dumps(shown.get_config_file(), default=str)
-    assert "or a folder" not in config
+    assert "folder" not in config
     model = next(block for block in shown.blocks.values() if getattr(block, "elem_id", None) == "model")
     with pytest.raises(gradio.Error):
         model.preprocess("/etc")

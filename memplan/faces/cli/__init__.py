@@ -10,7 +10,20 @@ from importlib.metadata import version
 from inspect import cleandoc
 
 from memplan.errors import BadInput, MemplanError, NoGpu, NothingFits
-from memplan.faces.cli import apply, calibrate, explain, history, matrix, patch, price, probe, recommend, run, ui, verify
+from memplan.faces.cli import (
+    apply,
+    calibrate,
+    explain,
+    history,
+    matrix,
+    patch,
+    price,
+    probe,
+    recommend,
+    run,
+    ui,
+    verify,
+)
 from memplan.faces.cli.options import NAME_A_GPU
 from memplan.faces.cli.parser import Help, Parser
 from memplan.faces.cli.terminal import only_ours, printable, width

@@ -35,7 +35,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="keep the rows in this file, and go on from it")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page, too")
     parser.add_argument("--all", action="store_true", help="show every plan, however many there are")
-    parser.add_argument("--processes", type=int, metavar="N", help="how many price at once; as many as there is room for")
+    parser.add_argument(
+        "--processes", type=int, metavar="N", help="how many price at once; as many as there is room for"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -20,7 +20,9 @@ PLANS = 12
 
 def matrix(rows: Sequence[Row], *, everything: bool = False) -> str:
     """A grid for each host memory, as wide as there is room for; below it plans, all of them with `everything`."""
-    grids = [_titled(own) for ram in dict.fromkeys(row.ram for row in rows) if (own := [r for r in rows if r.ram == ram])]
+    grids = [
+        _titled(own) for ram in dict.fromkeys(row.ram for row in rows) if (own := [r for r in rows if r.ram == ram])
+    ]
     parts = [*grids, _plans(rows, None if everything else PLANS), _reasons(rows)]
     parts.append([*paragraph(MEANING), *paragraph(TYPED)])
     return "\n\n".join("\n".join(part) for part in parts if part)

@@ -1,5 +1,7 @@
 """The form and what it shows, in gradio."""
 
+from itertools import count
+
 from memplan.catalogue.gpus import cards
 from memplan.catalogue.models import names
 from memplan.errors import Unsupported
@@ -14,7 +16,9 @@ except ImportError as error:
     ) from error
 
 TITLE = "memplan"
-ABOUT = "# memplan\nWhich memory plan runs a diffusion pipeline on a card. Nothing is loaded, and nothing leaves this machine."
+ABOUT = """# memplan
+Which memory plan runs a diffusion pipeline on a card, predicted by a dry run: neither the card nor the weights are needed.
+"""
 FIRST = ("sdxl", "NVIDIA GeForce RTX 4070", 32.0)
 """What is chosen at first: a model, a card, and GiB of host memory."""
 
@@ -24,24 +28,24 @@ def form(*, bundled_only: bool = False) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(ABOUT)
         with gr.Row():
-            fields = [*_subject(bundled_only=bundled_only), *_call()]
+            subject = _subject(bundled_only=bundled_only)
+        with gr.Row():
+            call = _call()
         button = gr.Button("Plan", variant="primary", elem_id="plan")
         said = gr.Textbox(label="Answer", lines=2, interactive=False, elem_id="said")
         with gr.Tab("Report"):
             report = gr.HTML(elem_id="report")
         with gr.Tab("Code"):
             code = gr.Code(language="python", label="The preferred plan as a script", elem_id="code")
-        button.click(shown, fields, [said, report, code], api_name="plan")
+        button.click(shown, [*subject, *call], [said, report, code], api_name="plan")
     return page
 
 
 def _subject(*, bundled_only: bool) -> list[gr.components.Component]:
     """The model, and the machine that is planned for."""
     model, gpu, ram = FIRST
-    others = "" if bundled_only else "or a folder, or a Hub id"
-    models = gr.Dropdown(
-        list(names()), value=model, label="Model", info=others, allow_custom_value=not bundled_only, elem_id="model"
-    )
+    label = "Model" if bundled_only else "Model, folder or Hub id"
+    models = gr.Dropdown(list(names()), value=model, label=label, allow_custom_value=not bundled_only, elem_id="model")
     known = [card.name for card in cards()]
     card = gr.Dropdown(known, value=gpu, label="Card", num_choices_shown=len(known), elem_id="card")
     return [models, card, gr.Number(ram, label="RAM (GiB)", minimum=1, elem_id="ram")]
@@ -49,11 +53,10 @@ def _subject(*, bundled_only: bool) -> list[gr.components.Component]:
 
 def _call() -> list[gr.components.Component]:
     """What is called, and what is liked best."""
-    usual = "0: as the pipeline has it"
     return [
-        gr.Number(0, label="Height (pixels)", info=usual, precision=0),
-        gr.Number(0, label="Width (pixels)", info=usual, precision=0),
-        gr.Number(0, label="Frames", info="of video models; 0: as the pipeline has it", precision=0),
+        gr.Number(0, label="Height (pixels; 0: usual)", precision=0),
+        gr.Number(0, label="Width (pixels; 0: usual)", precision=0),
+        gr.Number(0, label="Frames of a video (0: usual)", precision=0),
         gr.Radio([*PREFERENCES], value="balanced", label="Preference"),
     ]
 
@@ -73,5 +76,6 @@ def shown(
     A number that nobody gives is None or 0, as a browser has it.
     """
     asked = Question(model, gpu or "", ram or None, height or None, width or None, frames or None, prefer)
-    found = answer(asked, lambda message: bar(0, desc=message))
+    steps = count(1)
+    found = answer(asked, lambda message: bar((next(steps), None), unit=f": {message}"))
     return found.said, found.report, found.code
