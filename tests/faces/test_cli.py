@@ -256,7 +256,9 @@ def test_help_breaks_no_name(columns: str, monkeypatch: pytest.MonkeyPatch, caps
     assert set(names()) <= set(words)
 
 
-@pytest.mark.parametrize("verb", ["", "probe", "recommend", "price", "explain", "calibrate", "verify", "history"])
+@pytest.mark.parametrize(
+    "verb", ["", "probe", "recommend", "price", "explain", "calibrate", "verify", "history", "matrix", "ui"]
+)
 def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*verb.split(), "--help"]) == 0
     out = capsys.readouterr().out

@@ -29,12 +29,16 @@ def read(kind: type[Kind], path: Path) -> list[Kind]:
         return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [_typed(kind, line) for line in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise BadInput(
-            f"{path} holds no rows of this kind that can be read ({type(error).__name__}: {error}): name another file, "
-            "or take that one away"
-        ) from error
+            lines = csv.DictReader(file)
+            if lines.fieldnames != _columns(kind):
+                raise BadInput(f"{path} has other columns than are written here: name another file, or take it away")
+            return [_typed(kind, line) for line in lines]
+    except (OSError, TypeError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise BadInput(f"{path} cannot be read ({error}): name another file, or take it away") from error
+
+
+def _columns(kind: type[Any]) -> list[str]:
+    return [field.name for field in fields(kind)]
 
 
 def _typed(kind: Any, line: dict[str, str]) -> Any:
@@ -46,7 +50,7 @@ def write(path: Path, kind: type[Any], rows: Iterable[Any]) -> None:
     scratch = path.with_name(f"{path.name}.part")
     try:
         with scratch.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(kind)], lineterminator="\n")
+            writer = csv.DictWriter(file, _columns(kind), lineterminator="\n")
             writer.writeheader()
             writer.writerows(map(asdict, rows))
         scratch.replace(path)

@@ -17,7 +17,7 @@ except ImportError as error:
 
 TITLE = "memplan"
 ABOUT = """# memplan
-Which memory plan runs a diffusion pipeline on a card, predicted by a dry run: neither the card nor the weights are needed.
+Which memory plan runs a diffusion pipeline on a card. It is predicted, and needs neither the card nor the weights.
 """
 FIRST = ("sdxl", "NVIDIA GeForce RTX 4070", 32.0)
 """What is chosen at first: a model, a card, and GiB of host memory."""
@@ -54,14 +54,14 @@ def _subject(*, bundled_only: bool) -> list[gr.components.Component]:
 def _call() -> list[gr.components.Component]:
     """What is called, and what is liked best."""
     return [
-        gr.Number(0, label="Height (pixels; 0: usual)", precision=0),
+        gr.Number(0, label="Height (pixels; 0: usual)", precision=0, elem_id="height"),
         gr.Number(0, label="Width (pixels; 0: usual)", precision=0),
         gr.Number(0, label="Frames of a video (0: usual)", precision=0),
         gr.Radio([*PREFERENCES], value="balanced", label="Preference"),
     ]
 
 
-def shown(
+def shown(  # noqa: PLR0917  (gradio hands over field after field)
     model: str,
     gpu: str,
     ram: float | None,
@@ -77,5 +77,5 @@ def shown(
     """
     asked = Question(model, gpu or "", ram or None, height or None, width or None, frames or None, prefer)
     steps = count(1)
-    found = answer(asked, lambda message: bar((next(steps), None), unit=f": {message}"))
+    found = answer(asked, lambda message: bar((next(steps), None), unit=f"· {message}"))
     return found.said, found.report, found.code
