@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -211,7 +211,14 @@ Without a plan
 def test_the_grid() -> None:
     rows = [row(model, gpu) for model in ("one", "two") for gpu in CARDS[:2]]
     why = "The nearest plan needs more."
-    none = {"verdict": NOTHING_FITS, "plan": "", "seconds": None, "vram_gib": None, "loss": "", "why": why}
+    none: dict[str, Any] = {
+        "verdict": NOTHING_FITS,
+        "plan": "",
+        "seconds": None,
+        "vram_gib": None,
+        "loss": "",
+        "why": why,
+    }
     assert shown([*rows[:-1], replace(rows[-1], **none)], 100).startswith(GRID)
 
 
@@ -286,6 +293,21 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str], measured: 
     assert main([*LINE, *files]) == 0
     assert capsys.readouterr().err.startswith(f"memplan: 2 of 2 cases are in {tmp_path / 'rows.csv'}\n")
     assert len(measured) == 2
+
+
+def test_a_run_that_is_interrupted_says_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def found(case: Case) -> Row:
+        if "2060" in case.gpu:
+            raise KeyboardInterrupt
+        return replace(row(), **asdict(case))
+
+    monkeypatch.setattr(pricing, "row_of", found)
+    assert main([*LINE, "--csv", str(tmp_path / "rows.csv")]) == 130
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"memplan: 1 of 2 cases are in {tmp_path / 'rows.csv'}; the same command goes on from there\n"
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,21 @@
 """The web page: what it answers, that gradio serves it, and that a browser shows it."""
 
-import json
-import os
+import runpy
+import socket
 import subprocess
 import sys
 from collections.abc import Generator
 from html import unescape
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
+from memplan.__main__ import main
+from memplan.catalogue.models import names
+from memplan.errors import BadInput
 from memplan.faces import api
 from memplan.faces.report import code
 from memplan.faces.report.html.page import page
@@ -19,6 +24,7 @@ from memplan.facts import Facts
 from tests.faces import browser, small
 from tests.ui import driven
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 served = pytest.mark.skipif(find_spec("gradio") is None, reason='gradio is not installed: pip install "memplan[ui]"')
 
 
@@ -28,6 +34,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     asked: list[dict[str, Any]] = []
 
     def facts(source: Any, call: dict[str, Any], **settings: Any) -> Facts:
+        if source == "none":
+            raise BadInput("there is no such model")
         asked.append({"source": source, "call": dict(call), "target": settings["target"]})
         return small.facts(8 if settings["target"].gpu else 0.5)
 
@@ -121,17 +129,56 @@ def test_a_browser_shows_the_report_and_the_code(url: str, measured: list[dict[s
 
 
 @served
+@browser.needed
 @pytest.mark.slow
-def test_the_app_of_a_space_knows_bundled_models_only(url: str) -> None:
-    assert url
+def test_a_browser_shows_why_something_is_refused(url: str) -> None:
+    with driven.opened(url) as tab:
+        tab.until("!!document.querySelector('#plan')")
+        tab.type("#model input", "none")
+        tab.value("document.querySelector('#plan').click()")
+        said = tab.until(SAID)
+        assert not tab.value(f"!!{IFRAME}")
+        assert tab.complaints == []
+    assert said == "there is no such model"
+
+
+# ---- served ----------------------------------------------------------------------------------------------------------
+@served
+@pytest.mark.slow
+def test_the_verb_serves_it() -> None:
+    command = [sys.executable, "-m", "memplan", "ui"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr
+            place = server.stderr.readline().removeprefix("memplan: the page is at ").removesuffix(" until Ctrl-C\n")
+            with urlopen(place, timeout=30) as page:
+                assert '"title":"memplan"' in page.read().decode()
+        finally:
+            server.terminate()
+
+
+@served
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["ui", "--port", str(port)]) == 2
+    assert (
+        f"memplan: the page cannot be served there: Cannot find empty port in range: {port}" in capsys.readouterr().err
+    )
+
+
+@served
+@pytest.mark.slow
+def test_the_app_of_a_space_knows_bundled_models_only(monkeypatch: pytest.MonkeyPatch) -> None:
     import gradio
 
-    from memplan.faces.ui.form import form
-
-    shown = form(bundled_only=True)
-    config = json.dumps(shown.get_config_file(), default=str)
-    assert "folder" not in config
-    model = next(block for block in shown.blocks.values() if getattr(block, "elem_id", None) == "model")
+    launched: list[Any] = []
+    monkeypatch.setattr(gradio.Blocks, "launch", lambda page: launched.append(page))
+    runpy.run_path(str(EXAMPLES / "space_app.py"), run_name="__main__")
+    (page,) = launched
+    model = next(block for block in page.blocks.values() if getattr(block, "elem_id", None) == "model")
+    assert [name for name, _ in model.choices] == list(names())
+    assert model.preprocess("sdxl") == "sdxl"
     with pytest.raises(gradio.Error):
         model.preprocess("/etc")
-    assert os.sep not in "".join(choice for _, choice in model.choices)

@@ -71,12 +71,21 @@ def _price(found: "Matrix", args: argparse.Namespace) -> None:
     if args.processes is not None and args.processes < 1:
         raise BadInput(f"--processes is {args.processes}: give 1 or more")
     if found.rows:
-        print(f"memplan: {len(found.rows)} of {len(found.cases)} cases are in {args.csv}", file=sys.stderr)
+        _tell(found, args.csv)
     processes = min(args.processes or usual(), max(every, 1))
-    with Progress() as progress:
-        progress(f"pricing {every} {'case' if every == 1 else 'cases'}, {processes} at once")
-        for number, row in enumerate(found.price(processes), 1):
-            progress(f"{number} of {every} cases, {perf_counter() - start:.0f} s: {row.case}")
+    try:
+        with Progress() as progress:
+            progress(f"pricing {every} {'case' if every == 1 else 'cases'}, {processes} at once")
+            for number, row in enumerate(found.price(processes), 1):
+                progress(f"{number} of {every} cases, {perf_counter() - start:.0f} s: {row.case}")
+    except KeyboardInterrupt:
+        if args.csv:
+            _tell(found, args.csv, "; the same command goes on from there")
+        raise
+
+
+def _tell(found: "Matrix", file: Path, more: str = "") -> None:
+    print(f"memplan: {len(found.rows)} of {len(found.cases)} cases are in {file}{more}", file=sys.stderr)
 
 
 def _code(rows: "Sequence[Row]") -> int:

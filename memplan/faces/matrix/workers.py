@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, get_context, parent_process
@@ -29,7 +29,7 @@ def usual() -> int:
 
 def worked(
     groups: Sequence[Sequence[Item]], work: Callable[[Item], Result], processes: int = 1
-) -> Iterator[tuple[Item, Result]]:
+) -> Generator[tuple[Item, Result]]:
     """Each item of each group with what `work` makes of it, in the order in which they are done.
 
     The first of each group is done before the others of it begin: what it leaves in a cache, they find there. With one

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from memplan.errors import MemplanError, NoGpu
 from memplan.faces import api
@@ -42,7 +43,7 @@ class Question:
 def answer(asked: Question, progress: api.Progress | None = None) -> Answer:
     """What is recommended, or the sentence that refuses it."""
     sizes = {"height": asked.height, "width": asked.width, "num_frames": asked.frames}
-    call = {name: value for name, value in sizes.items() if value is not None}
+    call: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
     target = api.Target(asked.gpu or None, ram=asked.ram)
     try:
         found = api.recommend(asked.model, target=target, progress=progress, **call)

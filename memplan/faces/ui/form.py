@@ -48,7 +48,7 @@ def _subject(*, bundled_only: bool) -> list[gr.components.Component]:
     models = gr.Dropdown(list(names()), value=model, label=label, allow_custom_value=not bundled_only, elem_id="model")
     known = [card.name for card in cards()]
     card = gr.Dropdown(known, value=gpu, label="Card", num_choices_shown=len(known), elem_id="card")
-    return [models, card, gr.Number(ram, label="RAM (GiB)", minimum=1, elem_id="ram")]
+    return [models, card, gr.Number(ram, label="RAM (GiB)", elem_id="ram")]
 
 
 def _call() -> list[gr.components.Component]:
