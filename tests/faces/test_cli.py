@@ -287,12 +287,13 @@ def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("price sdxl --wth=model_offload", "Did you mean --with?"),
         (
             "recomend sdxl",
-            "there is no verb 'recomend'; there are probe, recommend, price, explain, calibrate, run, verify, history. "
-            "Did you mean rec",
+            "there is no verb 'recomend'; there are probe, recommend, price, matrix, explain, patch, apply, calibrate, "
+            "run, verify, history, ui. Did you mean rec",
         ),
         (
             "sing",
-            "there is no verb 'sing'; there are probe, recommend, price, explain, calibrate, run, verify, history\n",
+            "there is no verb 'sing'; there are probe, recommend, price, matrix, explain, patch, apply, calibrate, "
+            "run, verify, history, ui\n",
         ),
         ("", "VERB"),
     ],

@@ -53,10 +53,10 @@ def tight() -> Row:
 
 
 def row(model: str = "small", gpu: str = "a card", ram: float = 32.0, **others: Any) -> Row:
-    usual = {"verdict": FITS, "plan": "a plan", "seconds": 63.0, "vram_gib": 9.49, "ram_gib": 4.0, "traffic_gib": 0.0}
-    return Row(
-        model, gpu, ram, **{**usual, "loss": "slight", "error": 0.01, "tiles": 0, "program": program(), **others}
-    )
+    figures = {"seconds": 63.0, "vram_gib": 9.49, "ram_gib": 4.0, "traffic_gib": 0.0, "error": 0.01, "tiles": 0}
+    words = {"verdict": FITS, "plan": "a plan", "loss": "slight", "program": program()}
+    usual: dict[str, Any] = {**figures, **words, **others}
+    return Row(model, gpu, ram, **usual)
 
 
 # ---- what is asked ---------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Generator
+from functools import partialmethod
 from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
@@ -174,7 +175,7 @@ def test_the_app_of_a_space_knows_bundled_models_only(monkeypatch: pytest.Monkey
     import gradio
 
     launched: list[Any] = []
-    monkeypatch.setattr(gradio.Blocks, "launch", lambda page: launched.append(page))
+    monkeypatch.setattr(gradio.Blocks, "launch", partialmethod(lambda page, to: to.append(page), launched))
     runpy.run_path(str(EXAMPLES / "space_app.py"), run_name="__main__")
     (page,) = launched
     model = next(block for block in page.blocks.values() if getattr(block, "elem_id", None) == "model")

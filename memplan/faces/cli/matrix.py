@@ -1,9 +1,9 @@
 """Show which models run on which cards: with which pick, how fast, in how much memory.
 
-Cases are priced in several processes. A case takes seconds to minutes, and the first one of a model
-its dry run besides. With --csv each row is written as soon as it is there: a run that is cut short
-goes on where it was, and rows that another version has priced are made anew. An argument of the call
-goes to the models that take it.
+Cases are priced in several processes. A case takes seconds to minutes, and the first one of a
+model its dry run besides. With --csv each row is written as soon as it is there: a run that is cut
+short goes on where it was, and rows that another version has priced are made anew. An argument of
+the call goes to the models that take it.
 """
 
 import argparse
