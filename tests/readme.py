@@ -31,6 +31,7 @@ FOLDERS = {
     "tests/conformance": "the picture, held against the libraries' real hooks on a pretend device",
     "tests/faces": "the command line, the reports, the cache",
     "tests/history": "runs as they were, beside their predictions",
+    "tests/matrix": "many cases, in processes and in a file that a run goes on from",
     "tests/oom": "errors of memory: their texts, what was going on, the answer, and that it changes nothing",
     "tests/pages": "writes the page of each strategy",
     "tests/patching": "scripts of many styles, and what a plan makes of them",
@@ -41,6 +42,7 @@ FOLDERS = {
     "tests/sampling": "calls that keep gradients, of pipelines and of F5-TTS",
     "tests/simulator": "prices, worked out by hand",
     "tests/strategies": "each technique; tests/test_strategy_laws.py holds what all of them keep to",
+    "tests/ui": "the web page, driven in a browser",
 }
 PAGES = "strategies/pages/"
 OTHERS = {
@@ -52,6 +54,7 @@ OTHERS = {
     "memplan/faces/report/html/expand.js": "the timeline as it was sent, made into one row for each moment",
     "memplan/faces/report/html/front.js": "the front: seconds against device memory",
     "memplan/faces/report/html/lanes.js": "when the GPU, the link and the CPU are busy",
+    "memplan/faces/report/html/matrix.css": "the grid of models by cards",
     "memplan/faces/report/html/memory.js": "device memory, stacked, against the limit; host memory",
     "memplan/faces/report/html/page.css": "light, dark, narrow and on paper; the colours of all pictures",
     "memplan/faces/report/html/page.html": "what everything is put into",

@@ -7,10 +7,7 @@ the file; where that is complete nothing is priced. A case takes 5 to 100 second
 """
 
 import argparse
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from functools import lru_cache
 from itertools import product
@@ -18,9 +15,11 @@ from pathlib import Path
 from time import perf_counter
 
 from memplan.faces.api import Target, facts, machine
+from memplan.faces.matrix.file import read, write
+from memplan.faces.matrix.workers import worked
 from memplan.facts import Facts
 from tests.comparison.page import page
-from tests.comparison.rows import Case, Row, compared, program, read, write
+from tests.comparison.rows import Case, Row, compared, program
 
 HERE = Path(__file__).parent
 MODELS = (
@@ -50,7 +49,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="how many price at once")
     given = parser.parse_args()
     cases = [Case(*case) for case in product(given.models, given.cards, given.ram)]
-    rows = [row for row in read(given.csv) if row.program == program()]
+    rows = [row for row in read(Row, given.csv) if row.program == program()]
     for line in priced(cases, rows, given.csv, given.processes):
         print(line, flush=True)
     if given.page:
@@ -71,27 +70,18 @@ def priced(cases: Sequence[Case], rows: list[Row], path: Path, processes: int = 
     """Price the cases that `rows` lack, add them, keep the file up to date, and say how far it is."""
     known = {row.case for row in rows}
     missing = [case for case in cases if case not in known]
+    groups = [[case for case in missing if case.model == model] for model in dict.fromkeys(c.model for c in missing)]
     start = perf_counter()
-    with ProcessPoolExecutor(max_workers=processes, initializer=quiet) as pool:
-        for model in dict.fromkeys(case.model for case in missing):
-            rest = {pool.submit(rows_of, case): case for case in missing if case.model == model}
-            for done in as_completed(rest):
-                rows += done.result()
-                write(path, _in_order(rows, cases))
-                count, case = len({row.case for row in rows} - known), rest[done]
-                took = f"{count} of {len(missing)}, {perf_counter() - start:.0f} s"
-                yield f"{took}: {case.model}, {case.card}, {case.ram:g} GiB"
+    for count, (case, found) in enumerate(worked(groups, rows_of, processes), 1):
+        rows += found
+        write(path, Row, _in_order(rows, cases))
+        took = f"{count} of {len(missing)}, {perf_counter() - start:.0f} s"
+        yield f"{took}: {case.model}, {case.card}, {case.ram:g} GiB"
 
 
 def _in_order(rows: Sequence[Row], cases: Sequence[Case]) -> list[Row]:
     turn = {case: number for number, case in enumerate(cases)}
     return sorted(rows, key=lambda row: turn.get(row.case, len(turn)))
-
-
-def quiet() -> None:
-    """Have the libraries say nothing, as memplan itself has them."""
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
 
 
 def rows_of(case: Case) -> list[Row]:

@@ -1,22 +1,20 @@
-"""One row of the comparison: a contender's plan for a model on a machine, priced; and the file that keeps them."""
+"""One row of the comparison: a contender's plan for a model on a machine, priced."""
 
-import csv
-import hashlib
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from memplan import planner
 from memplan.errors import BadInput
 from memplan.faces.api import named
+from memplan.faces.matrix.version import digest, sources
 from memplan.facts import GIB, Facts
 from memplan.planner import Plan
 from memplan.planner.weighing import SAFETY
 from memplan.registry import strategies
 from tests.comparison.contenders import CONTENDERS, QUALITY, SPEED
 
-ROOT = Path(__file__).parents[2]
 PICKS = {SPEED: "speed", QUALITY: "quality"}
 
 
@@ -102,40 +100,8 @@ def _refused(case: Case, name: str, why: str) -> Row:
     return Row(case.model, case.card, case.ram, name, "", 0.0, 0.0, 0.0, False, False, "", 0.0, 0, why, program())
 
 
-_PROGRAM: list[str] = []
-
-
+@cache
 def program() -> str:
     """What tells two states of memplan's sources and of the contenders apart: a digest of their bytes."""
-    if not _PROGRAM:
-        digest = hashlib.sha256()
-        own = [Path(__file__).with_name(name) for name in ("chart.py", "contenders.py", "parts.py", "rows.py")]
-        sources = (p for folder in ("memplan", "strategies") for p in (ROOT / folder).rglob("*"))
-        for path in sorted([*own, *(p for p in sources if p.suffix in (".py", ".json"))]):
-            digest.update(path.read_bytes())
-        _PROGRAM.append(digest.hexdigest()[:12])
-    return _PROGRAM[0]
-
-
-# ---- the file --------------------------------------------------------------------------------------------------------
-def read(path: Path) -> list[Row]:
-    """The rows in the file; [] where there is none."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [_typed(line) for line in csv.DictReader(file)]
-
-
-def _typed(line: dict[str, str]) -> Row:
-    kinds: dict[Any, Any] = {bool: lambda text: text == "True", float: float, int: int, str: str}
-    return Row(**{field.name: kinds[field.type](line[field.name]) for field in fields(Row)})
-
-
-def write(path: Path, rows: Iterable[Row]) -> None:
-    """Put the rows in the place of the file all at once."""
-    scratch = path.with_suffix(".part")
-    with scratch.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-    scratch.replace(path)
+    own = [Path(__file__).with_name(name) for name in ("chart.py", "contenders.py", "parts.py", "rows.py")]
+    return digest([*own, *sources()])

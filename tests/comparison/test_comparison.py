@@ -1,6 +1,5 @@
 """On a made-up pipeline: contenders are named and priced, the chart goes where its sizes send it, the page is right."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 
 from memplan.errors import BadInput
 from memplan.faces.api import named
+from memplan.faces.matrix.file import read, write
 from memplan.facts import GIB, Facts
 from memplan.strategies import ModelOffload, OnGpu
 from tests.comparison import __main__ as command
@@ -16,7 +16,7 @@ from tests.comparison import rows as rows_module
 from tests.comparison.contenders import CONTENDERS, MEANINGS, QUALITY, SPEED
 from tests.comparison.page import beaten, page, table
 from tests.comparison.parts import activations, cast, castable, heavy, plain, shrunk
-from tests.comparison.rows import Case, Row, compared, program, read, write
+from tests.comparison.rows import Case, Row, compared, program
 from tests.faces import small
 
 CASE = Case("small", "a card", 32.0)
@@ -127,9 +127,9 @@ def test_what_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_file_keeps_the_rows(tmp_path: Path, priced: list[Row]) -> None:
-    assert read(tmp_path / "none.csv") == []
-    write(tmp_path / "rows.csv", priced)
-    assert read(tmp_path / "rows.csv") == priced
+    assert read(Row, tmp_path / "none.csv") == []
+    write(tmp_path / "rows.csv", Row, priced)
+    assert read(Row, tmp_path / "rows.csv") == priced
     assert {row.program for row in priced} == {program()}
 
 
@@ -141,14 +141,12 @@ def test_a_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return [row(SPEED, 1.0, model=case.model)]
 
     monkeypatch.setattr(command, "rows_of", rows_of)
-    monkeypatch.setattr(command, "ProcessPoolExecutor", ThreadPoolExecutor)
-    monkeypatch.setattr(command, "quiet", lambda: None)
     cases = [Case("one", "a card", 32.0), Case("two", "a card", 32.0)]
     rows = [row(SPEED, 1.0, model="one")]
     (said,) = command.priced(cases, rows, tmp_path / "rows.csv")
     assert done == cases[1:]
     assert said.startswith("1 of 1, ")
-    assert [kept.model for kept in read(tmp_path / "rows.csv")] == ["one", "two"]
+    assert [kept.model for kept in read(Row, tmp_path / "rows.csv")] == ["one", "two"]
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------
@@ -196,6 +194,6 @@ def test_a_contender_that_fits_where_memplan_finds_nothing_is_named() -> None:
 
 
 def test_the_page_of_the_repository_follows_from_its_rows() -> None:
-    rows = read(command.HERE / "part.csv")
+    rows = read(Row, command.HERE / "part.csv")
     text = (command.HERE / "part.md").read_text(encoding="utf-8")
     assert page(rows, command.part(list(dict.fromkeys(row.case for row in rows)))) == text

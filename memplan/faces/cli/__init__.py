@@ -12,7 +12,20 @@ from inspect import cleandoc
 from textwrap import shorten
 
 from memplan.errors import BadInput, MemplanError, NoGpu, NothingFits
-from memplan.faces.cli import apply, calibrate, explain, history, patch, price, probe, recommend, run, verify
+from memplan.faces.cli import (
+    apply,
+    calibrate,
+    explain,
+    history,
+    matrix,
+    patch,
+    price,
+    probe,
+    recommend,
+    run,
+    ui,
+    verify,
+)
 from memplan.faces.cli.completion import complete
 from memplan.faces.cli.options import NAME_A_GPU
 from memplan.faces.cli.parser import Help, Parser
@@ -20,7 +33,7 @@ from memplan.faces.cli.terminal import only_ours, printable, width
 from memplan.faces.quiet import LOUD
 from memplan.faces.report.layout import WIDTH
 
-VERBS = (probe, recommend, price, explain, patch, apply, calibrate, run, verify, history)
+VERBS = (probe, recommend, price, matrix, explain, patch, apply, calibrate, run, verify, history, ui)
 """A verb is a module: its name is typed, its docstring is the help; add_options(parser) and run(args) -> exit code.
 
 One that sets `bare` runs a program of the user's: what that says and raises is left as it is."""

@@ -44,6 +44,11 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--gpu", metavar="NAME", help='a card of the catalogue, e.g. "RTX 4070"')
     group.add_argument("--vram", type=float, metavar="GIB", help="device memory")
     group.add_argument("--ram", type=float, metavar="GIB", help="host memory")
+    add_limits(group)
+
+
+def add_limits(group: "argparse._ArgumentGroup") -> None:
+    """What plans may use of a machine."""
     group.add_argument("--reserve", type=float, default=0.0, metavar="GIB", help="device memory to keep free")
     group.add_argument(
         "--limit",

@@ -1,8 +1,6 @@
 """The page: text that is there without scripts, the data as JSON, and the scripts that draw it."""
 
-import re
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from json import dumps
 from typing import Any
 
@@ -10,6 +8,7 @@ from memplan.faces.assembled import origin
 from memplan.faces.nearest import Nearest
 from memplan.faces.report import code, json
 from memplan.faces.report.html import sections
+from memplan.faces.report.html.template import filled
 from memplan.faces.report.html.timelines import Names, drawn
 from memplan.facts import Facts
 from memplan.planner import Plan, Recommendation
@@ -59,13 +58,10 @@ def _page(
         "timelines": _short({"plans": plans, "places": places.texts}),
         "front": _short(points),
     }
-    return _filled({
-        "title": sections.title(facts),
-        "styles": "\n".join(map(_file, STYLES)),
-        "body": "\n".join([sections.header(facts), head, *picks, sections.legend()]),
-        "data": "\n".join(_script(name, text) for name, text in data.items()),
-        "scripts": "\n".join(f"<script>\n{_file(name)}\n</script>" for name in SCRIPTS),
-    })  # fmt: skip
+    body = "\n".join([sections.header(facts), head, *picks, sections.legend()])
+    return filled(
+        sections.title(facts), body, STYLES, SCRIPTS, "\n".join(_script(name, text) for name, text in data.items())
+    )
 
 
 def chosen(found: Recommendation, prefer: str) -> list[Drawn]:
@@ -101,10 +97,6 @@ def _label(plan: Plan) -> str:
     return label(plan.strategies, plan.run.facts)
 
 
-def _file(name: str) -> str:
-    return files("memplan.faces.report.html").joinpath(name).read_text(encoding="utf-8")
-
-
 def _short(value: Any) -> str:
     return dumps(value, separators=(",", ":"), ensure_ascii=False)
 
@@ -113,7 +105,3 @@ def _script(name: str, text: str) -> str:
     """JSON in the page; "</" would end the script."""
     safe = text.replace("</", r"<\/")
     return f'<script type="application/json" id="{name}">\n{safe}\n</script>'
-
-
-def _filled(parts: Mapping[str, str]) -> str:
-    return re.sub(r"\{\{(\w+)\}\}", lambda gap: parts[gap[1]], _file("page.html"))
