@@ -22,7 +22,8 @@ class Bnb8bit(Quantization):
     Half the bfloat16 size where nearly all weights are in linear layers. Columns of the input with values above 6 are
     computed in half precision, which large language models need.
 
-    It costs rounding of the inputs, and the time to look for outliers.
+    It costs rounding of the inputs, and the time to look for outliers and to wait for what is found, which is not
+    predicted: the seconds shown are those of its bytes alone.
 
     Traps: the T5 encoders' `wo` stays as it is; layers keep references to their weights, so that offloading
     would not free them.
@@ -31,6 +32,7 @@ class Bnb8bit(Quantization):
     name: ClassVar[str] = "bnb_8bit"
     known_as: ClassVar[tuple[str, ...]] = ("llm_int8", "8bit", "bnb", "bitsandbytes")
     beaten_by: ClassVar[str] = "int8_dynamic"
+    opt_in: ClassVar[str] = "its layers wait for the CPU, and by how much that slows them is not predicted"
     needs: ClassVar[Needs] = Needs("bitsandbytes", "0.48", ("cuda", "rocm", "xpu", "cpu"), (7, 5))
     lookup: ClassVar[str] = BY_MODULE
     breaks: ClassVar[tuple[tuple[str, str], ...]] = (

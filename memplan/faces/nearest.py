@@ -42,15 +42,16 @@ def nearest_call(
 ) -> Nearest:
     """The nearest smaller call that fits where `found` does not: fewer images, fewer frames, or fewer pixels.
 
-    Of each kind the smallest is tried first: where it does not fit, the others of its kind do not. A try is a dry run,
-    on which the plans of `found` are priced anew.
+    Where the seconds are too many, fewer steps come first. Of each kind the smallest is tried first: where it does
+    not fit, the others of its kind do not. A try is a dry run, on which the plans of `found` are priced anew.
     """
     if not any(map(_may_shrink, found.front)):
         return Nearest(weights=True)
     tried, best = list[Change](), Nearest()
     reading: dict[str, Any] = {"target": target, "dtype": dtype, "variant": variant, "cache": cache}
     reading["progress"] = progress
-    for kind in smaller_calls(found.facts.trace, call):
+    slow = any(short.of == "seconds" for short in found.nearest.shortages)
+    for kind in smaller_calls(found.facts.trace, call, slow=slow):
         for change in reversed(kind):
             if progress:
                 progress("trying a smaller call, " + ", ".join(f"{name}={value}" for name, value in change.items()))
@@ -83,15 +84,19 @@ def _fitting(found: Recommendation, smaller: Facts) -> Iterator[Plan]:
                 yield again
 
 
-def smaller_calls(trace: Trace, call: Mapping[str, Any]) -> list[list[Change]]:
-    """Changes of a call that make it smaller, by kind: images, frames, pixels. In each the least change comes first."""
+def smaller_calls(trace: Trace, call: Mapping[str, Any], *, slow: bool = False) -> list[list[Change]]:
+    """Changes of a call that make it smaller, by kind: images, frames, pixels. In each the least change comes first.
+
+    One that is too `slow` may have fewer steps too, which come before the others.
+    """
     known = {**dict(trace.arguments), **call}
-    images, frames, height, width = (
-        _number(known.get(name)) for name in ("num_images_per_prompt", "num_frames", "height", "width")
-    )
+    names = ("num_inference_steps", "num_images_per_prompt", "num_frames", "height", "width")
+    steps, images, frames, height, width = (_number(known.get(name)) for name in names)
+    sooner = [steps * part // 4 for part in (3, 2, 1)] if steps and slow else []
     fewer = [(frames * part // 4 - 1) // 4 * 4 + 1 for part in (3, 2, 1)] if frames else []
     sizes = ((_part(height or 0, eighths), _part(width or 0, eighths)) for eighths in (6, 4, 3))
     kinds: list[list[Change]] = [
+        [{"num_inference_steps": number} for number in dict.fromkeys(sooner) if number > 0],
         [{"num_images_per_prompt": 1}] if images and images > 1 else [],
         [{"num_frames": number} for number in dict.fromkeys(fewer) if number > 0],
         [{"height": high, "width": wide} for high, wide in dict.fromkeys(sizes) if high and wide],

@@ -18,6 +18,8 @@ from memplan.run import OnHost, Run
 from memplan.simulator import Bill
 from memplan.strategy import Strategy
 
+WAITING = ("bnb int8",)
+"""Formats whose layers make the device wait for the host."""
 PREFERENCES = ("quality", "speed", "memory", "balanced")
 
 
@@ -76,12 +78,17 @@ class Plan:
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What had to be assumed for this plan beside what holds for every one, in sentences."""
-        return (*self._on_host(), *self._compiled(), *self._cached())
+        return (*self._on_host(), *self._waiting(), *self._compiled(), *self._cached())
 
     def _on_host(self) -> tuple[str, ...]:
         there = [name for name, placement in self.run.placements.items() if isinstance(placement, OnHost)]
         kernels = "activations on the CPU are counted as the device's kernels hold them"
         return (f"{', '.join(there)}: {kernels}; the CPU's were not followed",) if there else ()
+
+    def _waiting(self) -> tuple[str, ...]:
+        names = ", ".join(name for name, stored in self.run.storage.items() if stored.format in WAITING)
+        spent = "layers look for outliers and wait for what is found, which takes time that is not predicted"
+        return (f"{names}: {spent}",) if names else ()
 
     def _compiled(self) -> tuple[str, ...]:
         names = ", ".join(self.run.compiled)

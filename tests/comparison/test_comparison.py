@@ -194,6 +194,6 @@ def test_a_contender_that_fits_where_memplan_finds_nothing_is_named() -> None:
 
 
 def test_the_page_of_the_repository_follows_from_its_rows() -> None:
-    rows = read(Row, command.HERE / "part.csv")
-    text = (command.HERE / "part.md").read_text(encoding="utf-8")
+    rows = read(Row, command.HERE / "comparison.csv")
+    text = (command.HERE / "comparison.md").read_text(encoding="utf-8")
     assert page(rows, command.part(list(dict.fromkeys(row.case for row in rows)))) == text

@@ -47,6 +47,14 @@ def test_smaller_calls(known: dict[str, object], call: dict[str, Any], changes: 
     assert smaller_calls(trace(**known), call) == changes
 
 
+def test_a_slow_call_may_have_fewer_steps() -> None:
+    known = trace(num_inference_steps=50, num_images_per_prompt=4)
+    fewer = [[{"num_inference_steps": steps} for steps in (37, 25, 12)], [{"num_images_per_prompt": 1}]]
+    assert smaller_calls(known, {}, slow=True) == fewer
+    assert smaller_calls(known, {}) == fewer[1:]
+    assert smaller_calls(trace(num_inference_steps=1), {}, slow=True) == []
+
+
 # ---- what is tried ---------------------------------------------------------------------------------------------------
 class Answers:
     """Stands in for the dry run: calls up to a size are as if the card were larger, and some sizes are refused."""

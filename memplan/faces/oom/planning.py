@@ -11,6 +11,7 @@ from memplan.faces import measuring
 from memplan.faces.oom.scene import Scene
 from memplan.faces.target import HERE, Target, machine, of_kind
 from memplan.facts import GIB, Facts
+from memplan.facts.units import amount, mib
 from memplan.oom import Allocation
 from memplan.oom.place import LOADING
 from memplan.planner import Plan
@@ -50,9 +51,19 @@ def fitting(scene: Scene, failed: Allocation, patience: float = PATIENCE) -> Fit
     found = planner.recommend(measured, strategies())
     pick = found.pick(CHEAPEST)
     if pick is None:
-        missing = ", and ".join(map(str, found.nearest.shortages))
-        raise NothingFits(f"no plan fits; the nearest, {found.nearest}, needs {missing}")
+        raise NothingFits(_none(found.nearest, was, failed))
     return Fitting(pick, was)
+
+
+def _none(nearest: Plan, was: int | None, failed: Allocation) -> str:
+    """Why there is no plan: what the nearest needs, or that none takes enough less than was predicted."""
+    if was is None:
+        return f"no plan fits; the nearest, {nearest}, needs {', and '.join(map(str, nearest.shortages))}"
+    less, least = failed.missing or failed.asked or 1, nearest.bill.peak.memory.required
+    return (
+        f"memplan predicts {amount(was)} for the run that failed, by which it would have fitted, and no plan takes "
+        f"{mib(less)} MiB less; the nearest, {nearest}, takes {amount(least)}"
+    )
 
 
 def _until(end: float, patience: float) -> Progress:

@@ -32,6 +32,7 @@ def bill(plan: Plan) -> str:
     totals = [
         *titled("VRAM", [f"{amount(cost.peak.memory.required)} at the highest, {margin(plan)}"]),
         *titled("RAM", [_ram(plan)]),
+        *titled("Too much", [str(short) for short in plan.shortages if plan.run.facts.machine.gpu]),
         *titled("Traffic", [f"{_traffic(plan)}, per call"]),
         *(titled("CPU", [f"{operations(cost.host_flops)} computed there per call"]) if cost.host_flops else []),
         *titled(

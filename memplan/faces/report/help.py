@@ -39,8 +39,8 @@ def typed(cls: type[Strategy]) -> str:
     """How it is typed with every setting."""
     names = [field.name for field in _fields(cls)]
     given = ",".join(f"{name}=…" for name in names if name not in ("component", "components"))
-    component = ":component" if "component" in names else ""
-    return f"{cls.name}{component}{',' if component and given else ''}{given}"
+    given = ",".join(filter(None, ("component" if "component" in names else "", given)))
+    return f"{cls.name}:{given}" if given else cls.name
 
 
 def _fields(cls: type[Strategy]) -> list[Field[Any]]:

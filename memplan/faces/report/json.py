@@ -24,7 +24,7 @@ and `price` one with schema, machine, workload and plan. A plan holds
 
     strategies   as `memplan price --with` takes them; what they do not name stays on the GPU
     label        the same in short and as one text, which `--with` takes too
-    fits         whether device and host memory suffice
+    fits         whether device and host memory suffice, and what the user allows; too_much: what does not, in sentences
     peak         phase, component, allocated, reserved, required: the highest phase
     phases       loading first; for each: the same, and weights, copies, states, activations, module, op, seconds; those
                  of loading are before the first call, with files that are in no cache
@@ -149,6 +149,7 @@ def _plan(plan: Plan, reason: str) -> dict[str, Any]:
         "strategies": [typed(s, plan.run.facts) for s in techniques(plan.strategies)],
         "label": label(plan.strategies, plan.run.facts),
         "fits": plan.fits,
+        "too_much": [str(short) for short in plan.shortages],
         "peak": _memory(cost.peak),
         "phases": [_peak(p) for p in cost.phases],
         "ram": {"peak": host.peak, "steady": host.steady, "pinned": host.pinned},

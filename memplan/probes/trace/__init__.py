@@ -209,4 +209,9 @@ def _call(pipe: Any, arguments: Mapping[str, Any]) -> Any:
     except BadInput:
         raise
     except (TypeError, ValueError, NotImplementedError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise BadInput(f"{type(pipe).__name__} refuses this call: {error}") from error
+        raise BadInput(f"{type(pipe).__name__} refuses this call: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says first: the rest of PyTorch's are advice for those who run something."""
+    return f"{error}".partition("\n")[0] or type(error).__name__
