@@ -249,7 +249,9 @@ class Trace:
     def graph(self, call: Call, ways: frozenset[str]) -> Graph | None:
         """`call` with its backward, made in as many of these ways as change it; None where it keeps no gradients."""
         same = (g for g in self.graphs if (g.call.component, g.call.method) == (call.component, call.method))
-        return max((g for g in same if ways.issuperset(g.call.variant)), key=lambda g: len(g.call.variant), default=None)
+        return max(
+            (g for g in same if ways.issuperset(g.call.variant)), key=lambda g: len(g.call.variant), default=None
+        )
 
     def phases(self, component: str) -> frozenset[str]:
         """The phases in which `component` is called."""

@@ -44,46 +44,43 @@ def dry_run_with_gradients(
     Raises BadInput where the pipeline refuses the arguments.
     """
     trace = dry_run(twin, arguments, device, progress, capability)
-    steps = _steps(twin.pipe)
-    graphs: list[Graph] = []
-    failed: list[tuple[str, str, str]] = []
-    assumptions: dict[str, None] = {}
-    differing: dict[str, int] = {}
-    calls = {(call.component, call.method): call for call in reversed(_differentiated(trace))}
-    for call in _differentiated(trace):
-        differing[call.component] = differing.get(call.component, 0) + 1
-    for name, method in calls:
+    steps, kind, graphs = _steps(twin.pipe), (device, capability), list[Graph]()
+    failed, assumptions = list(trace.failed), dict.fromkeys(trace.assumptions)
+    every = _differentiated(trace)
+    first = {(call.component, call.method): call for call in reversed(every)}
+    for (name, method), call in reversed(first.items()):
         if progress:
             progress(f"dry run: {name} with its backward")
-        module = twin.components()[name]
-        inputs = given_to(twin, arguments, name, (device, capability), method)
-        phase = calls[name, method].phase
-        step = Differentiated(name, module, inputs, twin, (device, capability), twice=True, method=method, phase=phase)
-        graphs += _followed(step, switches if phase == DENOISING else NO_SWITCHES)
+        inputs = given_to(twin, arguments, name, kind, method)
+        step = Differentiated(
+            name, twin.components()[name], inputs, twin, kind, twice=True, method=method, phase=call.phase
+        )
+        graphs += _followed(step, switches if call.phase == DENOISING else NO_SWITCHES)
         failed += ((name, way, words) for way, words in step.failed.items())
         assumptions |= step.assumptions
-    said = _said([call for call in calls.values()], [name for name, times in differing.items() if times > 1])
-    every = tuple(dict.fromkeys((*trace.assumptions, *assumptions, *said)))
-    return replace(trace, graphs=tuple(graphs), steps=steps, failed=(*trace.failed, *failed), assumptions=every)
+    assumptions |= dict.fromkeys(_said(every))
+    return replace(trace, graphs=tuple(graphs), steps=steps, failed=tuple(failed), assumptions=tuple(assumptions))
 
 
 def _differentiated(trace: Trace) -> list[Call]:
     """The calls of `trace` through which gradients flow: of denoisers, and of what comes after the first of them."""
     calls = [trace.calls[step.call] for step in trace.timeline]
-    first = next((number for number, call in enumerate(calls) if call.phase == DENOISING and call.component), len(calls))
+    first = next(
+        (number for number, call in enumerate(calls) if call.phase == DENOISING and call.component), len(calls)
+    )
     return list(dict.fromkeys(call for call in calls[first:] if call.component))
 
 
-def _said(calls: list[Call], differing: list[str]) -> Iterator[str]:
+def _said(calls: list[Call]) -> Iterator[str]:
     """What is covered, and what is not."""
     denoisers = [call.component for call in calls if call.phase == DENOISING]
     others = [call for call in calls if call.phase != DENOISING]
-    yield WEIGHTS.format(" and ".join(denoisers))
+    yield WEIGHTS.format(" and ".join(dict.fromkeys(denoisers)))
     yield from (DECODED.format(call.component) for call in others if call.method == "decode")
     if not others:
         yield NOT_DECODED
     yield LEFT_OUT
-    yield from map(ALIKE.format, differing)
+    yield from (ALIKE.format(name) for name in dict.fromkeys(denoisers) if denoisers.count(name) > 1)
 
 
 def _steps(pipe: Any) -> int:
