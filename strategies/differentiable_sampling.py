@@ -9,7 +9,7 @@ from memplan.facts import CHECKPOINTED, DENOISING, REMADE, Facts, Purpose
 from memplan.run import Run
 from memplan.strategy import Decision, Seat, Strategy, Switch, Undo
 
-from .live.checkpoints import every_block
+from .live.checkpoints import Again, checkpointed, every_block
 
 STEP, BLOCK = "step", "block"
 WAYS = {STEP: REMADE, BLOCK: f"{CHECKPOINTED}:1"}
@@ -58,6 +58,11 @@ class DifferentiableSampling(Strategy):
     def switches(cls, settings: Mapping[str, Any]) -> Mapping[str, Switch]:
         """Blocks that are checkpointed; a forward that is made again as a whole is the same as one that is not."""
         return {} if settings.get("checkpoint", BLOCK) == STEP else {WAYS[BLOCK]: every_block}
+
+    @staticmethod
+    def in_blocks(part: Any, again: Again) -> Undo:
+        """Has each block of `part` called through `again`; the value undoes it. Raises BadInput without blocks."""
+        return checkpointed(part, 1, again)
 
     def refuses(self, run: Run) -> str | None:
         """Refuses calls that keep no gradients, other checkpoints, and denoisers without blocks."""

@@ -69,7 +69,7 @@ def facts(
     if here.gpu is None:
         raise NoGpu("No GPU is visible here to plan for.")
     kept = cache and not parts
-    asked = {"train": train, "differentiable": differentiable}
+    asked: dict[str, Any] = {"train": train, "differentiable": differentiable}
     name = key(source, call, dtype, _capability(here), sorted(switches), variant=variant, **asked) if kept else None
     known = store.load(name) if name else None
     if known is None:

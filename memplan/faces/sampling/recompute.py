@@ -55,9 +55,9 @@ def in_blocks(name: str, part: Any, recompute: Recompute) -> Undo:
 
     Raises Unsupported for a model without blocks, and for one that checkpoints already.
     """
-    from memplan.strategies.live.checkpoints import checkpointed
+    from memplan.strategies import DifferentiableSampling
 
     try:
-        return checkpointed(part, 1, lambda call: lambda *args, **given: recompute(call, args, given))
+        return DifferentiableSampling.in_blocks(part, lambda call: lambda *args, **given: recompute(call, args, given))
     except BadInput as error:
         raise Unsupported(f'{name} cannot be checkpointed in blocks ({error}): give checkpoint="step"') from error
