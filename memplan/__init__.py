@@ -27,6 +27,7 @@ if _typing.TYPE_CHECKING:
     from memplan.faces.reload import reload as reload
     from memplan.faces.sampling.differentiable import differentiable as differentiable
     from memplan.faces.verify import verify as verify
+    from memplan.facts import Differentiable as Differentiable
     from memplan.facts import Facts as Facts
     from memplan.facts import Machine as Machine
     from memplan.facts import Model as Model
@@ -49,7 +50,7 @@ _HOMES = {
     "memplan.faces.reload": ("reload",),
     "memplan.faces.sampling.differentiable": ("differentiable",),
     "memplan.faces.verify": ("verify",),
-    "memplan.facts": ("Facts", "Machine", "Model", "Rates", "Training"),
+    "memplan.facts": ("Differentiable", "Facts", "Machine", "Model", "Rates", "Training"),
     "memplan.planner": ("Plan", "Recommendation", "Saved"),
     "memplan.strategy": ("Strategy",),
 }
@@ -58,6 +59,7 @@ __all__ = [
     "Applied",
     "ApplyFailed",
     "BadInput",
+    "Differentiable",
     "Facts",
     "LoadFailed",
     "Machine",

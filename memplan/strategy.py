@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 from urllib.parse import quote
 
 from memplan.errors import BadInput
-from memplan.facts import Component, Facts
+from memplan.facts import Component, Facts, Purpose
 from memplan.run import Run
 
 Undo = Callable[[], None]
@@ -87,7 +87,7 @@ class Strategy(ABC):
     `known_as` are words of others for it, for those who type them.
     What `frees_host` memory is applied before what decides the same and may take some. What is `midway` can also be
     applied between two calls of components in the middle of a pipeline's call, and leaves what they compute comparable.
-    One that `trains` is for training steps, and for nothing else; all others are for calls.
+    It is for its `purpose`, and for nothing else.
     """
 
     name: ClassVar[str]
@@ -96,7 +96,7 @@ class Strategy(ABC):
     last_resort: ClassVar[bool] = False
     frees_host: ClassVar[bool] = False
     midway: ClassVar[bool] = False
-    trains: ClassVar[bool] = False
+    purpose: ClassVar[Purpose] = Purpose.CALLS
     opt_in: ClassVar[str] = ""
     known_as: ClassVar[tuple[str, ...]] = ()
 
@@ -148,6 +148,14 @@ class Strategy(ABC):
         """As people type it with these settings, the component among them."""
         words = (written(v) if name == "component" else f"{name}={written(v)}" for name, v in settings.items())
         return ":".join(filter(None, (self.name, ",".join(words))))
+
+    @classmethod
+    def misplaced(cls, facts: Facts) -> str | None:
+        """The sentence for a technique that is for another purpose than what is planned, or None."""
+        if cls.purpose is facts.purpose:
+            return None
+        how = f": {cls.purpose.asked}" if cls.purpose.asked else ""
+        return f"{cls.name} is for {cls.purpose}, and this is {facts.purpose.one}{how}"
 
     def refuses(self, run: Run) -> str | None:
         """One sentence that says why it can't join this run, or None when it can."""

@@ -11,6 +11,7 @@ from .cfg_zero_star import CfgZeroStar as CfgZeroStar
 from .channels_last import ChannelsLast as ChannelsLast
 from .compile import Compile as Compile
 from .compute_dtype import ComputeDtype as ComputeDtype
+from .differentiable_sampling import DifferentiableSampling as DifferentiableSampling
 from .faster_cache import FasterCache as FasterCache
 from .first_block_cache import FirstBlockCache as FirstBlockCache
 from .fp8_dynamic import Fp8Dynamic as Fp8Dynamic
@@ -76,4 +77,5 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     Compile,
     PromptReuse,
     GradientCheckpointing,
+    DifferentiableSampling,
 )

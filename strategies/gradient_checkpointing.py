@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self
 
-from memplan.facts import CHECKPOINTED, Facts
+from memplan.facts import CHECKPOINTED, Facts, Purpose
 from memplan.run import Run
 from memplan.strategy import Decision, Switch, Undo
 
@@ -35,7 +35,7 @@ class GradientCheckpointing(OtherWay):
 
     name: ClassVar[str] = "gradient_checkpointing"
     known_as: ClassVar[tuple[str, ...]] = ("activation_checkpointing", "checkpointing")
-    trains: ClassVar[bool] = True
+    purpose: ClassVar[Purpose] = Purpose.TRAINING
 
     decision: ClassVar[Decision] = Decision.CHECKPOINTS
     lacks: ClassVar[str] = "gradient_checkpointing"

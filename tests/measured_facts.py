@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from memplan.facts import (
+    DENOISING,
     GIB,
     HALVED,
     PAIRED,
@@ -38,9 +39,13 @@ UNUSED = ("image_encoder", "safety_checker")
 """Components that no call of the small pipelines uses, where they have them."""
 
 
+PHASES = {"unet": DENOISING, "transformer": DENOISING}
+"""Of the components that run between text encoders and VAEs."""
+
+
 def call(component: str, method: str, variant: tuple[str, ...] = ()) -> Call:
     """One call of a component; made another way it holds nothing."""
-    phase = TEXT_ENCODING if component.startswith("text_encoder") else ""
+    phase = TEXT_ENCODING if component.startswith("text_encoder") else PHASES.get(component, "")
     return Call(component, method, phase, 0, ("",), ("",), (NOTHING if variant else SOMETHING,), variant)
 
 

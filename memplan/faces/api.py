@@ -6,9 +6,10 @@ from typing import Any
 from memplan import planner
 from memplan.errors import BadInput
 from memplan.faces.measuring import PROMPT, Progress, facts, probe
+from memplan.faces.sampling.asked import checked as asked_to_keep
 from memplan.faces.target import HERE, Target, machine, numbered, of_kind
 from memplan.faces.training import checked, weighed
-from memplan.facts import Facts, Training
+from memplan.facts import Differentiable, Facts, Purpose, Training
 from memplan.planner import Plan, Recommendation
 from memplan.registry import check_names, parse, parse_plan, strategies, switches
 from memplan.strategy import Decision, Strategy
@@ -40,15 +41,18 @@ def recommend(
     cache: bool = True,
     progress: Progress | None = None,
     train: Training | None = None,
+    differentiable: Differentiable | None = None,
     **call: Any,
 ) -> Recommendation:
     """Weigh every plan for this pipeline, call and machine, or with `train` for a training step of its denoiser.
 
+    With `differentiable` the call is one inside of `memplan.differentiable()`, which keeps gradients.
     `call` are the arguments of the pipeline itself: prompt, height, num_frames … A module takes those of its forward();
     of modules by name each that runs takes a table of its own, as in `net={"input": x}`. Raises BadInput for a source,
     an argument or a machine that does not exist.
     """
-    asked = weighed() if checked(train) else {}
+    train, keeps = checked(train), asked_to_keep(differentiable, train)
+    asked = weighed(Purpose.TRAINING if train else Purpose.GRADIENTS if keeps else Purpose.CALLS)
     measured = facts(
         source,
         call,
@@ -59,6 +63,7 @@ def recommend(
         progress=progress,
         switches=asked,
         train=train,
+        differentiable=keeps,
     )
     if progress:
         progress("weighing plans")
@@ -75,13 +80,14 @@ def price(
     cache: bool = True,
     progress: Progress | None = None,
     train: Training | None = None,
+    differentiable: Differentiable | None = None,
     **call: Any,
 ) -> Plan:
     """The bill of a plan: text as a report writes it, e.g. "vae_tiling:vae + model_offload", parts of it, or a Plan.
 
     Components without a placement stay on the device. Raises BadInput when a strategy refuses to join, in its words.
     """
-    parts, train = listed(plan), checked(train)
+    parts, train, keeps = listed(plan), checked(train), asked_to_keep(differentiable, train)
     asked = switches(parts)
     measured = facts(
         source,
@@ -93,6 +99,7 @@ def price(
         progress=progress,
         switches=asked,
         train=train,
+        differentiable=keeps,
     )
     return named(measured, parts)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from memplan.faces import store
-from memplan.facts import Training
+from memplan.facts import Differentiable, Training
 from memplan.probes.sources import identity
 
 KERNELS = "cuda"
@@ -18,6 +18,7 @@ OLDER, NEWER = (7, 0), (8, 0)
 DECIDING = (
     "allocator.py",
     "faces/measuring.py",
+    "faces/sampling/asked.py",
     "facts/*.py",
     "probes/**/*.py",
     "catalogue/*.py",
@@ -36,6 +37,7 @@ def key(
     *,
     variant: str = "",
     train: Training | None = None,
+    differentiable: Differentiable | None = None,
 ) -> str | None:
     """The cache's name for these facts, or None where they can't be kept."""
     if not isinstance(source, str | Path) or not all(_plain(value) for value in call.values()):
@@ -44,7 +46,7 @@ def key(
     versions = {library: version(library) for library in LIBRARIES}
     place = {"source": str(source), "content": content, "files": _files(call)}
     kernels = {"kernels": KERNELS, "capability": capability, "ways": list(ways)}
-    step = {"train": vars(train.traced) if train else None}
+    step = {"train": vars(train.traced) if train else None, "gradients": differentiable is not None}
     return store.key(
         {
             **place,

@@ -13,7 +13,7 @@ from memplan.faces.history.learned import with_learned
 from memplan.faces.keys import KERNELS, NEWER, OLDER, key
 from memplan.faces.quiet import libraries_quiet
 from memplan.faces.target import HERE, Target, machine
-from memplan.facts import Facts, Machine, Model, Trace, Training
+from memplan.facts import Differentiable, Facts, Machine, Model, Trace, Training
 from memplan.probes.fakes.sizes import check_sizes
 from memplan.probes.sources import look, open_pipeline
 from memplan.strategy import Switch
@@ -53,13 +53,15 @@ def facts(
     parts: Mapping[str, Any] = NO_PARTS,
     switches: Mapping[str, Switch] = NO_SWITCHES,
     train: Training | None = None,
+    differentiable: Differentiable | None = None,
 ) -> Facts:
     """Everything measured: the machine, and the model and dry run of `call`, from the cache where they are known.
 
     `parts` are components in memory that replace those of a source; `switches` do the ways to call components that the
-    dry run follows besides, by name. With `train` such a step is followed, and the model is what it trains. Only
-    named and saved models without such parts are cached: what is live may change between two calls. A source or a
-    machine that does not exist, and a size below one, is found before torch is imported.
+    dry run follows besides, by name. With `train` such a step is followed, and the model is what it trains; with
+    `differentiable` what of the call keeps gradients is followed too. Only named and saved models without such parts
+    are cached: what is live may change between two calls. A source or a machine that does not exist, and a size below
+    one, is found before torch is imported.
     """
     check_sizes(call)
     look(source)
@@ -67,18 +69,19 @@ def facts(
     if here.gpu is None:
         raise NoGpu("No GPU is visible here to plan for.")
     kept = cache and not parts
-    name = key(source, call, dtype, _capability(here), sorted(switches), variant=variant, train=train) if kept else None
+    asked: dict[str, Any] = {"train": train, "differentiable": differentiable}
+    name = key(source, call, dtype, _capability(here), sorted(switches), variant=variant, **asked) if kept else None
     known = store.load(name) if name else None
     if known is None:
         with libraries_quiet():
             if progress:
                 progress("reading the pipeline")
             twin = _opened(source, dtype, variant, parts)
-            known = _measured(source, twin, call, _capability(here), progress=progress, switches=switches, train=train)
+            known = _measured(source, twin, call, _capability(here), progress=progress, switches=switches, **asked)
         if name:
             store.save(name, *known)
     model, trace = known
-    return Facts(with_learned(here, model) if target.is_here else here, model, trace, train)
+    return Facts(with_learned(here, model) if target.is_here else here, model, trace, train, differentiable)
 
 
 def _model(twin: "Twin") -> Model:
@@ -109,11 +112,14 @@ def _measured(
     progress: Progress | None,
     switches: Mapping[str, Switch],
     train: Training | None,
+    differentiable: Differentiable | None,
 ) -> tuple[Model, Trace]:
+    from memplan.faces.sampling.asked import in_tensors
     from memplan.probes.fakes.twin import modules_of
     from memplan.probes.pipeline.rounding import measured
     from memplan.probes.sources.modules import as_pipeline
     from memplan.probes.trace import check, dry_run
+    from memplan.probes.trace.differentiating import dry_run_with_gradients
     from memplan.probes.trace.training import dry_run_of_training
 
     arguments = _arguments(twin, call)
@@ -123,6 +129,10 @@ def _measured(
         trace = dry_run_of_training(twin, arguments, *how, progress=progress, switches=switches)
         return _model_of(trace, twin), trace
     model = _model(twin)
+    if differentiable:
+        arguments = in_tensors(twin.pipe, arguments)
+        trace = dry_run_with_gradients(twin, arguments, KERNELS, capability, progress=progress, switches=switches)
+        return model, trace
     if not isinstance(source, str | Path):
         model = measured(model, modules_of(as_pipeline(source)))
     return model, dry_run(twin, arguments, KERNELS, progress, capability, switches=switches)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from memplan.errors import BadInput
-from memplan.facts import KINDS_OF_TRAINING, OPTIMIZERS, Training
+from memplan.facts import KINDS_OF_TRAINING, OPTIMIZERS, Purpose, Training
 from memplan.registry import strategies, switches
 from memplan.strategy import Switch
 
@@ -29,6 +29,6 @@ def _one_of(what: str, word: str, known: tuple[str, ...]) -> None:
         raise BadInput(f"memplan knows no {what} {word!r}: use one of {', '.join(known)}")
 
 
-def weighed() -> dict[str, Switch]:
-    """The ways to make a training step that are weighed where nobody names a plan."""
-    return switches(kind.name for kind in strategies() if kind.trains)
+def weighed(purpose: Purpose) -> dict[str, Switch]:
+    """The ways to call components that are followed for a purpose, beside usual ones, where nobody names a plan."""
+    return switches(kind.name for kind in strategies() if kind.purpose is purpose is not Purpose.CALLS)

@@ -20,6 +20,8 @@ from memplan.facts.calibration import Calibration as Calibration
 from memplan.facts.calibration import Reading as Reading
 from memplan.facts.calibration import Setting as Setting
 from memplan.facts.caveats import caveats
+from memplan.facts.differentiable import Differentiable as Differentiable
+from memplan.facts.differentiable import Passes as Passes
 from memplan.facts.limits import LOSSES as LOSSES
 from memplan.facts.limits import NO_LIMITS as NO_LIMITS
 from memplan.facts.limits import Limits as Limits
@@ -37,6 +39,7 @@ from memplan.facts.model import Group as Group
 from memplan.facts.model import Grouping as Grouping
 from memplan.facts.model import Model as Model
 from memplan.facts.model import Weight as Weight
+from memplan.facts.purpose import Purpose as Purpose
 from memplan.facts.rates import USUAL as USUAL
 from memplan.facts.rates import Rates as Rates
 from memplan.facts.schedulers import not_matching_flows as not_matching_flows
@@ -47,18 +50,21 @@ from memplan.facts.trace import CHANNELS_LAST as CHANNELS_LAST
 from memplan.facts.trace import CHECKPOINTED as CHECKPOINTED
 from memplan.facts.trace import COMPUTED as COMPUTED
 from memplan.facts.trace import CONVOLUTION as CONVOLUTION
+from memplan.facts.trace import DENOISING as DENOISING
 from memplan.facts.trace import ELEMENTWISE as ELEMENTWISE
 from memplan.facts.trace import FREED as FREED
 from memplan.facts.trace import HALVED as HALVED
 from memplan.facts.trace import IN_SLICES as IN_SLICES
 from memplan.facts.trace import MATMUL as MATMUL
 from memplan.facts.trace import PAIRED as PAIRED
+from memplan.facts.trace import REMADE as REMADE
 from memplan.facts.trace import REUSED as REUSED
 from memplan.facts.trace import SLICED as SLICED
 from memplan.facts.trace import TEXT_ENCODING as TEXT_ENCODING
 from memplan.facts.trace import TILED as TILED
 from memplan.facts.trace import ZEROED as ZEROED
 from memplan.facts.trace import Call as Call
+from memplan.facts.trace import Graph as Graph
 from memplan.facts.trace import Ops as Ops
 from memplan.facts.trace import Segment as Segment
 from memplan.facts.trace import Step as Step
@@ -75,16 +81,27 @@ from memplan.facts.units import MIB as MIB
 
 @dataclass(frozen=True, repr=False)
 class Facts:
-    """Everything measured before planning. Where `training` is not None the trace is that of such a step."""
+    """Everything measured before planning. Where `training` is not None the trace is that of such a step.
+
+    Where `differentiable` is not None the trace also has what keeps gradients.
+    """
 
     machine: Machine
     model: Model
     trace: Trace
     training: Training | None = None
+    differentiable: Differentiable | None = None
 
     def __repr__(self) -> str:
         """The model, the card and the length of the dry run."""
         return f"<Facts of {self.subject}: {self.trace.extent}>"
+
+    @property
+    def purpose(self) -> Purpose:
+        """What is planned for."""
+        if self.training:
+            return Purpose.TRAINING
+        return Purpose.GRADIENTS if self.differentiable else Purpose.CALLS
 
     @property
     def subject(self) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from memplan.facts.caching import Result, Turn
+from memplan.facts.differentiable import Passes
 from memplan.facts.training import Trained
 from memplan.facts.units import amount
 
@@ -21,8 +22,11 @@ CHECKPOINTED = "checkpointed"
 """The way of a training step in which blocks keep no activations and compute them again: "checkpointed:4" for every
 fourth one."""
 
-TEXT_ENCODING = "text encoding"
-"""The phase in which text encoders are called."""
+REMADE = "made again"
+"""The way of a forward that keeps only what it was given, and is made again in its backward."""
+
+DENOISING, TEXT_ENCODING = "denoising", "text encoding"
+"""The phases in which denoisers and text encoders are called."""
 
 REUSED = "reused"
 """The way of a component whose calls within encode_prompt() are spared: "reused:16" where 16 results are kept."""
@@ -165,6 +169,18 @@ class Call:
         return self.modules[open_modules[-1]] if open_modules else ""
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Graph:
+    """A `call` that keeps what its backward needs, with that backward: what both hold in tensors and in segments.
+
+    Segments are those that the caching allocator takes for it when it starts empty.
+    """
+
+    call: Call
+    tensors: Passes
+    segments: Passes
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """`repeat` runs of `Trace.calls[call]`, one after the other; those `prompted` are within `encode_prompt()`."""
@@ -185,7 +201,8 @@ class Trace:
     in host memory, as the pipeline asks where they do and moves what they return: each group as a whole or not at all.
     `turns` are the forwards of denoisers that can have a step cache, in order.
     `encoded` are the most bytes that the pipeline's encode_prompt() returns at once. `trained` are the parameters that
-    the calls of a training step train; a call of it is a forward and its backward.
+    the calls of a training step train; a call of it is a forward and its backward. `graphs` are such calls of the
+    components through which a call of the pipeline keeps gradients, and `steps` those of its scheduler.
     """
 
     device: str
@@ -200,6 +217,8 @@ class Trace:
     turns: tuple[Turn, ...] = ()
     encoded: int = 0
     trained: tuple[Trained, ...] = ()
+    graphs: tuple[Graph, ...] = ()
+    steps: int = 0
 
     def __repr__(self) -> str:
         """The kind of device, and how long it is."""
@@ -227,13 +246,21 @@ class Trace:
         same = (c for c in self.alternatives if (c.component, c.method) == (call.component, call.method))
         return max((call, *(c for c in same if ways.issuperset(c.variant))), key=lambda c: len(c.variant))
 
+    def graph(self, call: Call, ways: frozenset[str]) -> Graph | None:
+        """`call` with its backward, made in as many of these ways as change it; None where it keeps no gradients."""
+        same = (g for g in self.graphs if (g.call.component, g.call.method) == (call.component, call.method))
+        return max(
+            (g for g in same if ways.issuperset(g.call.variant)), key=lambda g: len(g.call.variant), default=None
+        )
+
     def phases(self, component: str) -> frozenset[str]:
         """The phases in which `component` is called."""
         return frozenset(call.phase for call in self.calls if call.component == component)
 
     def ways(self, component: str) -> frozenset[str]:
         """The ways to call `component` that change what it holds."""
-        return frozenset(way for call in self.alternatives if call.component == component for way in call.variant)
+        made = (*self.alternatives, *(graph.call for graph in self.graphs))
+        return frozenset(way for call in made if call.component == component for way in call.variant)
 
     def held(self, component: str, way: str) -> int:
         """The most activations, in bytes, of the calls of `component` that are made in this way alone; 0 for none."""

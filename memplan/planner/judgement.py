@@ -108,6 +108,7 @@ def _reason(preference: str, plan: Plan) -> str:
     bill = plan.bill
     moved = f"{amount(bill.traffic.link)} cross the link per call" if bill.traffic.link else "nothing is copied"
     moved = f"{duration(bill.seconds)} a step" if plan.run.facts.training else moved
+    moved = f"{duration(bill.seconds)} with its backward" if plan.run.facts.differentiable else moved
     moved += f" and {bill.host_flops / 1e12:.1f} TFLOP are computed by the CPU" if bill.host_flops else ""
     used = f"{bill.peak.memory.required / max(plan.run.facts.machine.vram, 1):.0%} of the device memory"
     fits = "fits" if rank(plan) else f"fits with {SAFETY:.0%} to spare"

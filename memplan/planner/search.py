@@ -19,9 +19,9 @@ def recommend(facts: Facts, catalogue: Sequence[type[Strategy]]) -> Recommendati
     """Weigh every combination of the catalogue's variants for these facts.
 
     Where nothing fits, memory is looked at more closely, then techniques come in that others beat, for they may join
-    what those cannot, and then last resorts, if less is missing with them. For a training step what trains is weighed.
+    what those cannot, and then last resorts, if less is missing with them. Only what is for that purpose is weighed.
     """
-    catalogue = [kind for kind in catalogue if kind.trains is (facts.training is not None)]
+    catalogue = [kind for kind in catalogue if kind.purpose is facts.purpose]
     usual = [kind for kind in catalogue if not kind.last_resort]
     resorts = [variant for kind in catalogue if kind.last_resort for variant in kind.variants(facts)]
     found = _finer(facts, usual)

@@ -38,12 +38,8 @@ def seat(facts: Facts, strategies: Iterable[Strategy]) -> Plan | Dropped:
 
 
 def refused(strategy: Strategy, run: Run) -> str | None:
-    """Why `strategy` cannot join `run`, in a sentence: it is for training and this is a call, or its own words."""
-    if run.facts.training and not strategy.trains:
-        return f"{strategy.name} is for calls of a pipeline, and this is a training step"
-    if strategy.trains and not run.facts.training:
-        return f"{strategy.name} is for training, and this is a call: say which with train=… or --train"
-    return strategy.refuses(run)
+    """Why `strategy` cannot join `run`, in a sentence: it is for another purpose, or its own words."""
+    return strategy.misplaced(run.facts) or strategy.refuses(run)
 
 
 def filled(chosen: list[Strategy], idle: Sequence[Strategy]) -> list[Strategy]:

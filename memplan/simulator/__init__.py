@@ -11,6 +11,7 @@ from memplan.simulator.bill import Peak as Peak
 from memplan.simulator.bill import Traffic as Traffic
 from memplan.simulator.chain import Chain
 from memplan.simulator.compiled import compiling
+from memplan.simulator.gradients import with_gradients
 from memplan.simulator.host import host_memory
 from memplan.simulator.loading import Arriving as Arriving
 from memplan.simulator.loading import arriving as arriving
@@ -30,6 +31,8 @@ def simulate(run: Run) -> Bill:
     """The bill of `run`: peak of each phase, host memory, bytes moved and loss. Pure."""
     if run.facts.training:
         return priced(run, run.facts.training)
+    if run.facts.differentiable:
+        return with_gradients(run, run.facts.differentiable, _simulated(run))
     nbytes = kept(run)
     return together(_simulated(run), _simulated(again(run)), nbytes) if nbytes else _simulated(run)
 

@@ -55,17 +55,19 @@ def peak(stages: Sequence[Stage], plain: int = 0) -> int:
 
     `plain` is the most of a forward without gradients, of which those before the first stage are.
     """
-    return max(plain, *_forwards(stages), *_backwards(stages), 0)
+    return max(plain, *forwards(stages), *backwards(stages), 0)
 
 
-def _forwards(stages: Sequence[Stage]) -> Iterator[int]:
+def forwards(stages: Sequence[Stage]) -> Iterator[int]:
+    """The most bytes held while each of the forwards runs, in order."""
     before = 0
     for stage in stages:
         yield before + stage.forward
         before += stage.kept
 
 
-def _backwards(stages: Sequence[Stage]) -> Iterator[int]:
+def backwards(stages: Sequence[Stage]) -> Iterator[int]:
+    """The most bytes held while each of the backwards runs, that of the last stage first."""
     before = sum(stage.kept for stage in stages)
     made: dict[str, int] = {}
     for stage in reversed(stages):

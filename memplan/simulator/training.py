@@ -1,16 +1,15 @@
 """A training step: weights, optimizer states and averages stay; gradients and activations come and go."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from memplan.allocator import Pool
 from memplan.facts import Call, Facts, Training
 from memplan.run import Run
-from memplan.simulator.bill import Bill, Loss, Memory, Peak, Traffic
-from memplan.simulator.device import blas_workspace, context
+from memplan.simulator.bill import Bill, Loss, Peak, Traffic
 from memplan.simulator.host import host_memory
 from memplan.simulator.optimizers import OPTIMIZERS, averaging
 from memplan.simulator.seconds import seconds
+from memplan.simulator.standing import memory_of, taken
 
 STEP, AVERAGING, BETWEEN = "optimizer step", "averaging weights", "between steps"
 """The phases beside forwards and backwards."""
@@ -74,21 +73,9 @@ def _after(run: Run, held: Held, training: Training) -> Iterator[Peak]:
 
 def _peak(run: Run, phase: str, held: Held, others: Sequence[int], call: Call | None = None) -> Peak:
     """The peak of a phase that holds `others` beside what stays: one tensor each, or all that `call` holds."""
-    gpu, name = run.facts.machine.gpu, run.facts.model.components[0].name
-    stays = _taken((*held.weights, *held.states), run)
+    name = run.facts.model.components[0].name
     beside = (sum(others), call.base + call.reserved_alone, call.base + call.occupied_alone) if call else None
-    allocated, reserved, occupied = beside or (sum(others), *[_taken(others, run)[1]] * 2)
-    blas = blas_workspace(gpu)
-    total = stays[0] + allocated + blas
-    segments = max(stays[1] + blas + occupied, total)
-    memory = Memory(total, max(stays[1] + blas + reserved, segments), segments + context(gpu))
+    allocated, reserved, occupied = beside or (sum(others), *[taken(others, run)[1]] * 2)
+    memory = memory_of(run, taken((*held.weights, *held.states), run), allocated, reserved, occupied)
     op = call.ops[call.peak_segment.op] if call else ""
     return Peak(phase, name, memory, sum(held.weights), 0, sum(others), "", op, host=0, states=sum(held.states))
-
-
-def _taken(tensors: Iterable[int], run: Run) -> tuple[int, int]:
-    """Bytes in blocks and in segments that the allocator of this kind of device has for tensors, one after another."""
-    if run.facts.trace.device == "cpu":
-        return (total := sum(tensors)), total
-    pool = Pool()
-    return sum(pool.take(nbytes).size for nbytes in tensors if nbytes), pool.reserved

@@ -15,10 +15,11 @@ KIB = 1024
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raises BadInput where a picture that is asked for cannot be written, or would be one of a training step."""
+    """Raises BadInput where a picture that is asked for cannot be written, or is for calls alone."""
     asked = [name for name in ("html", "png", "save") if getattr(args, name, None)]
-    if args.train and asked:
-        raise BadInput(f"--{asked[0]} is for calls of a pipeline: a training step has no timeline and no file")
+    if (args.train or args.differentiable) and asked:
+        kind = "a training step" if args.train else "one that keeps gradients"
+        raise BadInput(f"--{asked[0]} is for calls of a pipeline: {kind} has no timeline and no file")
     for file in filter(None, (args.html, args.png)):
         writable(file)
 

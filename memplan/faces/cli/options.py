@@ -9,7 +9,7 @@ from memplan.catalogue import models
 from memplan.errors import BadInput
 from memplan.faces.api import Target
 from memplan.faces.limits import EXAMPLE
-from memplan.facts import KINDS_OF_TRAINING, OPTIMIZERS, Training
+from memplan.facts import KINDS_OF_TRAINING, OPTIMIZERS, Differentiable, Training
 
 CALL = (
     (("--prompt",), str, "TEXT"),
@@ -25,7 +25,7 @@ CALL = (
 """The arguments that most pipelines take."""
 NAME_A_GPU = '--gpu "RTX 4070" names a card, --vram 12 any other by its GiB.'
 """How the command line says which card to plan for."""
-OWN = ("source", "plan", "target", "dtype", "variant", "cache", "progress", "train")
+OWN = ("source", "plan", "target", "dtype", "variant", "cache", "progress", "train", "differentiable")
 """Names that mean something else to memplan than to a pipeline."""
 
 
@@ -77,6 +77,13 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ema", action="store_true", default=None, help="keep averages of the trained weights")
     group.add_argument("--rank", type=int, metavar="N", help="rank of the adapters")
     group.add_argument("--targets", type=_names, metavar="LAYERS", help='layers to adapt, as "to_q,to_v"')
+
+
+def add_gradients(parser: argparse.ArgumentParser) -> None:
+    """The call to plan for keeps gradients."""
+    group = parser.add_argument_group("gradients", "A call inside of memplan.differentiable(), with its backward().")
+    group.add_argument("--differentiable", action="store_true", help="the call keeps gradients through all its steps")
+    group.add_argument("--last", type=int, metavar="K", help="through its last K steps alone, which changes gradients")
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -144,6 +151,13 @@ def training(args: argparse.Namespace, call: dict[str, Any]) -> Training | None:
     if given:
         raise BadInput(f"--{next(iter(given))} is for training: say --train lora or --train full")
     return None
+
+
+def differentiable(args: argparse.Namespace) -> Differentiable | None:
+    """What of the call keeps gradients; None for one that keeps none. Raises BadInput for --last by itself."""
+    if args.last is not None and not args.differentiable:
+        raise BadInput("--last says through how many steps a call keeps gradients: say --differentiable too")
+    return Differentiable(args.last) if args.differentiable else None
 
 
 def typed(change: dict[str, Any]) -> str:

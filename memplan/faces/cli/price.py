@@ -1,6 +1,7 @@
 """Show the bill of a plan that you name."""
 
 import argparse
+from typing import Any
 
 from memplan.faces import api
 from memplan.faces.cli import files, options
@@ -21,6 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     options.add_call(parser)
     options.add_training(parser)
+    options.add_gradients(parser)
     options.add_machine(parser)
     options.add_bars(parser)
     options.add_pictures(parser)
@@ -33,11 +35,11 @@ def run(args: argparse.Namespace) -> int:
     from memplan.faces.report.html.page import page_of
 
     call = options.call(args)
-    train = options.training(args, call)
+    purpose: dict[str, Any] = {"train": options.training(args, call), "differentiable": options.differentiable(args)}
     files.check(args)
     say_which(args.model)
     with Progress() as progress:
-        plan = api.price(args.model, args.strategies, progress=progress, train=train, **options.reading(args), **call)
+        plan = api.price(args.model, args.strategies, progress=progress, **purpose, **options.reading(args), **call)
     drawing = None if args.json else ink(asked=args.bars)
     print(json.bill(plan) if args.json else bill.bill(plan))
     if drawing:

@@ -18,6 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     options.add_call(parser)
     options.add_training(parser)
+    options.add_gradients(parser)
     options.add_machine(parser)
     parser.add_argument("--prefer", choices=PREFERENCES, default="balanced", help="which pick comes first")
     parser.add_argument("--all", action="store_true", help="the whole front, and what was dropped and why")
@@ -34,12 +35,12 @@ def run(args: argparse.Namespace) -> int:
     from memplan.faces.report.html.page import page
 
     call, nearest = options.call(args), Nearest()
-    train = options.training(args, call)
+    purpose: dict[str, Any] = {"train": options.training(args, call), "differentiable": options.differentiable(args)}
     files.check(args)
     say_which(args.model)
     with Progress() as progress:
-        found = api.recommend(args.model, progress=progress, train=train, **options.reading(args), **call)
-        if not found.picks and not train:
+        found = api.recommend(args.model, progress=progress, **purpose, **options.reading(args), **call)
+        if not found.picks and not any(purpose.values()):
             nearest = nearest_call(args.model, found, progress=progress, **options.reading(args), **call)
     if args.save and found.picks:
         _save(args, found, call)

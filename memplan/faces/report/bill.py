@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from memplan.faces.report import hardware
 from memplan.faces.report.layout import columns, paragraph, titled
-from memplan.facts import Facts
+from memplan.facts import Facts, Purpose
 from memplan.facts.units import UNITS, amount, duration, gib, mib, moved, operations
 from memplan.planner import Plan
 from memplan.planner.label import label
@@ -21,6 +21,18 @@ LEGEND_OF_A_STEP = (
     "the optimizer's, and averages of weights; gradients are among the activations. Time is that of one step of the "
     f"optimizer, with all of its forwards and backwards. {UNITS}."
 )
+
+LEGEND_OF_GRADIENTS = (
+    "VRAM is what the card must have: the allocator's segments in use at the peak and the device context. What is kept "
+    "for the backward, and the gradients of weights, are among the activations. Time is that of one call and its "
+    f"backward. {UNITS}."
+)
+
+_LEGENDS = {
+    Purpose.CALLS: LEGEND,
+    Purpose.TRAINING: LEGEND_OF_A_STEP,
+    Purpose.GRADIENTS: LEGEND_OF_GRADIENTS,
+}
 
 SPARE = ("reserved", "copies", "activations", "weights", "allocated")
 """Columns of phases that a narrow terminal does without, the first of them first."""
@@ -53,7 +65,7 @@ def bill(plan: Plan) -> str:
 
 def legend(facts: Facts) -> str:
     """What the figures of a call, or of a training step, mean."""
-    return LEGEND_OF_A_STEP if facts.training else LEGEND
+    return _LEGENDS[facts.purpose]
 
 
 def _beside(cost: Bill) -> str:
@@ -89,6 +101,7 @@ def workload(facts: Facts) -> list[str]:
     call = ", ".join(f"{name}={value}" for name, value in facts.trace.arguments)
     lines = [*hardware.machine(facts.machine), *hardware.model_line(facts.model), *titled("Call", [call])]
     lines += titled("Training", [_training(facts)]) if facts.training else []
+    lines += titled("Gradients", [str(facts.differentiable)]) if facts.differentiable else []
     return lines + [line for text in facts.assumptions for line in titled("Assumed", [text])]
 
 

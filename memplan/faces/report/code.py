@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from memplan.faces.report.loading import loading
+from memplan.faces.sampling.asked import written
+from memplan.facts import DENOISING, Purpose
 from memplan.planner import Plan
 from memplan.probes.fakes.sizes import is_size
 from memplan.run import Resident, Run
@@ -24,10 +26,16 @@ def script(plan: Plan, source: str, call: Mapping[str, Any]) -> str:
     """
     facts = plan.run.facts
     load = loading(facts.model, source, formats(plan))
-    lines = applying(plan, plan.strategies, load.configured, device_of(plan))
+    placed = [strategy for strategy in plan.strategies if strategy.purpose is not Purpose.GRADIENTS]
+    lines = applying(plan, placed, load.configured, device_of(plan))
     values = [(name, *_value(name, shown, call)) for name, shown in facts.trace.arguments]
     needed = [needs for _, needs, _ in values if needs]
-    own = ["import torch", f"from diffusers import {facts.model.class_name}", *load.imports]
+    own = [
+        "import torch",
+        *(["import memplan"] if facts.differentiable else []),
+        f"from diffusers import {facts.model.class_name}",
+        *load.imports,
+    ]
     imports = [*own, *filter(is_import, lines), *needed]
     return "\n".join([
         *merged(imports),
@@ -35,10 +43,26 @@ def script(plan: Plan, source: str, call: Mapping[str, Any]) -> str:
         *load.lines,
         *(line for line in lines if not is_import(line)),
         "",
-        "result = pipe(",
-        *(f"    {name}={value}" for name, _, value in values),
-        ")",
+        *_in_context(plan, ["result = pipe(", *(f"    {name}={value}" for name, _, value in values), ")"]),
     ])  # fmt: skip
+
+
+def _in_context(plan: Plan, made: list[str]) -> list[str]:
+    """The lines of the call; of one that keeps gradients inside of the context that does."""
+    keeps = plan.run.facts.differentiable
+    if keeps is None:
+        return made
+    found = (getattr(s, "checkpoint", None) for s in plan.strategies if s.purpose is Purpose.GRADIENTS)
+    others = [part.name for part in plan.run.facts.model.components if part.name not in _denoisers(plan)]
+    still = [f"pipe.{name}.requires_grad_(False)" for name in others]
+    behind = "...  # the loss of result, and its backward()"
+    inside = (f"    {line}" for line in (*made, behind))
+    return [f'pipe.to("{device_of(plan)}")', *still, written(keeps, next(found, None)), *inside]
+
+
+def _denoisers(plan: Plan) -> frozenset[str]:
+    trace = plan.run.facts.trace
+    return frozenset(graph.call.component for graph in trace.graphs if graph.call.phase == DENOISING)
 
 
 def in_memory(plan: Plan, strategies: Iterable[Strategy]) -> str:

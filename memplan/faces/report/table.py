@@ -112,6 +112,10 @@ def nothing_fits(plan: Plan, nearest: Nearest, typed: Callable[[Change], str]) -
     tried = ", ".join(map(typed, nearest.tried))
     if plan.run.facts.training:
         lines += paragraph("Less is held with fewer samples, pixels or frames, as a LoRA, or with adamw8bit or sgd.")
+    elif plan.run.facts.differentiable:
+        lines += paragraph(
+            "Less is held with fewer steps, pixels or frames, or with gradients of the last steps alone."
+        )
     elif nearest.weights:
         lines += paragraph("The weights alone are too much in every plan, so that no smaller call would fit either.")
     elif not tried:

@@ -7,9 +7,6 @@ from memplan.errors import BadInput, Unsupported
 from memplan.faces.sampling.reach import tensors
 from memplan.strategy import Undo
 
-FLAG, FUNCTION = "gradient_checkpointing", "_gradient_checkpointing_func"
-"""The attributes by which modules of diffusers know that they checkpoint, and how."""
-
 
 class Recompute:
     """Makes forwards again while it is `open`, which it is until somebody closes it.
@@ -54,20 +51,13 @@ def _versions(given: Any) -> list[int]:
 
 
 def in_blocks(name: str, part: Any, recompute: Recompute) -> Undo:
-    """Has each block of `part` made again, as diffusers' own gradient checkpointing does; the value undoes it.
+    """Has each block of `part` made again, as the technique does that checkpoints them; the value undoes it.
 
-    Raises Unsupported for a model that cannot.
+    Raises Unsupported for a model without blocks, and for one that checkpoints already.
     """
-    if not getattr(part, "_supports_gradient_checkpointing", False):
-        raise Unsupported(f'{name}, a {type(part).__name__}, has no blocks to checkpoint: give checkpoint="step"')
-    before = [(vars(module), {key: vars(module)[key] for key in (FLAG, FUNCTION) if key in vars(module)})
-              for module in part.modules()]  # fmt: skip
+    from memplan.strategies import DifferentiableSampling
 
-    def undo() -> None:
-        for attributes, own in before:
-            for key in (FLAG, FUNCTION):
-                attributes.pop(key, None)
-            attributes.update(own)
-
-    part.enable_gradient_checkpointing(lambda module, *args: recompute(module.__call__, args, {}))
-    return undo
+    try:
+        return DifferentiableSampling.in_blocks(part, lambda call: lambda *args, **given: recompute(call, args, given))
+    except BadInput as error:
+        raise Unsupported(f'{name} cannot be checkpointed in blocks ({error}): give checkpoint="step"') from error

@@ -10,6 +10,7 @@ from memplan.faces.oom.classes import calls_of
 from memplan.faces.oom.doors import FORWARD, Doors
 from memplan.faces.sampling.reach import Nodes, nodes, reached, tensors
 from memplan.faces.sampling.recompute import Recompute
+from memplan.facts import DENOISING
 
 CACHE = "cache"
 """By which the backbones of F5-TTS are told to keep what they make of the text from one forward to the next."""
@@ -100,7 +101,7 @@ def denoises(name: str, part: Any) -> bool:
     """Whether a forward of this component is one of the loop's."""
     from memplan.probes.trace import phase
 
-    return phase(part, name, "forward") == "denoising" and not hasattr(part, "decode")
+    return phase(part, name, "forward") == DENOISING and not hasattr(part, "decode")
 
 
 def _foreseen(pipe: Any) -> int:

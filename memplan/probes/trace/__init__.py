@@ -11,7 +11,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from memplan.errors import BadInput, Unsupported
-from memplan.facts import TEXT_ENCODING, Trace
+from memplan.facts import DENOISING, TEXT_ENCODING, Trace
 from memplan.facts.trace import TOGETHER
 from memplan.probes.fakes.sizes import SIZES, check_sizes
 from memplan.probes.fakes.twin import Twin
@@ -156,7 +156,7 @@ def phase(module: torch.nn.Module | None, component: str, method: str) -> str:
         return OTHERS[component]
     if type(module).__module__.startswith("transformers."):
         return "image encoding" if "image" in component or "vision" in component else TEXT_ENCODING
-    return "denoising"
+    return DENOISING
 
 
 def effective(pipe: Any, arguments: Mapping[str, Any], doors: Doors) -> dict[str, Any]:
