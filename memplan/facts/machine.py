@@ -68,12 +68,14 @@ class Host:
 class Learned:
     """What measured runs of a kind of pipeline teach about one machine.
 
-    Of so many `runs` those that are `over` took more device memory than was predicted, by at most `margin` bytes.
+    Of so many `runs` those that are `over` took more device memory than was predicted, by at most `margin` bytes. Calls
+    took `pace` times as long as predicted.
     """
 
     runs: int = 0
     over: int = 0
     margin: int = 0
+    pace: float = 1.0
 
 
 NOTHING_LEARNED = Learned()
@@ -84,7 +86,8 @@ class Machine:
     """The machine a plan is made for. `reserve` is device memory the user wants kept free for others.
 
     `packages` are the installed ones, of those that techniques need, with their versions. `rates` say how fast it is,
-    `limits` what of it the user allows, and `learned` by how much predictions were too low here: that is kept free.
+    `limits` what of it the user allows, and `learned` by how much predictions were too low here: that is kept free,
+    and `rates` have its pace.
     """
 
     gpu: Gpu | None

@@ -1,6 +1,7 @@
 """How fast a machine works."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from memplan.facts.trace import ELEMENTWISE, Ops
 
@@ -55,6 +56,16 @@ class Rates:
         computing = ops.flops / self.flops(ops.family, ops.dtype) if ops.flops else 0.0
         share = self.eager if ops.family == ELEMENTWISE and not fused else 1.0
         return max(computing, ops.traffic / (self.bandwidth * share)) + ops.count * self.kernel
+
+    def slower(self, factor: float) -> "Rates":
+        """Those of a machine on which all takes `factor` times as long, but for reading files."""
+        speeds = ("bandwidth", "pinned", "to_device", "to_host", "pinning", "host", "fallback")
+        times = ("kernel", "launch", "hook", "dispatch")
+        changed: dict[str, Any] = {name: getattr(self, name) / factor for name in speeds}
+        changed |= {name: getattr(self, name) * factor for name in times}
+        for name in ("compute", "on_host"):
+            changed[name] = tuple((family, dtype, rate / factor) for family, dtype, rate in getattr(self, name))
+        return replace(self, **changed)
 
 
 USUAL = Rates()

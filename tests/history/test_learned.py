@@ -11,6 +11,7 @@ import memplan
 from memplan import planner
 from memplan.faces import measuring, store
 from memplan.faces.history import database
+from memplan.faces.history.expected import of_plan
 from memplan.faces.history.learned import with_learned
 from memplan.faces.history.record import Figures, Phase
 from memplan.faces.report import hardware
@@ -80,9 +81,36 @@ def test_it_is_kept_free_and_said() -> None:
     one = replace(MACHINE, learned=Learned(1, 1, MIB))
     assert "a run here took 1 MiB more than predicted: kept free" in "\n".join(hardware.machine(one))
     assert json.loads(as_json.probe(known, None))["machine"]["learned"] == {
-        "runs": 4, "over": 2, "margin": 100 * MIB + 1
+        "runs": 4, "over": 2, "margin": 100 * MIB + 1, "pace": 1.0
     }  # fmt: skip
     assert "more than predicted" not in "\n".join(hardware.machine(MACHINE))
+
+
+def slow(number: int, seconds: float) -> Any:
+    """A run that took so long, where a second was predicted."""
+    measured = Figures(300 * MIB, 330 * MIB, seconds, GIB)
+    return run(number, phases=(Phase("denoising", "transformer", Figures(300 * MIB, 330 * MIB, 1.0, GIB), measured),))
+
+
+def test_seconds_are_corrected_by_calls_that_were_made_again() -> None:
+    for number, seconds in ((0, 9.0), (1, 2.0), (1, 1.5), (2, 3.0), (2, 1.25), (3, 4.0), (3, 1.75)):
+        database.save(slow(number, seconds))
+    taught = with_learned(MACHINE, MODEL)
+    assert taught.learned == Learned(7, 0, 0, 1.5)
+    assert "calls here took 1.50 times as long as predicted: seconds are corrected" in "\n".join(
+        hardware.machine(taught)
+    )
+    facts = small.facts()
+    plain = planner.draw(replace(facts, machine=MACHINE), ())
+    later = planner.draw(replace(facts, machine=taught), ())
+    assert later.bill.seconds == pytest.approx(1.5 * plain.bill.seconds)
+    assert [f.seconds for _, _, f in of_plan(later).phases] == pytest.approx([p.seconds for p in plain.bill.peaks])
+
+
+def test_a_call_that_was_made_once_corrects_no_seconds() -> None:
+    database.save(slow(0, 9.0))
+    assert learned() == Learned()
+    assert run(phases=()).pace is None
 
 
 def test_plans_leave_it_free() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import memplan
+from memplan import BadInput
 from memplan.faces.oom import answer as answers
 from memplan.faces.oom import held
 from memplan.faces.oom.answer import Answer, diagnosis
@@ -275,3 +276,8 @@ def test_a_pipeline_with_a_plan_is_left_as_it_is_and_kept_by_nobody(capsys: pyte
     del pipe, applied, error, before
     gc.collect()
     assert gone() is None
+
+
+def test_a_guard_of_what_is_no_pipeline_is_refused() -> None:
+    with pytest.raises(BadInput, match="a guard is that of a pipeline, and str is none"), memplan.guard("pipe"):
+        pass

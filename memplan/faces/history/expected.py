@@ -47,10 +47,10 @@ def remember(done: Any, plan: Plan) -> None:
 
 
 def of_plan(plan: Plan) -> Expected:
-    """A plan's prediction."""
-    measured = plan.run.facts
+    """A plan's prediction, without what earlier runs taught."""
+    measured, pace = plan.run.facts, plan.run.facts.machine.learned.pace
     phases = (
-        (p.phase, p.component, Figures(p.memory.allocated, p.memory.reserved, p.seconds, p.host))
+        (p.phase, p.component, Figures(p.memory.allocated, p.memory.reserved, p.seconds / pace, p.host))
         for p in plan.bill.peaks
     )
     text = str(plan) if plan.strategies else AS_LOADED

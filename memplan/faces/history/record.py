@@ -88,6 +88,13 @@ class Record:
         found = (phase.residual(name) for phase in self.phases for name in names)
         return max(0, *(int(more) - self.beside for more in found if more is not None), 0)
 
+    @property
+    def pace(self) -> float | None:
+        """How many times as long as predicted it took; None where that is not known."""
+        known = [p for p in self.phases if p.predicted.seconds is not None and p.measured.seconds is not None]
+        predicted = sum(phase.predicted.seconds or 0.0 for phase in known)
+        return sum(phase.measured.seconds or 0.0 for phase in known) / predicted if predicted else None
+
     def __str__(self) -> str:
         """As `memplan history` shows it."""
         from memplan.faces.report.history import run

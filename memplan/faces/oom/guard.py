@@ -23,8 +23,11 @@ def guard(
 
     With `retry` a call of `pipe` inside that runs out of memory goes on with less of it: the component's call that
     failed is made again where it stands, with techniques that can be applied there, and what they changed is undone at
-    the end of the guard. Where nothing helps, the first error is raised. Raises BadInput for a retry without `pipe`.
+    the end of the guard. Where nothing helps, the first error is raised. Raises BadInput for a retry without `pipe`,
+    and for a `pipe` that is no pipeline.
     """
+    if pipe is not None and not is_pipeline(pipe):
+        raise BadInput(f"a guard is that of a pipeline, and {type(pipe).__name__} is none")
     if retry and not is_pipeline(pipe):
         raise BadInput("a retry is that of one pipeline: write memplan.guard(pipe, retry=True)")
     file = answer_file(json)

@@ -17,6 +17,9 @@ def machine(here: Machine) -> list[str]:
         lines.append(f"{amount(here.reserve)} of device memory kept free: plans may use {amount(here.vram)}")
     if here.learned.margin:
         lines.append(_learned(here.learned))
+    if here.learned.pace != 1:
+        took = f"calls here took {here.learned.pace:.2f} times as long as predicted"
+        lines.append(f"{took}: seconds are corrected by that")
     lines.append(f"rates: {here.rates.source}")
     return [*titled("Machine", lines), *_limits(here.limits)]
 

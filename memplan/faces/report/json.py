@@ -6,7 +6,8 @@
     machine      gpu (null without one): name, kind, total, free, unified, source; host: total, available, limit,
                  source, swap, pinnable (null: no limit of its own), system; reserve; vram and ram: what plans may use;
                  limits: vram, ram, seconds, loss that the user allows, each null without; learned: runs here, those
-                 over their prediction, and margin, by how much at most, which is not in vram
+                 over their prediction, and margin, by how much at most, which is not in vram; pace: how many
+                 times as long as predicted calls took, by which seconds are corrected
                  rates: per second or in seconds, by which time is reckoned, and the source of those
     workload     model, class, source, size, arguments (name -> value, long texts cut
                  short; what JSON cannot hold in words), assumptions (sentences)
