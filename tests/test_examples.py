@@ -43,7 +43,7 @@ def test_every_example_is_run_here() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    some(PRINTS, "differentiable_sampling.py", "plan_for_another_card.py", "live_pipeline.py", "plugin_strategy.py"),
+    some(PRINTS, "differentiable_sampling.py", "plan_for_another_card.py", "live_pipeline.py"),
 )
 def test_example_runs(name: str, tmp_path: Path) -> None:
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONWARNINGS": "ignore"}

@@ -56,6 +56,6 @@ def test_when_loud_nothing_is_kept_back(caplog: pytest.LogCaptureFixture) -> Non
 
 @pytest.mark.slow
 def test_a_price_in_python_says_nothing_of_the_libraries(tmp_path: object) -> None:
-    code = "import memplan; memplan.price('sd1.5', 'vae_tiling', target=memplan.Target(vram=8, ram=32), cache=False)"
+    code = "import memplan; memplan.price('sd1.5', 'model_offload', target=memplan.Target(vram=8, ram=32), cache=False)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -202,6 +202,7 @@ def run(*args: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 def test_a_script_runs_with_the_plan(file: Path, tmp_path: Path) -> None:
     """It moves to a device that is not here, which the plan takes the place of."""
     build("flux").save_pretrained(tmp_path / "flux")

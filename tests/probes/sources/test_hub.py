@@ -245,6 +245,7 @@ def test_facts_are_kept_by_commit(hub: Hub, tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 def test_the_environment_is_huggingface_hub_s(hub: Hub, tmp_path: Path) -> None:
     own = {
         "HF_ENDPOINT": hub.url,
