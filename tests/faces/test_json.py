@@ -13,8 +13,8 @@ from memplan.registry import parse, typed
 from tests.faces import small
 
 PLAN = {
-    "strategies", "label", "fits", "too_much", "peak", "phases", "ram", "traffic", "host_flops", "seconds", "new_prompt",
-    "first_call", "loss", "margin", "ram_margin", "reason", "irreversible", "assumptions",
+    "strategies", "label", "fits", "too_much", "peak", "phases", "ram", "traffic", "host_flops", "seconds",
+    "new_prompt", "first_call", "loss", "margin", "ram_margin", "reason", "irreversible", "assumptions",
 }  # fmt: skip
 
 

@@ -25,7 +25,8 @@ and `price` one with schema, machine, workload and plan. A plan holds
 
     strategies   as `memplan price --with` takes them; what they do not name stays on the GPU
     label        the same in short and as one text, which `--with` takes too
-    fits         whether device and host memory suffice, and what the user allows; too_much: what does not, in sentences
+    fits         whether device and host memory suffice, and what the user allows
+    too_much     what does not suffice, in sentences; empty where it fits
     peak         phase, component, allocated, reserved, required: the highest phase
     phases       loading first; for each: the same, and weights, copies, states, activations, module, op, seconds; those
                  of loading are before the first call, with files that are in no cache
