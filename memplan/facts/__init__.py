@@ -51,6 +51,7 @@ from memplan.facts.trace import CHECKPOINTED as CHECKPOINTED
 from memplan.facts.trace import COMPUTED as COMPUTED
 from memplan.facts.trace import CONVOLUTION as CONVOLUTION
 from memplan.facts.trace import DENOISING as DENOISING
+from memplan.facts.trace import EFFICIENT as EFFICIENT
 from memplan.facts.trace import ELEMENTWISE as ELEMENTWISE
 from memplan.facts.trace import FREED as FREED
 from memplan.facts.trace import HALVED as HALVED

@@ -3,7 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from memplan.facts.trace import ELEMENTWISE, Ops
+from memplan.facts.trace import ATTENTION, EFFICIENT, ELEMENTWISE, Ops
+
+LIKE = {EFFICIENT: ATTENTION}
+"""Whose rate a family of ops has where nobody measured its own."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Rates:
 
     compute: tuple[tuple[str, str, float], ...] = ()
     bandwidth: float = 425e9
-    kernel: float = 6.5e-6
+    kernel: float = 5.8e-6
     launch: float = 10e-6
     hook: float = 50e-6
     dispatch: float = 250e-6
@@ -45,11 +48,11 @@ class Rates:
 
     def flops(self, family: str, dtype: str) -> float:
         """FLOP/s of this family on operands of `dtype`; those of `fallback` where nothing is known."""
-        return next((rate for f, d, rate in self.compute if (f, d) == (family, dtype)), self.fallback)
+        return _rate(self.compute, family, dtype) or self.fallback
 
     def host_flops(self, family: str, dtype: str) -> float:
         """FLOP/s of the CPU for this family on operands of `dtype`; those of `host` where nothing is known."""
-        return next((rate for f, d, rate in self.on_host if (f, d) == (family, dtype)), self.host)
+        return _rate(self.on_host, family, dtype) or self.host
 
     def seconds(self, ops: Ops, *, fused: bool = False) -> float:
         """Seconds that the device works on `ops`, by the roofline: as long as the slower of computing and reading."""
@@ -66,6 +69,14 @@ class Rates:
         for name in ("compute", "on_host"):
             changed[name] = tuple((family, dtype, rate / factor) for family, dtype, rate in getattr(self, name))
         return replace(self, **changed)
+
+
+def _rate(figures: tuple[tuple[str, str, float], ...], family: str, dtype: str) -> float | None:
+    for name in (family, LIKE.get(family)):
+        for of, in_dtype, rate in figures:
+            if (of, in_dtype) == (name, dtype):
+                return rate
+    return None
 
 
 USUAL = Rates()

@@ -36,6 +36,8 @@ TOGETHER = " + "
 
 
 MATMUL, ATTENTION, CONVOLUTION, ELEMENTWISE = "matmul", "attention", "convolution", "elementwise"
+EFFICIENT = "memory-efficient attention"
+"""What PyTorch's memory-efficient kernel computes; ATTENTION is flash's, or any on a CPU."""
 """Families of ops: what they do per byte and per FLOP depends on them. Reductions and copies are elementwise here."""
 
 

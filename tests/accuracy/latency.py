@@ -11,7 +11,7 @@ from memplan.catalogue.gpus import cards
 from memplan.catalogue.rates import rates_of
 from memplan.facts import MATMUL, Facts, Rates
 from tests.accuracy.eras import era
-from tests.accuracy.published import HERE, Predictor, Row, alone, plan_of, rows
+from tests.accuracy.published import HERE, Predictor, Row, alone, calls, plan_of
 
 TF32 = "tf32"
 """The precision in which float32 matrices were multiplied, where the benchmark asked for that."""
@@ -62,7 +62,7 @@ class Timed:
 @cache
 def latencies() -> tuple[Latency, ...]:
     """All rows of latencies.csv."""
-    known = {row.id: row for row in rows()}
+    known = {row.id: row for row in calls()}
     with (HERE / "latencies.csv").open(newline="") as file:
         return tuple(
             Latency(known[line["id"]], float(line["seconds"]), line["card"], line["precision"], line["why"])
@@ -130,13 +130,12 @@ Seconds of one call, as others measured them on GPUs, and what memplan predicts 
 usual host. It is written by `python -m tests.accuracy --page`; the sources are in `published.csv`, the figures in
 `latencies.csv`. Rows of cards that the source does not name are left out.
 
-What cards sustain of their datasheets (`memplan/catalogue/sustained.json` and the seconds beside each kernel: thirteen
-numbers) was fitted to the rows without any technique, those that tile or slice alone and those that are compiled and
-move nothing, except VAEs of SDXL. The rates of memory that is not pinned were read off rows under model and sequential
-offload. None of these rows is an independent check; those of quantized weights that are not compiled, of streams and of
-layerwise casting are. "(denoiser)" is one
-call of the denoiser, "(encode)" one of the VAE. What a row's large error is put down to is our reading, not the
-source's.
+What cards sustain of their datasheets (`memplan/catalogue/sustained.json` and the seconds beside each kernel: seventeen
+numbers) was fitted to the rows without any technique, those that tile or slice alone, those that are compiled and move
+nothing, and S18-2, which moves next to nothing, except VAEs of SDXL. The rates of memory that is not pinned were read
+off rows under model and sequential offload. None of these rows is an independent check; those of quantized weights that
+are not compiled, of streams and of layerwise casting are. "(denoiser)" is one call of the denoiser, "(encode)" one of
+the VAE. What a row's large error is put down to is our reading, not the source's.
 """
 
 

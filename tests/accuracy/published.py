@@ -109,10 +109,15 @@ class Result:
         return self.predicted / self.row.measured - 1
 
 
-def rows() -> list[Row]:
-    """All rows of published.csv."""
+def calls() -> list[Row]:
+    """All rows of published.csv; those without a value were published with their seconds alone."""
     with (HERE / "published.csv").open(newline="") as file:
         return [Row(**{f.name: line[f.name] for f in fields(Row)}) for line in csv.DictReader(file)]
+
+
+def rows() -> list[Row]:
+    """Those whose source gives memory."""
+    return [row for row in calls() if row.value]
 
 
 class Predictor:

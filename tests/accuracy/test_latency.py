@@ -11,6 +11,8 @@ from tests.accuracy.latency import LARGE, PAGE, Timed, all_timed, latencies, pag
 
 ONE_CALL = ("S1-01-peak", "S1-10-peak", "S1-11-peak")
 """FLUX.1-dev as it is, quantized and offloaded: one dry run."""
+ON_THE_CPU = ("S6-fx06-peak", "S6-fx13-peak", "S6-fx22-peak", "S6-cx07-peak", "S6-cx26-peak")
+"""Their library multiplied small matrices on the CPU, which today's does not: see SECONDS.md."""
 ROW = re.compile(r"^\| (S\S+) \|.*\| ([\d.]+) \| [-+][\d.]+% \|$", re.MULTILINE)
 
 
@@ -33,8 +35,8 @@ def test_all_seconds() -> None:
     plain = [t for t in timed if not t.latency.row.plan]
     assert median(abs(t.error) for t in plain) <= 0.10, list(summary(timed))
     assert median(abs(t.error) for t in timed) <= 0.15
-    uncompiled = [t for t in timed if "compile:" not in t.latency.row.plan]
-    assert median(pair.error for pair in pairs(uncompiled)) <= 0.16  # five ran products on the CPU: SECONDS.md
+    uncompiled = [t for t in timed if "compile:" not in t.latency.row.plan and t.latency.row.id not in ON_THE_CPU]
+    assert median(pair.error for pair in pairs(uncompiled)) <= 0.15
     assert median(pair.error for pair in pairs(timed)) <= 0.15
     assert rank_correlation(timed) >= 0.9
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.backends import cuda as allowed
 
-from memplan.facts import ATTENTION, Ops
+from memplan.facts import ATTENTION, EFFICIENT, Ops
 from memplan.probes.trace.ledger import Ledger
 from memplan.probes.trace.operands import extent
 from memplan.probes.trace.work import dtype_of
@@ -85,15 +85,17 @@ class Attention:
         held = _efficient_buffers(query, value, mask)
         batch, heads, length = query.shape[:-1]
         out = query.new_empty((batch, length, heads, value.shape[-1])).transpose(1, 2)
-        self.note(query, key, value, out)
+        self.note(query, key, value, out, EFFICIENT)
         del held
         return out
 
-    def note(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, out: torch.Tensor) -> None:
+    def note(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, out: torch.Tensor, family: str = ATTENTION
+    ) -> None:
         """One attention on (B, H, S, D) has run: two products, each operand read and written once."""
         flops = 2 * key.shape[-2] * (prod(query.shape) + prod(out.shape))
         traffic = sum(map(extent, (query, key, value, out)))
-        self.ledger.note("scaled_dot_product_attention", Ops(ATTENTION, dtype_of([query]), 1, flops, traffic))
+        self.ledger.note("scaled_dot_product_attention", Ops(family, dtype_of([query]), 1, flops, traffic))
 
     # -- which one -----------------------------------------------------------------------------------------------
     def takes_flash(self, query: torch.Tensor, value: torch.Tensor, mask: Mask) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import flop_registry
 
-from memplan.facts import ATTENTION, CONVOLUTION, ELEMENTWISE, MATMUL, Ops
+from memplan.facts import ATTENTION, CONVOLUTION, EFFICIENT, ELEMENTWISE, MATMUL, Ops
 from memplan.probes.trace.operands import extent, tensors_in
 
 
@@ -31,7 +31,9 @@ def dtype_of(operands: list[torch.Tensor]) -> str:
 def _family(name: str) -> str:
     if "conv" in name:
         return CONVOLUTION
-    return ATTENTION if "scaled_dot_product" in name else MATMUL
+    if "scaled_dot_product" in name:
+        return EFFICIENT if "efficient" in name else ATTENTION
+    return MATMUL
 
 
 _IDLE = frozenset(("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "resize_"))
