@@ -148,4 +148,3 @@ def _undone(caller: Caller, plans: tuple[Plan, Plan], device: str, before: Outpu
 
 def _silent(message: str) -> None:
     """Says nothing."""
-
