@@ -50,10 +50,9 @@ def auto_optimize(
         check_free(as_pipeline(pipe))
     parts = None if plan is None else listed(plan)
     target = numbered(target, device)
-    measured = facts_of(pipe, call, parts or (), target, device, progress)
-    chosen = standing(
-        _chosen(measured, parts, prefer), target, None if parts is not None else prefer, undone=NOT_DONE, force=force
-    )
+    measured = facts_of(pipe, call, parts or (), target=target, device=device, progress=progress)
+    chosen, wish = _chosen(measured, parts, prefer), prefer if parts is None else None
+    chosen = standing(chosen, target, wish, undone=NOT_DONE, force=force)
     return put(chosen, pipe, device)
 
 
@@ -61,6 +60,7 @@ def facts_of(
     pipe: Any,
     call: Mapping[str, Any],
     parts: Sequence[str | Strategy],
+    *,
     target: Target,
     device: str,
     progress: Progress | None = None,

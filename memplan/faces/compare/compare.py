@@ -60,7 +60,7 @@ def compare(
     check(seeds, repeat, call)
     both = parts(against), parts(plan)
     place = rehearsed(numbered(target, device), device)
-    measured = facts_of(pipe, call, [*both[0], *both[1]], place, device, progress)
+    measured = facts_of(pipe, call, [*both[0], *both[1]], target=place, device=device, progress=progress)
     caller = Caller(pipe, call, tuple(range(seed, seed + seeds)), repeat, progress or _silent)
     plans = ready(measured, both, place, force=force)
     return compared(caller, plans, device, predicted=place == target, check_undo=check_undo, lpips=lpips)

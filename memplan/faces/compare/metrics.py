@@ -67,7 +67,7 @@ def likeness(seed: int, before: Value, after: Value | None, lpips: Lpips | None 
     one, other = before.unit, after.unit
     if same(one, other):
         return Likeness(**at, **_of_equals(before.kind, measured=lpips is not None))
-    figures = {"most": _most(one, other), **_FIGURES[before.kind](one, other)}
+    figures: dict[str, Any] = {"most": _most(one, other), **_FIGURES[before.kind](one, other)}
     if lpips and before.kind == "picture" and min(one.shape[-2:]) >= SMALLEST_FOR_LPIPS:
         figures["lpips"] = lpips(one, other)
     return Likeness(**at, **figures)

@@ -32,7 +32,7 @@ class Caller:
 
     pipe: Any
     call: Mapping[str, Any]
-    seeds: Sequence[int]
+    seeds: tuple[int, ...]
     repeat: int
     say: Callable[[str], None]
     planned: dict[str, Any] = field(init=False)

@@ -16,11 +16,12 @@ from typing import Any
 
 from memplan.faces.compare.comparison import Comparison, Side
 from memplan.faces.compare.metrics import SMALLEST_FOR_LPIPS, Likeness
+from memplan.faces.history.record import Figures
 from memplan.faces.report.json import text
 from memplan.faces.report.layout import columns, paragraph, titled
 from memplan.facts import notebook
 from memplan.facts.limits import EXACT
-from memplan.facts.units import UNITS, mib
+from memplan.facts.units import MIB, UNITS, mib
 
 SCHEMA = 1
 ROWS = 24
@@ -101,9 +102,7 @@ def _checked(found: Comparison) -> list[str]:
     sides = (("without the plan", found.baseline), ("with the plan", found.plan))
     lines += [f"{name} calls of one seed differ by themselves" for name, side in sides if side.repeats is False]
     if found.undone is not None:
-        lines.append(
-            "undone, it gives the same again" if found.undone else "undone, it gives something else than before"
-        )
+        lines.append(f"undone, it gives {'the same again' if found.undone else 'something else than before'}")
     return lines
 
 
@@ -124,15 +123,19 @@ Column = tuple[str, Callable[[Side], float | None], Callable[[float], str]]
 def _columns(found: Comparison) -> Iterator[Column]:
     """A title, what of a side it shows, and how; of what no side has there is no column."""
     yield "warm s", lambda side: side.usual.seconds if side.steady else None, _seconds
-    yield "first s", lambda side: side.first and side.first.seconds, _seconds
+    yield "first s", lambda side: _of(side.first, "seconds"), _seconds
     yield "allocated", lambda side: side.usual.allocated, mib
     yield "reserved", lambda side: side.usual.reserved, mib
     yield "held", lambda side: side.held, _parts_of_mib
     yield "RAM", lambda side: side.usual.ram, mib
-    yield "predicted s", lambda side: side.predicted and side.predicted.seconds, _seconds
-    yield "allocated", lambda side: side.predicted and side.predicted.allocated, mib
-    yield "reserved", lambda side: side.predicted and side.predicted.reserved, mib
-    yield "RAM", lambda side: side.predicted and side.predicted.ram, mib
+    yield "predicted: s", lambda side: _of(side.predicted, "seconds"), _seconds
+    yield "allocated", lambda side: _of(side.predicted, "allocated"), mib
+    yield "reserved", lambda side: _of(side.predicted, "reserved"), mib
+    yield "RAM", lambda side: _of(side.predicted, "ram"), mib
+
+
+def _of(figures: Figures | None, name: str) -> float | None:
+    return getattr(figures, name) if figures else None
 
 
 def _sides(found: Comparison) -> list[tuple[str, ...]]:
@@ -196,7 +199,7 @@ def _seconds(value: float) -> str:
 
 
 def _parts_of_mib(value: float) -> str:
-    return f"{value / 2**20:,.2f}"
+    return f"{value / MIB:,.2f}"
 
 
 def _side(side: Side) -> dict[str, Any]:
