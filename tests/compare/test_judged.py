@@ -6,7 +6,7 @@ import pytest
 
 from memplan.facts.limits import EXACT
 from memplan.strategies import STRATEGIES
-from tests.compare.judging import CASES, CHANGED, ELSEWHERE, EQUAL, SETTLED, Case, judged, row, rows
+from tests.compare.judging import CASES, CHANGED, ELSEWHERE, EQUAL, ROUNDED, SETTLED, Case, judged, row, rows
 from tests.some import some
 
 ALWAYS = ("set_aside", "group_offload", "layerwise_casting", "first_block_cache")
@@ -23,11 +23,8 @@ def test_every_technique_is_judged_or_says_why_not() -> None:
 
 
 def test_what_is_exact_changes_nothing_but_for_rounding_and_what_is_asked_for() -> None:
-    """A bill's word and what was measured agree; a technique that changes pictures on purpose is left to those who ask.
-
-    A mutant that priced a lossy technique as exact, or the other way round, is found here.
-    """
-    assert {one.does for one in rows()} == {EQUAL, "rounded", CHANGED}
+    """A bill's word and what was measured agree; what changes pictures on purpose is left to those who ask."""
+    assert {one.does for one in rows()} == {EQUAL, ROUNDED, CHANGED}
     for one in rows():
         assert one.does == BY_NAME[one.strategy].does
         if one.loss != EXACT:
@@ -45,9 +42,9 @@ def test_the_comparison_is_that_of_the_file(name: str) -> None:
     assert found.undone in (True, None)
     assert (found.undone is None) == any("can't be undone" in note for note in found.notes)
     fresh, (kept,) = row(case, found), [one for one in rows() if one.strategy == name]
-    figures = {"psnr": "", "ssim": "", "difference": ""}
-    assert replace(fresh, **figures) == replace(kept, **figures)
-    assert found.equal == (case.does == EQUAL)
+    left_out = {"does": "", "psnr": "", "ssim": "", "difference": ""}
+    assert replace(fresh, **left_out) == replace(kept, **left_out)
+    assert fresh.does in ((EQUAL, ROUNDED) if case.does == ROUNDED else (case.does,)), "sums differ by processor"
     if case.does == CHANGED:
         assert float(fresh.psnr) == pytest.approx(float(kept.psnr), abs=SETTLED)
         assert 0 < float(fresh.ssim) <= 1

@@ -52,7 +52,7 @@ def table(found: Comparison) -> str:
             *titled("Note", _notes(found)),
         ],
         columns("l" + "r" * (len(_sides(found)[0]) - 1), _sides(found)),
-        columns("rlrrrrr", _outputs(found)) if found.likeness else [],
+        _of_outputs(found) if found.likeness else [],
         paragraph((JUDGED if found.psnr is not None else "") + _legend(found)),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
@@ -79,7 +79,8 @@ def html(found: Comparison) -> str:
     """Two small tables: what the sides took, and the outputs."""
     (*head,), *rows = _sides(found)
     sides = notebook.table(f"{found.plan.plan}: {verdict(found)}", head, rows)
-    return sides + (notebook.table("Outputs", HEAD, _outputs(found)[1:]) if found.likeness else "")
+    (*titles,), *outputs = _outputs(found)
+    return sides + (notebook.table("Outputs", titles, outputs) if found.likeness else "")
 
 
 def verdict(found: Comparison) -> str:
@@ -153,8 +154,13 @@ def _change(before: float | None, after: float | None) -> str:
     return f"{after / before - 1:+.1%}" if before and after is not None else ""
 
 
+def _of_outputs(found: Comparison) -> list[str]:
+    rows = _outputs(found)
+    return columns("rl" + "r" * (len(rows[0]) - 2), rows)
+
+
 def _outputs(found: Comparison) -> list[tuple[str, ...]]:
-    """A row for each output, of a video one for the mean of its frames and one for the worst."""
+    """A row for each output, of a video one for the mean of its frames and one for the worst; no empty columns."""
     rows: list[tuple[str, ...]] = []
     for _, group in groupby(found.likeness, key=lambda one: (one.seed, one.output, one.item)):
         frames = list(group)
@@ -164,7 +170,9 @@ def _outputs(found: Comparison) -> list[tuple[str, ...]]:
             rows += list(_video(frames))
     more = len(rows) - ROWS
     left = ("", f"and {more} more", *[""] * len(FIGURES))
-    return [HEAD, *rows[:ROWS], *([left] if more > 0 else [])]
+    shown = [HEAD, *rows[:ROWS], *([left] if more > 0 else [])]
+    known = [i for i in range(len(HEAD)) if any(row[i] not in ("", "-") for row in shown[1:])]
+    return [tuple(row[i] for i in known) for row in shown]
 
 
 def _video(frames: Sequence[Likeness]) -> Iterator[tuple[str, ...]]:
