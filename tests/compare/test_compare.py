@@ -58,6 +58,7 @@ def lossy() -> Comparison:
 
 
 # ---- the face --------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_a_plan_that_moves_weights_gives_the_same_pictures_and_goes_again() -> None:
     pipe, call = called_once(), called("flux")
     before, random = attributes(pipe), torch.random.get_rng_state()
@@ -148,7 +149,7 @@ def test_latents_are_compared_as_arrays() -> None:
         found.picture()
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_modular_pipeline_returns_pictures_without_a_name() -> None:
     found = both(build("modular_flux"), "vae_slicing", called("modular_flux", output_type="pil"), (0, 1))
     assert [one.output for one in found.likeness] == ["output", "output"]
@@ -297,6 +298,20 @@ def test_a_saved_pipeline_is_compared(tmp_path: Path, capsys: pytest.CaptureFixt
     assert told["plan"]["predicted"] is None, "a CPU without a card has nothing that could be predicted"
     assert f"wrote {tmp_path}/a.png" in err
     assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_a_plan_that_failed_is_an_exit_code(
+    lossy: Comparison, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("memplan.faces.cli.compare._compared", lambda args, progress: lossy)
+    line = ["compare", "sdxl", "--plan", "vae_slicing", "--png", str(tmp_path / "a.png")]
+    assert main(line) == 0
+    assert (tmp_path / "a.png").read_bytes() == lossy.picture()
+    broken = replace(lossy, plan=replace(lossy.plan, failed="no luck"), likeness=(), pairs=())
+    monkeypatch.setattr("memplan.faces.cli.compare._compared", lambda args, progress: broken)
+    capsys.readouterr()
+    assert main(line) == 1
+    assert "the plan failed: no luck" in capsys.readouterr().out
 
 
 def test_files_that_are_no_plans_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from memplan.strategies import STRATEGIES
 from tests.compare.judging import CASES, CHANGED, ELSEWHERE, EQUAL, ROUNDED, SETTLED, Case, judged, row, rows
 from tests.some import some
 
-ALWAYS = ("set_aside", "group_offload", "layerwise_casting", "first_block_cache")
+ALWAYS = ("group_offload", "layerwise_casting", "first_block_cache")
 """Those that every run judges."""
 BY_NAME = {case.name: case for case in CASES}
 CLASSES = {cls.name: cls for cls in STRATEGIES}

@@ -83,7 +83,7 @@ class Caller:
         """One call. Its noise comes from the CPU, so that it is the same on every device and under every plan."""
         takes = "generator" in signature(type(self.pipe).__call__).parameters or hasattr(self.pipe, "blocks")
         noise = {"generator": torch.Generator("cpu").manual_seed(seed)} if takes else {}
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             return self.pipe(**self.call, **noise)
 

@@ -20,12 +20,13 @@ from memplan.faces.history.record import Figures
 from memplan.faces.report.json import text
 from memplan.faces.report.layout import columns, paragraph, titled
 from memplan.facts import notebook
-from memplan.facts.limits import EXACT
 from memplan.facts.units import MIB, UNITS, mib
 
 SCHEMA = 1
 ROWS = 24
 """Outputs that the table shows; JSON has all of them."""
+KEPT = 4
+"""Columns of what the sides took that every terminal shows."""
 FIGURES = ("psnr", "ssim", "lpips", "snr", "most")
 HEAD = ("seed", "output", "PSNR dB", "SSIM", "LPIPS", "SNR dB", "difference")
 LEGEND = (
@@ -51,7 +52,7 @@ def table(found: Comparison) -> str:
             *titled("Result", [verdict(found), *_checked(found)]),
             *titled("Note", _notes(found)),
         ],
-        columns("l" + "r" * (len(_sides(found)[0]) - 1), _sides(found)),
+        _of_sides(found),
         _of_outputs(found) if found.likeness else [],
         paragraph((JUDGED if found.psnr is not None else "") + _legend(found)),
     ]
@@ -90,10 +91,14 @@ def verdict(found: Comparison) -> str:
     if not found.likeness:
         return "the call returned nothing that can be compared"
     if found.equal:
-        return "equal bit by bit" + ("" if found.plan.loss == EXACT else f"; by its bill the plan is {found.plan.loss}")
+        return f"equal bit by bit; {_promised(found)}"
     worst = {"PSNR": (found.psnr, "{:.2f} dB"), "SSIM": (found.ssim, "{:.5f}"), "difference": (found.most, "{:.3g}")}
     figures = ", ".join(f"{name} {form.format(value)}" for name, (value, form) in worst.items() if value is not None)
-    return f"not equal; the worst: {figures or 'of other shapes'}; by its bill the plan is {found.plan.loss}"
+    return f"not equal; the worst: {figures or 'of other shapes'}; {_promised(found)}"
+
+
+def _promised(found: Comparison) -> str:
+    return f"loss of precision by the plan's bill: {found.plan.loss}"
 
 
 # ---- parts -----------------------------------------------------------------------------------------------------------
@@ -111,7 +116,9 @@ def _notes(found: Comparison) -> list[str]:
     pictures = [one for one in found.likeness if one.kind == "picture"]
     small = any(one.lpips is not None for one in pictures) and any(one.lpips is None for one in pictures)
     sizes = f"LPIPS is not given of pictures with a side under {SMALLEST_FOR_LPIPS} pixels"
-    return [*found.notes, *([sizes] if small else [])]
+    predicted = found.plan.predicted is not None and not found.has_peaks
+    elsewhere = f"predictions are those of a GPU; these calls were made on {found.device}"
+    return [*found.notes, *([sizes] if small else []), *([elsewhere] if predicted else [])]
 
 
 def _legend(found: Comparison) -> str:
@@ -152,6 +159,13 @@ def _sides(found: Comparison) -> list[tuple[str, ...]]:
 
 def _change(before: float | None, after: float | None) -> str:
     return f"{after / before - 1:+.1%}" if before and after is not None else ""
+
+
+def _of_sides(found: Comparison) -> list[str]:
+    """On a narrow terminal without the last of the columns, which are predictions."""
+    rows = _sides(found)
+    last = range(len(rows[0]) - 1, KEPT, -1)
+    return columns("l" + "r" * (len(rows[0]) - 1), rows, spare=list(last))
 
 
 def _of_outputs(found: Comparison) -> list[str]:
