@@ -139,4 +139,4 @@ def write(found: Iterable[Row]) -> None:
     with FILE.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
         table.writeheader()
-        table.writerows(map(asdict, found))
+        table.writerows([asdict(one) for one in found])

@@ -99,8 +99,8 @@ def _of_pictures(one: torch.Tensor, other: torch.Tensor) -> dict[str, float | No
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     small = min(one.shape[-2:]) < SMALLEST
-    ssim = None if small else float(structural_similarity_index_measure(other[None], one[None], data_range=1.0))
-    return {"psnr": _psnr(one, other, 1.0), "ssim": ssim}
+    ssim: Any = None if small else structural_similarity_index_measure(other[None], one[None], data_range=1.0)
+    return {"psnr": _psnr(one, other, 1.0), "ssim": None if small else float(ssim)}
 
 
 def _of_sound(one: torch.Tensor, other: torch.Tensor) -> dict[str, float | None]:
