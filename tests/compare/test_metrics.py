@@ -168,7 +168,11 @@ def test_lpips_is_given_where_its_weights_are(lpips: Path) -> None:
         assert likeness(0, before, after, judge).lpips == pytest.approx(0.25)
         assert likeness(0, before, before, judge).lpips == 0
     small = Value("images", 0, None, "picture", torch.zeros(3, 63, 64))
-    assert likeness(0, small, Value("images", 0, None, "picture", torch.ones(3, 63, 64)), judge).lpips is None
+    found = likeness(0, small, Value("images", 0, None, "picture", torch.ones(3, 63, 64)), judge)
+    assert found.lpips is None
+    assert metrics.without_lpips([found], "") == ("LPIPS is not given of pictures with a side under 64 pixels",)
+    assert metrics.without_lpips([found], "why") == ("why",)
+    assert metrics.without_lpips([likeness(0, before, after, judge)], "why") == ()
 
 
 def test_without_the_package_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

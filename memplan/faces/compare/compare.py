@@ -102,7 +102,7 @@ def compared(
 ) -> Comparison:
     """Both sides, one after the other. Raises what goes wrong without the plan."""
     first, second = (caller.side(one, predicted=predicted) for one in plans)
-    judge, notes = metrics.find_lpips(download=lpips)
+    judge, why = metrics.find_lpips(download=lpips)
     with put(plans[0], caller.pipe, device):
         kind = device_of(caller.pipe).type
         first, before = caller.run(first)
@@ -112,15 +112,16 @@ def compared(
         second, after = caller.run(second)
     second = replace(second, failed=failures[0]) if failures else second
     pairs = _paired(before, after)
+    judged = _judged(pairs, judge, caller.say)
     compared = Comparison(
         type(caller.pipe).__name__,
         kind,
         words(caller.planned),
         first,
         second,
-        _judged(pairs, judge, caller.say),
+        judged,
         pairs,
-        notes=(*([notes] if notes else []), *one_way(plans[1].strategies)),
+        notes=(*metrics.without_lpips(judged, why), *one_way(plans[1].strategies)),
     )
     return replace(compared, undone=_undone(caller, plans, device, before)) if check_undo else compared
 

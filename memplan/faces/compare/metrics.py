@@ -1,7 +1,7 @@
 """How far two outputs are apart: SSIM, PSNR and SNR as torchmetrics has them, and LPIPS where it can be had."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -123,6 +123,13 @@ _FIGURES = {"picture": _of_pictures, "sound": _of_sound, "array": _of_arrays}
 
 
 # ---- LPIPS -----------------------------------------------------------------------------------------------------------
+def without_lpips(every: Iterable[Likeness], why: str) -> tuple[str, ...]:
+    """Why pictures have no LPIPS; () where all have, or there is none. `why` is what find_lpips() said."""
+    lacking = any(one.kind == "picture" and one.lpips is None and not one.why for one in every)
+    small = f"LPIPS is not given of pictures with a side under {SMALLEST_FOR_LPIPS} pixels"
+    return (why or small,) if lacking else ()
+
+
 def find_lpips(*, download: bool = False) -> tuple[Lpips | None, str]:
     """LPIPS with AlexNet, or None and a sentence that says why not. Only with `download` weights are fetched."""
     if find_spec("lpips") is None:
