@@ -19,6 +19,8 @@ if _typing.TYPE_CHECKING:
     from memplan.faces.api import probe as probe
     from memplan.faces.api import recommend as recommend
     from memplan.faces.calibrate import calibrate as calibrate
+    from memplan.faces.compare.compare import compare as compare
+    from memplan.faces.compare.comparison import Comparison as Comparison
     from memplan.faces.live import applied as applied
     from memplan.faces.live import auto_optimize as auto_optimize
     from memplan.faces.load import load as load
@@ -43,6 +45,8 @@ _HOMES = {
     "memplan.errors": ("ApplyFailed", "BadInput", "LoadFailed", "MemplanError", "NothingFits", "Unsupported"),
     "memplan.faces.api": ("Target", "price", "probe", "recommend"),
     "memplan.faces.calibrate": ("calibrate",),
+    "memplan.faces.compare.compare": ("compare",),
+    "memplan.faces.compare.comparison": ("Comparison",),
     "memplan.faces.live": ("applied", "auto_optimize"),
     "memplan.faces.load": ("load",),
     "memplan.faces.oom.guard": ("guard",),
@@ -59,6 +63,7 @@ __all__ = [
     "Applied",
     "ApplyFailed",
     "BadInput",
+    "Comparison",
     "Differentiable",
     "Facts",
     "LoadFailed",
@@ -77,6 +82,7 @@ __all__ = [
     "applied",
     "auto_optimize",
     "calibrate",
+    "compare",
     "differentiable",
     "guard",
     "install",

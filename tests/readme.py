@@ -27,6 +27,7 @@ LONG = 70
 FOLDERS = {
     "tests/accuracy": "predictions held against published figures and against real runs on this CPU",
     "tests/catalogue": "the GPUs and the bundled models",
+    "tests/compare": "pipelines with and without a plan, and what each technique does to their outputs",
     "tests/comparison": "memplan's picks, priced beside what others choose",
     "tests/conformance": "the picture, held against the libraries' real hooks on a pretend device",
     "tests/faces": "the command line, the reports, the cache",

@@ -1,7 +1,7 @@
 """Plans for pipelines in memory: what is applied to them, and what is."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,22 +42,45 @@ def auto_optimize(
     named gives way to the pick for what is left. With `force` a plan that does not fit is applied all the same. Raises
     BadInput for an unknown preference or strategy, and for a pipeline that carries a plan already, which it names.
     """
-    from memplan.applier import apply, check_free, one_way
+    from memplan.applier import check_free
     from memplan.probes.sources.modules import as_pipeline
 
     planner.check_preference(prefer)
     if hasattr(as_pipeline(pipe), "components"):
         check_free(as_pipeline(pipe))
     parts = None if plan is None else listed(plan)
-    asked = switches(parts or ())
     target = numbered(target, device)
-    measured = facts(pipe, call, target=target, progress=progress, switches=asked)
-    chosen = _chosen(of_kind(device, _in_place(measured, as_pipeline(pipe))), parts, prefer)
-    chosen = standing(chosen, target, None if parts is not None else prefer, undone=NOT_DONE, force=force)
-    for stays in one_way(chosen.strategies):
+    measured = facts_of(pipe, call, parts or (), target=target, device=device, progress=progress)
+    chosen, wish = _chosen(measured, parts, prefer), prefer if parts is None else None
+    chosen = standing(chosen, target, wish, undone=NOT_DONE, force=force)
+    return put(chosen, pipe, device)
+
+
+def facts_of(
+    pipe: Any,
+    call: Mapping[str, Any],
+    parts: Sequence[str | Strategy],
+    *,
+    target: Target,
+    device: str,
+    progress: Progress | None = None,
+) -> Facts:
+    """What is measured of a live pipeline for plans of these `parts` that are made for `device`."""
+    from memplan.probes.sources.modules import as_pipeline
+
+    measured = facts(pipe, call, target=target, progress=progress, switches=switches(parts))
+    return of_kind(device, _in_place(measured, as_pipeline(pipe)))
+
+
+def put(plan: Plan, pipe: Any, device: str) -> "Applied":
+    """Apply a plan, and say before what of it stays. Raises as apply() does."""
+    from memplan.applier import apply, one_way
+    from memplan.probes.sources.modules import as_pipeline
+
+    for stays in one_way(plan.strategies):
         LOG.warning("%s.", stays)
-    done = apply(placed(chosen), as_pipeline(pipe), device)
-    expected.remember(done, chosen)
+    done = apply(placed(plan), as_pipeline(pipe), device)
+    expected.remember(done, plan)
     return done
 
 

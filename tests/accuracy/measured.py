@@ -1,35 +1,17 @@
 """What a real pipeline on this CPU allocates: the peak of each component call, measured with torch.profiler."""
 
 import os
-from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # before torch is imported: the profiler announces each start and stop
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
+from memplan.faces.compare.allocations import held_by, peak_of
+
+__all__ = ["METHODS", "component_peaks", "held_by", "peak_of"]
 METHODS = ("forward", "encode", "decode")
-
-
-def peak_of(function: Callable[[], Any]) -> tuple[Any, int]:
-    """What `function` returns, and the most bytes that its allocations held at once."""
-    result, peak, _ = held_by(function)
-    return result, peak
-
-
-def held_by(function: Callable[[], Any]) -> tuple[Any, int, int]:
-    """What `function` returns, the most bytes that its allocations held at once, and those that are left."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        result = function()
-    live = peak = 0
-    events: Any = profiler.profiler
-    for event in events.kineto_results.events():
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            peak = max(peak, live)
-    return result, peak, live
 
 
 def component_peaks(pipe: Any, call: dict[str, Any]) -> dict[tuple[str, str], int]:

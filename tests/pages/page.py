@@ -14,6 +14,12 @@ from tests.readme import ROOT
 FOLDER = ROOT / "strategies" / "pages"
 WRITTEN = "<!-- Written by `python -m tests.pages` from {} and what is measured: change those. -->"
 
+JUDGED = (
+    "Compared with everything on the device, by [memplan compare](../../tests/compare/judged.csv) on the CPU. The "
+    "weights are random, so that this shows that it acts and how far, not what it does to the pictures of a trained "
+    "model:"
+)
+
 
 def pages() -> dict[Path, str]:
     """Every page by its file."""
@@ -68,5 +74,9 @@ def _proved(cls: type[Strategy]) -> Iterator[str]:
         yield f"Seconds, from datasheets: {seconds}."
     if not (rows or seconds):
         yield "No published figure that is used here has it, and no GPU of ours has run it."
+    compared = proof.judged(cls)
+    if compared:
+        yield JUDGED
+        yield "\n".join(f"- {line}" for line in compared)
     yield "What it does to a pipeline is held by tests on the CPU:"
     yield "\n".join(f"- {line}" for line in proof.tests(cls))

@@ -7,6 +7,7 @@ from statistics import median
 
 from memplan.strategies import STRATEGIES
 from memplan.strategy import Strategy
+from tests.compare.judging import EQUAL, ROUNDED, Row, rows
 from tests.readme import ROOT, opening
 
 MEMORY, SECONDS = (ROOT / "tests" / "accuracy" / name for name in ("README.md", "SECONDS.md"))
@@ -51,6 +52,19 @@ def seconds(cls: type[Strategy]) -> str:
 
 def _has(plan: str, name: str) -> bool:
     return name in {part.partition(":")[0] for part in plan.split()}
+
+
+def judged(cls: type[Strategy]) -> list[str]:
+    """What it did to the outputs of a small pipeline, as sentences; empty where nothing was compared."""
+    return [_sentence(row) for row in rows() if row.strategy == cls.name]
+
+
+def _sentence(row: Row) -> str:
+    at = f"`{row.plan}` on a small {row.pipeline}"
+    if row.does == EQUAL:
+        return f"{at}: outputs are equal bit by bit."
+    figures = f"PSNR {row.psnr} dB, SSIM {row.ssim}, the largest difference {row.difference}"
+    return f"{at}: {figures}{', which is rounding' if row.does == ROUNDED else ''}."
 
 
 def tests(cls: type[Strategy]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from memplan.errors import BadInput, MemplanError, NoGpu, NothingFits
 from memplan.faces.cli import (
     apply,
     calibrate,
+    compare,
     explain,
     history,
     matrix,
@@ -33,7 +34,7 @@ from memplan.faces.cli.terminal import only_ours, printable, width
 from memplan.faces.quiet import LOUD
 from memplan.faces.report.layout import WIDTH
 
-VERBS = (probe, recommend, price, matrix, explain, patch, apply, calibrate, run, verify, history, ui)
+VERBS = (probe, recommend, price, matrix, explain, patch, apply, calibrate, run, verify, compare, history, ui)
 """A verb is a module: its name is typed, its docstring is the help; add_options(parser) and run(args) -> exit code.
 
 One that sets `bare` runs a program of the user's: what that says and raises is left as it is."""

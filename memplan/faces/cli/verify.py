@@ -40,12 +40,12 @@ def run(args: argparse.Namespace) -> int:
         pipe = load(args.model, args.plan, progress=progress, **chosen, **reading, **call)
         keep = {"target": reading["target"], "record": not args.no_record}
         with guard(pipe):
-            found = verify(pipe, progress=progress, **keep, **_real(pipe, call))
+            found = verify(pipe, progress=progress, **keep, **real(pipe, call))
     print(history.as_json([found], None) if args.json else history.run(found))
     return 0
 
 
-def _real(pipe: Any, call: dict[str, Any]) -> dict[str, Any]:
+def real(pipe: Any, call: dict[str, Any]) -> dict[str, Any]:
     """The arguments of the call itself: pictures in place of their paths, and the prompt that was planned with."""
     from memplan.faces.api import PROMPT
     from memplan.probes.trace.inputs import read
