@@ -10,6 +10,9 @@ MemplanError
     └── InPart               a component was changed in part and cannot be put back
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class MemplanError(Exception):
     """Any error that memplan raises on purpose."""
@@ -49,3 +52,9 @@ class ApplyFailed(MemplanError):
 
 class InPart(ApplyFailed):
     """It failed with a component changed in part; the text says how far, and what to do."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The question that follows a sentence about `word`; "" where nothing that is known is like it."""
+    close = get_close_matches(word, [*known], n=1)
+    return f" Did you mean {close[0]}?" if close else ""
