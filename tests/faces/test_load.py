@@ -176,7 +176,7 @@ def test_what_the_device_cannot_do_is_refused_before_loading(folder: Path, monke
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_an_absent_device_is_found_before_anything_is_planned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memplan.faces.load.facts", lambda *_, **__: pytest.fail("it was measured"))
-    with pytest.raises(BadInput, match="there is no cuda device here"):
+    with pytest.raises(BadInput, match="There is no cuda device here"):
         load(folder, "model_offload", target=ROOM)
 
 

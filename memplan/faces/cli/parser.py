@@ -2,10 +2,12 @@
 
 import argparse
 import re
+import sys
 from textwrap import wrap
 from typing import NoReturn
 
 from memplan.errors import did_you_mean
+from memplan.faces.cli.terminal import say
 
 _NO_CHOICE = re.compile(r"argument VERB: invalid choice: '([^']*)'")
 _UNKNOWN = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
@@ -50,4 +52,6 @@ class Parser(argparse.ArgumentParser):
         elif unknown:
             word = unknown[1].split()[0].partition("=")[0]
             meant = did_you_mean(word, self._option_string_actions)
-        super().error(f"{message}.{meant}" if meant else message)
+        self.print_usage(sys.stderr)
+        say(f"error: {message}.{meant}" if meant else f"error: {message}", self.prog)
+        self.exit(2)

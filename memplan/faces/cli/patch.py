@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from memplan.errors import BadInput, NothingFits
 from memplan.faces import api
 from memplan.faces.cli import options
-from memplan.faces.cli.options import NAME_A_GPU
 from memplan.faces.cli.terminal import Progress
+from memplan.faces.typed import NAME_A_GPU
 from memplan.planner import PREFERENCES, Plan, Saved
 
 if TYPE_CHECKING:

@@ -7,6 +7,8 @@ from textwrap import wrap
 
 WIDTH: ContextVar[int] = ContextVar("memplan_width", default=100)
 """Characters of a line."""
+ENDLESS = 1 << 20
+"""Characters of a line that no text reaches, for where lines are broken by others: a browser, or nobody."""
 INDENT = 2
 GAPS = (2, 1)
 """Spaces between columns, and where there is no room for them."""

@@ -4,15 +4,13 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from memplan.faces.report.bill import LEGEND, margin, where, workload
-from memplan.faces.report.layout import TITLE, WIDTH
+from memplan.faces.report.layout import ENDLESS, TITLE, WIDTH
 from memplan.facts import Facts
 from memplan.facts.units import amount, duration, gib, moved
 from memplan.planner import Plan, Recommendation, draw
 from memplan.planner.label import label
 from memplan.simulator import Peak
 
-ENDLESS = 1 << 20
-"""Characters of a line that no text reaches: a browser breaks lines by itself."""
 HEADS = ("phase", "component", "weights", "copies", "activations", "allocated", "reserved", "VRAM", "RAM", "time")
 
 
