@@ -60,7 +60,9 @@ class NoRoom(NothingFits):
 
     def __init__(self, why: str) -> None:
         self.why = why
-        cure = "Free memory, take a plan that needs less, as prefer='memory' does, or say force=True to do it all the same"
+        cure = (
+            "Free memory, take a plan that needs less, as prefer='memory' does, or say force=True to do it all the same"
+        )
         super().__init__(f"{why} {cure}.")
 
 

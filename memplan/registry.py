@@ -72,7 +72,9 @@ def parse(text: str, facts: Facts) -> Strategy:
     settings = {**_assumed(cls, settings.get("component"), facts), **settings}
     for field in _fields(cls):
         if field.name not in settings:
-            raise BadInput(f"the setting {field.name} must be given, as in {_example(cls, field.name, settings, facts)}")
+            raise BadInput(
+                f"the setting {field.name} must be given, as in {_example(cls, field.name, settings, facts)}"
+            )
     for component in (settings.get("component"), *settings.get("components", ())):
         if component is not None:
             _check(component, [c.name for c in facts.model.components], "component", facts.model.name)

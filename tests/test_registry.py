@@ -203,7 +203,9 @@ def test_mistakes_are_answered_with_what_there_is(flux: Facts, text: str, answer
 
 def test_a_setting_that_must_be_given_is_shown_with_a_value_that_can_be() -> None:
     facts = small.facts()
-    with pytest.raises(BadInput, match=r"streamed must be given, as in (partial_residency:transformer,streamed=\d)$") as e:
+    with pytest.raises(
+        BadInput, match=r"streamed must be given, as in (partial_residency:transformer,streamed=\d)$"
+    ) as e:
         parse("partial_residency:transformer", facts)
     assert not parse(str(e.value).rpartition(" ")[2], facts).refuses(Run(facts))
     with pytest.raises(BadInput, match=r"as in partial_residency:vae,streamed=…$"):
