@@ -10,6 +10,7 @@ from typing import Any
 
 from memplan.errors import BadInput
 from memplan.facts import Facts
+from memplan.facts.units import amount
 from memplan.planner import notebook
 from memplan.planner.label import label
 from memplan.planner.saved import FACE, Saved
@@ -78,7 +79,8 @@ class Plan:
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What had to be assumed for this plan beside what holds for every one, in sentences."""
-        return (*self._on_host(), *self._waiting(), *self._compiled(), *self._cached())
+        own = (sentence for strategy in self.strategies for sentence in strategy.assumes(self.run.facts))
+        return (*self._on_host(), *self._waiting(), *self._compiled(), *self._cached(), *own, *self._read_again())
 
     def _on_host(self) -> tuple[str, ...]:
         there = [name for name, placement in self.run.placements.items() if isinstance(placement, OnHost)]
@@ -101,6 +103,11 @@ class Plan:
         changes = "a step cache reuses results of earlier steps, which changes the output; loss not predicted"
         own = "what its hooks compute themselves, to compare, add or extrapolate, is not counted"
         return (f"{names}: {changes}", f"{names}: {own}") if names else ()
+
+    def _read_again(self) -> tuple[str, ...]:
+        read, ram = self.bill.read_again, self.run.facts.machine.ram
+        why = f"the {amount(ram)} of host memory that plans may use have no room to keep them"
+        return (f"{amount(read)} of files are read from the disk again in each call: {why}",) if read else ()
 
     def save(self, path: str | Path, call: Mapping[str, Any] = MappingProxyType({})) -> Path:
         """Write it into a file, for a call with these arguments; the value is the file. Raises BadInput."""

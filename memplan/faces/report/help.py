@@ -8,7 +8,6 @@ from typing import Any, get_type_hints
 from memplan.faces.report.layout import columns, paragraph
 from memplan.strategy import Strategy
 
-
 READ = ("component", "components")
 """Settings without a default that nobody needs to give."""
 

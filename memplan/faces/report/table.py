@@ -49,7 +49,13 @@ def _picks(found: Recommendation, prefer: str) -> list[str]:
         body = body if same == name else [f"the same plan as {same}", plan.reason]
         entry = [line for part in body for line in paragraph(part, 12)]
         lines += [f"  {name:<10}{entry[0].lstrip()}", *entry[1:]]
-    return [*lines, *_final(found)]
+    return [*lines, *_assumed(found), *_final(found)]
+
+
+def _assumed(found: Recommendation) -> list[str]:
+    """What the picks' figures assume beside what holds for every plan, each sentence once."""
+    sentences = dict.fromkeys(sentence for _, plan in found.picks for sentence in plan.assumptions)
+    return [line for sentence in sentences for line in paragraph(f"Assumed: {sentence}.", 2)]
 
 
 def _final(found: Recommendation) -> list[str]:

@@ -64,6 +64,7 @@ def pick(number: int, names: Sequence[str], plan: Plan, script: str) -> str:
         f'<p class="plan"><code>{text}</code></p>',
         f'<p class="reason">{escape(plan.reason)}</p>' if plan.reason else "",
         f'<dl class="tiles">{figures}</dl>',
+        *(f'<p class="reason">Assumed: {escape(sentence)}.</p>' for sentence in plan.assumptions),
         _drawing(number, plan),
         f"<details open><summary>Phases</summary>{_phases(bill.phases)}</details>",
         f'<details open><summary>Code</summary><pre class="code">{escape(script)}</pre></details>',
