@@ -11,7 +11,7 @@ from typing import Any
 from memplan.errors import BadInput
 from memplan.facts import Facts
 from memplan.facts.units import amount
-from memplan.planner import notebook
+from memplan.planner import notebook, page
 from memplan.planner.label import label
 from memplan.planner.saved import FACE, Saved
 from memplan.planner.shortage import Shortage, shortages
@@ -113,6 +113,13 @@ class Plan:
         """Write it into a file, for a call with these arguments; the value is the file. Raises BadInput."""
         return import_module(FACE).save(self, path, call)
 
+    def to_html(self, path: str | Path | None = None, call: Mapping[str, Any] = MappingProxyType({})) -> str:
+        """Its bill and its timeline as a page that needs no network; written to `path`, too, where one is given.
+
+        `call` has the values of arguments that reports shorten. Raises BadInput for what is no call of a pipeline.
+        """
+        return page.of_plan(self, path, call)
+
     @staticmethod
     def load(path: str | Path) -> Saved:
         """The plan in a file of save(), or of memplan recommend --save. Raises BadInput for what is no such file."""
@@ -165,6 +172,19 @@ class Recommendation:
         """The pick for "quality", "speed", "memory" or "balanced"; None when nothing fits. Others raise BadInput."""
         check_preference(preference)
         return dict(self.picks).get(preference)
+
+    def to_html(
+        self,
+        path: str | Path | None = None,
+        prefer: str = "balanced",
+        call: Mapping[str, Any] = MappingProxyType({}),
+    ) -> str:
+        """The report as a page that needs no network, the pick of `prefer` first; it is written to `path`, too.
+
+        `call` has the values of arguments that reports shorten. Raises BadInput for what is no call of a pipeline.
+        """
+        check_preference(prefer)
+        return page.of_recommendation(self, path, prefer, call)
 
     @property
     def nearest(self) -> Plan:

@@ -34,3 +34,16 @@ def test_its_rows_are_the_bill() -> None:
     rows = list(png.rows(drawn(plan, Names())))
     assert max(sum(parts.values()) for _, _, parts in rows) == max(p.memory.required for p in plan.bill.peaks)
     assert rows[-1][1] == pytest.approx(plan.bill.seconds)
+
+
+@pytest.mark.parametrize("vram", [1, 8])
+def test_what_is_missing_is_written_above(vram: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, said = small.found(vram), list[str]()
+    text = png._Drawing.text
+    monkeypatch.setattr(
+        png._Drawing, "text", lambda self, at, words, *more: (said.append(words), text(self, at, words, *more))
+    )
+    plan = found.pick("balanced") or found.nearest
+    png.picture(plan)
+    missing = [words for words in said if words.startswith("does not fit")]
+    assert missing == [png.shorten(f"does not fit: needs {', and '.join(map(str, plan.shortages))}")] * (vram == 1)

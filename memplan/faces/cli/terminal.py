@@ -23,7 +23,7 @@ from memplan.probes.sources import look
 PATIENCE = 1.0
 """Seconds of work before progress is shown."""
 OURS = str(Path(memplan.__file__).parent)
-NARROWEST, USUAL, WIDEST = 60, 100, 120
+NARROWEST, USUAL, WIDEST = 50, 100, 120
 """Characters of a line at least, where no terminal says, and at most."""
 ERASE = "\r\x1b[K"
 
