@@ -122,6 +122,11 @@ def test_a_plan_may_be_pasted_as_it_was_wrapped(flux: Facts, text: str) -> None:
     assert parse_plan(text, flux) == parse_plan(plain, flux)
 
 
+def test_a_setting_may_be_pasted_as_it_was_wrapped() -> None:
+    whole, facts = "layerwise_casting:transformer,skip=a.b/layers.37", small.facts()
+    assert parse_plan(whole.replace("/", "/\n      "), facts) == parse_plan(whole, facts)
+
+
 @pytest.mark.parametrize("text", ["", " \n", "everything on the\n   GPU"])
 def test_the_empty_plan_is_everything_on_the_gpu(flux: Facts, text: str) -> None:
     check_names(text)

@@ -188,6 +188,14 @@ def test_a_plan_of_another_source_is_refused(folder: Path) -> None:
         load("sd15", plan, device=device)
     with pytest.raises(BadInput, match="for loading in bfloat16, not float16"):
         load(folder, plan, device=device, dtype="float16")
+    with pytest.raises(BadInput, match="for height=32, not height=64: plan for that"):
+        load(folder, plan, device=device, height=64)
+
+
+@pytest.mark.parametrize("make", [load, memplan.auto_optimize])
+def test_a_plan_and_a_preference_exclude_each_other(make: Any) -> None:
+    with pytest.raises(BadInput, match="prefer='speed' chooses among plans, and plan names one: give one of the two"):
+        make("nowhere", "model_offload", prefer="speed")
 
 
 # ---- nothing is left of what fails -----------------------------------------------------------------------------------

@@ -382,6 +382,11 @@ def test_a_saved_pipeline_is_verified(tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(database.load(told["model"])) == 1
 
 
+def test_there_is_nothing_to_force_without_a_plan() -> None:
+    with pytest.raises(BadInput, match="force=True is for a plan that does not fit, and none is given"):
+        memplan.verify(build("sd15"), force=True)
+
+
 def test_a_plan_that_does_not_fit_is_verified_when_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     forced = list[bool]()
 
