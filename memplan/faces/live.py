@@ -43,7 +43,7 @@ def auto_optimize(
     has no streams and no device context. Raises NothingFits, before anything is done, when no plan fits, or this one
     does not: not the target, or not what this machine has free by then of device and host memory. A plan that nobody
     named gives way to the pick for what is left. With `force` a plan that does not fit is applied all the same. Raises
-    BadInput for an unknown preference or strategy, for a preference beside a plan, and for a pipeline that carries a plan
+    BadInput for an unknown preference or strategy, a preference beside a plan, and a pipeline that carries a plan
     already, which it names.
     """
     from memplan.applier import apply, check_free, one_way
