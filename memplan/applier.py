@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 from weakref import WeakKeyDictionary, ref
 
-from memplan.errors import ApplyFailed, BadInput, InPart
+from memplan.errors import ApplyFailed, BadInput, InPart, NoDevice
 from memplan.strategy import STREAMED, Strategy, in_order
 
 HELD = "_memplan_applied"
@@ -149,12 +149,12 @@ def _modules(pipe: Any) -> dict[str, Any]:
 
 
 def check_device(device: str) -> None:
-    """Raises BadInput for a CUDA device that is not here."""
+    """Raises NoDevice for a CUDA device that is not here."""
     import torch
 
     kind, _, number = device.partition(":")
     if kind == "cuda" and torch.cuda.device_count() <= int(number or 0):
-        raise BadInput(f'there is no {device} device here: apply the plan where there is one, or give device="cpu"')
+        raise NoDevice(f"There is no {device} device here.")
 
 
 def check_free(pipe: Any) -> None:

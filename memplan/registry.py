@@ -1,14 +1,13 @@
 """Finds the installed strategies, ours and every plug-in's alike, and reads the settings that people type."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields
-from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Any, get_args, get_origin, get_type_hints
 from urllib.parse import unquote
 
-from memplan.errors import BadInput, MemplanError
+from memplan.errors import BadInput, MemplanError, did_you_mean
 from memplan.facts import Component, Facts
 from memplan.strategy import SEPARATOR, Strategy, Switch
 
@@ -73,11 +72,21 @@ def parse(text: str, facts: Facts) -> Strategy:
     settings = {**_assumed(cls, settings.get("component"), facts), **settings}
     for field in _fields(cls):
         if field.name not in settings:
-            raise BadInput(f"the setting {field.name} must be given, as in {cls.name}:{field.name}=…")
+            raise BadInput(
+                f"the setting {field.name} must be given, as in {_example(cls, field.name, settings, facts)}"
+            )
     for component in (settings.get("component"), *settings.get("components", ())):
         if component is not None:
             _check(component, [c.name for c in facts.model.components], "component", facts.model.name)
     return cls(**settings)
+
+
+def _example(cls: type[Strategy], setting: str, settings: Mapping[str, Any], facts: Facts) -> str:
+    """How it is typed with `setting`: a value that is weighed for this component, where there is one."""
+    component = settings.get("component")
+    weighed = (one for one in cls.variants(facts) if getattr(one, "component", None) == component)
+    found = next((str(getattr(one, setting)) for one in weighed), "…")
+    return f"{cls.name}:{','.join(filter(None, (component, f'{setting}={found}')))}"
 
 
 def _as_given(text: str) -> tuple[type[Strategy], dict[str, Any]]:
@@ -175,9 +184,7 @@ def _named(name: str) -> type[Strategy]:
 
 def _check(word: str, known: list[str], kind: str, owner: str) -> None:
     if word not in known:
-        close = get_close_matches(word, known, n=1)
-        meant = f" Did you mean {close[0]}?" if close else ""
-        raise BadInput(f"{owner} has no {kind} {word!r}.{meant} It has: {', '.join(known)}")
+        raise BadInput(f"{owner} has no {kind} {word!r}.{did_you_mean(word, known)} It has: {', '.join(known)}")
 
 
 def _fields(cls: type[Strategy]) -> tuple[Field[Any], ...]:
@@ -188,7 +195,7 @@ def _value(cls: type[Strategy], key: str, text: str) -> Any:
     kinds = {field.name: get_type_hints(cls)[field.name] for field in _fields(cls)}
     if key not in kinds:
         listed = ", ".join(f"{name} ({_kind(kind)})" for name, kind in kinds.items())
-        raise BadInput(f"{cls.name} has no setting {key!r}; it has: {listed or 'none'}")
+        raise BadInput(f"{cls.name} has no setting {key!r}.{did_you_mean(key, kinds)} It has: {listed or 'none'}")
     for kind in get_args(kinds[key]) if type(None) in get_args(kinds[key]) else (kinds[key],):
         try:
             return _read(kind, text)

@@ -161,6 +161,10 @@ class Strategy(ABC):
         """One sentence that says why it can't join this run, or None when it can."""
         return None
 
+    def assumes(self, facts: Facts) -> tuple[str, ...]:
+        """What its figures for these facts assume, in sentences that a report shows with the plan."""
+        return ()
+
     @abstractmethod
     def redraw(self, run: Run) -> Run:
         """The run with this technique in it. Pure."""

@@ -87,13 +87,16 @@ class AttentionBackend(OtherWay):
 
     @classmethod
     def variants(cls, facts: Facts) -> Iterator[Self]:
-        """Of each denoiser that goes through the dispatcher those that PyTorch would not choose, and are installed."""
-        installed = dict(facts.machine.packages)
+        """Of each denoiser that goes through the dispatcher those that PyTorch would not choose, and that may be there.
+
+        In this machine that are those that are installed.
+        """
+        may = {"", *dict(facts.machine.packages)}
         called = {call.component for call in facts.trace.calls if call.method == "forward"}
         for part in facts.model.components:
             if part.name in called and part.library == "diffusers" and not part.lack(cls.lacks):
                 there = ((name, BACKENDS[name]) for name in LISTED)
-                yield from (cls(part.name, n) for n, needs in there if needs and needs.package in ("", *installed))
+                yield from (cls(part.name, n) for n, needs in there if needs and (needs.package in may or _away(facts)))
 
     @classmethod
     def switches(cls, settings: Mapping[str, Any]) -> Mapping[str, Callable[[Any], Undo]]:
@@ -106,8 +109,17 @@ class AttentionBackend(OtherWay):
         if self.backend not in BACKENDS:
             return f"memplan does not follow {self.backend}: backend is one of {', '.join(BACKENDS)}"
         needs, lack = BACKENDS[self.backend], run.facts.model.component(self.component).lack(self.lacks)
-        lacking = needs.lacking(run.facts.machine, f"{self.name} with {self.backend}") if needs else None
-        return lack or lacking or super().refuses(run)
+        machine, name = run.facts.machine, f"{self.name} with {self.backend}"
+        absent = needs.uninstalled(machine, name) if needs and not _away(run.facts) else None
+        unsuited = needs.unsuited(machine, name) if needs else None
+        return lack or absent or unsuited or super().refuses(run)
+
+    def assumes(self, facts: Facts) -> tuple[str, ...]:
+        """That another machine has the package, as its kernels are followed without."""
+        needs = BACKENDS.get(self.backend)
+        if needs is None or not needs.package or not _away(facts):
+            return ()
+        return (f"{self.component}: {self.backend} needs {needs.package} {needs.version} or newer there",)
 
     def idle(self, run: Run) -> str:
         """For calls that were not dry-run so."""
@@ -131,3 +143,9 @@ class AttentionBackend(OtherWay):
             "with attention_backend():",
             f'    pipe.{self.component}.set_attention_backend("{self.backend}")',
         )
+
+
+def _away(facts: Facts) -> bool:
+    """Whether the card is none of this machine: what is installed there is not known."""
+    gpu = facts.machine.gpu
+    return gpu is not None and not gpu.is_here

@@ -33,6 +33,9 @@ class FirstBlockCache(Enabled, StepCache):
     name: ClassVar[str] = "first_block_cache"
     known_as: ClassVar[tuple[str, ...]] = ("fbcache", "fbc", "teacache", "para_attention")
     config_class: ClassVar[str] = "FirstBlockCacheConfig"
+    opt_in: ClassVar[str] = (
+        "it changes the picture, by how much is not predicted; nor is which steps it skips, of which share=0.4 tells it"
+    )
     uncompiled: ClassVar[str] = (
         "its first block asks the host at each step, and memplan has not followed compilers there"
     )
@@ -43,6 +46,14 @@ class FirstBlockCache(Enabled, StepCache):
         if self.threshold < 0:
             return "threshold is 0 or more"
         return None if 0 <= self.share < 1 else "share is the part of the steps that you expect to be skipped: 0 to 1"
+
+    @property
+    def idle(self) -> str:
+        """Which steps it skips nobody knows beforehand."""
+        return (
+            f"which steps {self.name} skips depends on the picture, and none is counted: give the share of the steps "
+            "that you expect to be skipped, as share=0.4"
+        )
 
     def unfit(self, stepping: Stepping) -> str | None:
         """Refuses blocks of which the last returns another number of tensors than the first, which hooks subtract."""

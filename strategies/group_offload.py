@@ -148,17 +148,22 @@ class GroupOffload(Strategy):
         return done(lambda: apply_group_offloading(part, device, **settings, offload_to_disk_path=folder), undo)
 
     def code(self, device: str = "cuda") -> tuple[str, ...]:
-        """A call of diffusers' function, which takes models of diffusers and of transformers alike."""
+        """A call of diffusers' function, which takes models of diffusers and of transformers alike.
+
+        A folder of files lives as long as the component: it is deleted with it, or when the process ends.
+        """
         settings = {"onload_device": device} | self._settings()
         shown = [f"{key}={json.dumps(v) if isinstance(v, str | list) else v}," for key, v in settings.items()]
-        folder = f'tempfile.mkdtemp(prefix="{self.component}-", dir={json.dumps(self.disk)})'
+        files, new = f"pipe.{self.component}.offload_folder", "tempfile.TemporaryDirectory"
+        made = f'{files} = {new}(prefix="{self.component}-", dir={json.dumps(self.disk)})'
         return (
             *(["import tempfile"] if self.disk else []),
             "from diffusers.hooks import apply_group_offloading",
+            *([made] if self.disk else []),
             "apply_group_offloading(",
             f"    pipe.{self.component},",
             *(f"    {setting}" for setting in shown),
-            *([f"    offload_to_disk_path={folder},"] if self.disk else []),
+            *([f"    offload_to_disk_path={files}.name,"] if self.disk else []),
             ")",
         )
 

@@ -18,7 +18,7 @@ from memplan.facts import GIB, MIB, Component, Facts, Limits, Machine
 from memplan.planner import PREFERENCES, Plan, Recommendation, offers, refine, search, space
 from memplan.planner.judgement import changes_nothing, touched
 from memplan.planner.label import label
-from memplan.registry import parse, strategies
+from memplan.registry import parse, parse_plan, strategies
 from memplan.run import OnDemand, Run, Stored
 from memplan.simulator import simulate
 from memplan.strategies import Compile, FirstBlockCache, GroupOffload, ModelOffload, OnGpu, VaeTiling
@@ -559,3 +559,15 @@ def test_only_what_draws_the_default_changes_nothing(strategy: Strategy) -> None
     assert changes_nothing(OnGpu("transformer"), facts)
     assert not changes_nothing(strategy, facts)
     assert touched([OnGpu("vae"), strategy], facts) == 1
+
+
+def test_files_that_find_no_room_in_host_memory_are_said_to_be_read_again() -> None:
+    plans = []
+    for ram in (32, 6):
+        facts = small.facts(ram=ram)
+        plans.append(planner.seated(facts, parse_plan("on_demand:text_encoder,transformer", facts)))
+    roomy, tight = plans
+    assert tight.bill.seconds > roomy.bill.seconds
+    assert (roomy.bill.read_again, tight.bill.read_again) == (0, 6.5 * GIB)
+    (said,) = (text for text in tight.assumptions if text not in roomy.assumptions)
+    assert said.startswith("6.50 GiB of files are read from the disk again in each call: the 6.00 GiB of host memory")

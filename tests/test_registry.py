@@ -14,6 +14,7 @@ from memplan.errors import BadInput, MemplanError
 from memplan.facts import Facts
 from memplan.planner.label import label
 from memplan.registry import ELSEWHERE, check_names, parse, parse_plan, strategies, typed
+from memplan.run import Run
 from memplan.strategies import (
     STRATEGIES,
     Bnb4bit,
@@ -121,6 +122,11 @@ def test_a_plan_may_be_pasted_as_it_was_wrapped(flux: Facts, text: str) -> None:
     assert parse_plan(text, flux) == parse_plan(plain, flux)
 
 
+def test_a_setting_may_be_pasted_as_it_was_wrapped() -> None:
+    whole, facts = "layerwise_casting:transformer,skip=a.b/layers.37", small.facts()
+    assert parse_plan(whole.replace("/", "/\n      "), facts) == parse_plan(whole, facts)
+
+
 @pytest.mark.parametrize("text", ["", " \n", "everything on the\n   GPU"])
 def test_the_empty_plan_is_everything_on_the_gpu(flux: Facts, text: str) -> None:
     check_names(text)
@@ -188,8 +194,9 @@ def test_what_is_shown_can_be_typed(flux: Facts) -> None:
         ("on_gpu:transfomer", r"no component 'transfomer'\. Did you mean transformer\?"),
         (
             "group_offload:speed=9",
-            r"no setting 'speed'; it has: component \(str\), level \(str\), blocks \(int \| None\)",
+            r"no setting 'speed'\. It has: component \(str\), level \(str\), blocks \(int \| None\)",
         ),
+        ("group_offload:levels=leaf_level", r"no setting 'levels'\. Did you mean level\? It has"),
         ("group_offload:stream=perhaps", "stream='perhaps' is not bool"),
         ("group_offload:blocks=few", r"blocks='few' is not int \| None"),
     ],
@@ -197,6 +204,17 @@ def test_what_is_shown_can_be_typed(flux: Facts) -> None:
 def test_mistakes_are_answered_with_what_there_is(flux: Facts, text: str, answer: str) -> None:
     with pytest.raises(BadInput, match=answer):
         parse(text, flux)
+
+
+def test_a_setting_that_must_be_given_is_shown_with_a_value_that_can_be() -> None:
+    facts = small.facts()
+    with pytest.raises(
+        BadInput, match=r"streamed must be given, as in (partial_residency:transformer,streamed=\d)$"
+    ) as e:
+        parse("partial_residency:transformer", facts)
+    assert not parse(str(e.value).rpartition(" ")[2], facts).refuses(Run(facts))
+    with pytest.raises(BadInput, match=r"as in partial_residency:vae,streamed=…$"):
+        parse("partial_residency:vae", facts)  # which is too small to be weighed
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from memplan import planner
+from memplan.errors import BadInput
 from memplan.faces.api import HERE, Progress, Target, facts, listed, named, numbered, of_kind, placed
 from memplan.faces.history import expected
 from memplan.faces.room import standing
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("memplan")
 NOT_DONE = "Nothing has been changed."
+BALANCED = "balanced"
+"""What is preferred where nobody says."""
 
 
 def auto_optimize(
     pipe: Any,
     plan: Plan | str | Sequence[str | Strategy] | None = None,
     *,
-    prefer: str = "balanced",
+    prefer: str | None = None,
     target: Target = HERE,
     device: str = "cuda",
     progress: Progress | None = None,
@@ -34,18 +37,19 @@ def auto_optimize(
 ) -> "Applied":
     """Plan for a live pipeline, or modules, and this call, and apply the pick of that preference to it, or `plan`.
 
-    `prefer` is "quality", "speed", "memory" or "balanced"; `plan` is text as reports write it, as
+    `prefer` is "quality", "speed", "memory", or "balanced" as by default; `plan` is text as reports write it, as
     "bnb_4bit:transformer", parts of it, or a Plan. The value undoes it; what it cannot undo is logged as a warning
     before anything is done. The plan is for the memory of `target` and for what `device` can do: a rehearsal on "cpu"
     has no streams and no device context. Raises NothingFits, before anything is done, when no plan fits, or this one
     does not: not the target, or not what this machine has free by then of device and host memory. A plan that nobody
     named gives way to the pick for what is left. With `force` a plan that does not fit is applied all the same. Raises
-    BadInput for an unknown preference or strategy, and for a pipeline that carries a plan already, which it names.
+    BadInput for an unknown preference or strategy, a preference beside a plan, and a pipeline that carries a plan
+    already, which it names.
     """
     from memplan.applier import check_free
     from memplan.probes.sources.modules import as_pipeline
 
-    planner.check_preference(prefer)
+    prefer = preferred(plan, prefer)
     if hasattr(as_pipeline(pipe), "components"):
         check_free(as_pipeline(pipe))
     parts = None if plan is None else listed(plan)
@@ -82,6 +86,14 @@ def put(plan: Plan, pipe: Any, device: str) -> "Applied":
     done = apply(placed(plan), as_pipeline(pipe), device)
     expected.remember(done, plan)
     return done
+
+
+def preferred(plan: object, prefer: str | None) -> str:
+    """The preference by which a plan is chosen. Raises BadInput for an unknown one, and for one beside a plan."""
+    if plan is not None and prefer is not None:
+        raise BadInput(f"prefer={prefer!r} chooses among plans, and plan names one: give one of the two")
+    planner.check_preference(prefer or BALANCED)
+    return prefer or BALANCED
 
 
 def _in_place(measured: Facts, pipe: Any) -> Facts:

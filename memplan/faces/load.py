@@ -14,6 +14,7 @@ from memplan.faces.assembled import assembled
 from memplan.faces.history import expected
 from memplan.faces.history.learned import with_learned
 from memplan.faces.letting_go import let_go
+from memplan.faces.live import preferred
 from memplan.faces.options import Options, read_options
 from memplan.faces.quiet import libraries_quiet
 from memplan.faces.room import standing
@@ -31,7 +32,7 @@ def load(
     source: str | Path,
     plan: Plan | str | Sequence[str | Strategy] | None = None,
     *,
-    prefer: str = "balanced",
+    prefer: str | None = None,
     target: Target = HERE,
     device: str = "cuda",
     dtype: str | None = None,
@@ -59,12 +60,13 @@ def load(
     given: Any = source  # callers without type checkers hand over pipelines
     if not isinstance(given, str | Path):
         raise BadInput(f"a {type(given).__name__} is in memory already: auto_optimize() plans for it")
-    planner.check_preference(prefer)
+    prefer = preferred(plan, prefer)
     look(source)
     check_device(device)
     target, wanted = numbered(target, device), read_options(options, dtype)
     if isinstance(plan, Plan):
         _check_made_for(plan, source, wanted)
+        _check_call_of(plan, call)
         chosen = named(_on(device, plan.run.facts, target), plan.strategies)
     else:
         reading: dict[str, Any] = {"target": target, "dtype": wanted.dtype, "variant": wanted.variant}
@@ -98,6 +100,15 @@ def _check_made_for(plan: Plan, source: str | Path, wanted: Options) -> None:
     others = {part.dtype for part in model.components} - {wanted.dtype}
     if wanted.dtype and others:
         raise BadInput(f"the plan was made for loading in {', '.join(sorted(others))}, not {wanted.dtype}: {again}")
+
+
+def _check_call_of(plan: Plan, call: Mapping[str, Any]) -> None:
+    """Raises BadInput for a number of another call than that which the plan was made for."""
+    made = dict(plan.run.facts.trace.arguments)
+    for name, value in call.items():
+        if isinstance(value, int | float) and made.get(name, str(value)) != str(value):
+            asked = f"{name}={made[name]}, not {name}={value}"
+            raise BadInput(f"the plan was made for {asked}: plan for that with recommend(), or give the plan as text")
 
 
 def _on(device: str, measured: Facts, target: Target) -> Facts:

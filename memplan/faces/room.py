@@ -4,29 +4,24 @@ import logging
 from dataclasses import replace
 
 from memplan import planner
-from memplan.errors import NothingFits
+from memplan.errors import NoRoom
 from memplan.faces.api import Target, machine, named
 from memplan.facts import Facts, Gpu, Host, Machine
 from memplan.planner import Plan
 from memplan.registry import strategies
 
 LOG = logging.getLogger("memplan")
-REMEDY = (
-    "Free memory, take a plan that needs less, as prefer='memory' does, or say force=True (--force) to do it all the "
-    "same."
-)
-"""What to do. A process that takes more host memory than there is gets no error: the system ends it."""
 
 
 def standing(plan: Plan, target: Target, prefer: str | None = None, *, undone: str, force: bool = False) -> Plan:
     """The plan, where it fits what this machine has free now, else the pick of `prefer` for that.
 
-    Raises NothingFits with the figures where no plan fits, or the plan was named, so that `prefer` is None; `undone`
+    Raises NoRoom with the figures where no plan fits, or the plan was named, so that `prefer` is None; `undone`
     is the sentence that ends it. With `force` the plan is taken as it is.
     """
     if force:
         for short in plan.shortages:
-            LOG.warning("%s needs %s; it is used all the same, as force=True says.", plan, short)
+            LOG.warning("%s needs %s; it is used all the same, as it is forced.", plan, short)
         return plan
     now = at_most(plan.run.facts, machine(Target(reserve=target.reserve, index=target.index)))
     again = named(now, plan.strategies)
@@ -35,7 +30,7 @@ def standing(plan: Plan, target: Target, prefer: str | None = None, *, undone: s
     pick = planner.recommend(now, strategies()).pick(prefer) if prefer is not None and plan.fits else None
     if pick is None:
         missing = ", and ".join(map(str, again.shortages or plan.shortages))
-        raise NothingFits(f"the plan, {plan}, needs {missing}. {undone} {REMEDY}")
+        raise NoRoom(f"the plan, {plan}, needs {missing}. {undone}")
     LOG.warning("%s needs %s by now: %s takes its place.", plan, ", and ".join(map(str, again.shortages)), pick)
     return pick
 

@@ -40,6 +40,8 @@ def verify(
 
     if not is_pipeline(pipe):
         raise BadInput(f"verify() calls a pipeline of diffusers, and a {type(pipe).__name__} is none")
+    if force and plan is None:
+        raise BadInput("force=True is for a plan that does not fit, and none is given: the pipeline is called as it is")
     planned = given(pipe, (), call)
     under = (
         nullcontext()

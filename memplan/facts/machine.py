@@ -40,6 +40,11 @@ class Gpu:
     resized: bool = False
 
     @property
+    def is_here(self) -> bool:
+        """Whether it is in this machine; of what is installed in another one nothing is known."""
+        return self.source in ("nvml", "torch")
+
+    @property
     def held_by_others(self) -> int:
         """Bytes of device memory that other processes and the driver hold now."""
         return self.total - self.free

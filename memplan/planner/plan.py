@@ -10,7 +10,8 @@ from typing import Any
 
 from memplan.errors import BadInput
 from memplan.facts import Facts
-from memplan.planner import notebook
+from memplan.facts.units import amount
+from memplan.planner import notebook, page
 from memplan.planner.label import label
 from memplan.planner.saved import FACE, Saved
 from memplan.planner.shortage import Shortage, shortages
@@ -78,7 +79,8 @@ class Plan:
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What had to be assumed for this plan beside what holds for every one, in sentences."""
-        return (*self._on_host(), *self._waiting(), *self._compiled(), *self._cached())
+        own = (sentence for strategy in self.strategies for sentence in strategy.assumes(self.run.facts))
+        return (*self._on_host(), *self._waiting(), *self._compiled(), *self._cached(), *own, *self._read_again())
 
     def _on_host(self) -> tuple[str, ...]:
         there = [name for name, placement in self.run.placements.items() if isinstance(placement, OnHost)]
@@ -102,9 +104,21 @@ class Plan:
         own = "what its hooks compute themselves, to compare, add or extrapolate, is not counted"
         return (f"{names}: {changes}", f"{names}: {own}") if names else ()
 
+    def _read_again(self) -> tuple[str, ...]:
+        read, ram = self.bill.read_again, self.run.facts.machine.ram
+        why = f"the {amount(ram)} of host memory that plans may use have no room to keep them"
+        return (f"{amount(read)} of files are read from the disk again in each call: {why}",) if read else ()
+
     def save(self, path: str | Path, call: Mapping[str, Any] = MappingProxyType({})) -> Path:
         """Write it into a file, for a call with these arguments; the value is the file. Raises BadInput."""
         return import_module(FACE).save(self, path, call)
+
+    def to_html(self, path: str | Path | None = None, call: Mapping[str, Any] = MappingProxyType({})) -> str:
+        """Its bill and its timeline as a page that needs no network; written to `path`, too, where one is given.
+
+        `call` has the values of arguments that reports shorten. Raises BadInput for what is no call of a pipeline.
+        """
+        return page.of_plan(self, path, call)
 
     @staticmethod
     def load(path: str | Path) -> Saved:
@@ -158,6 +172,19 @@ class Recommendation:
         """The pick for "quality", "speed", "memory" or "balanced"; None when nothing fits. Others raise BadInput."""
         check_preference(preference)
         return dict(self.picks).get(preference)
+
+    def to_html(
+        self,
+        path: str | Path | None = None,
+        prefer: str = "balanced",
+        call: Mapping[str, Any] = MappingProxyType({}),
+    ) -> str:
+        """The report as a page that needs no network, the pick of `prefer` first; it is written to `path`, too.
+
+        `call` has the values of arguments that reports shorten. Raises BadInput for what is no call of a pipeline.
+        """
+        check_preference(prefer)
+        return page.of_recommendation(self, path, prefer, call)
 
     @property
     def nearest(self) -> Plan:

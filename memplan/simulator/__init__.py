@@ -23,7 +23,7 @@ from memplan.simulator.starting import before_the_call, beside_the_first
 from memplan.simulator.timeline import Stretch as Stretch
 from memplan.simulator.timeline import timeline as timeline
 from memplan.simulator.training import priced
-from memplan.simulator.visits import moving, size
+from memplan.simulator.visits import moving, read_again, size
 from memplan.simulator.walk import walk
 
 
@@ -63,6 +63,6 @@ def _simulated(run: Run) -> Bill:
     before = replace(loading(run), seconds=before_the_call(run))
     ahead_of_it = 0 if run.facts.machine.unified else before.host  # in one pool it is the device's own memory, earlier
     host = replace(host, peak=max([host.steady, ahead_of_it, *left.values()]))
-    traffic = Traffic(to_device, to_host, cast)
+    traffic, read = Traffic(to_device, to_host, cast), read_again(run, chain.arrivals)
     once = {"compiling": compiling(run), "fetching": beside_the_first(run)}
-    return Bill(phases, host, traffic, loss(run), host_flops=host_flops, loading=before, **once)
+    return Bill(phases, host, traffic, loss(run), host_flops=host_flops, loading=before, read_again=read, **once)

@@ -106,7 +106,8 @@ class Bill:
     device. `loading` is the highest moment before the call: while the pipeline is loaded
     and the plan is applied; its `seconds` are those of all of that. `compiling` and `fetching` are seconds that the
     first call takes beside its own: for compiled components, and for weights that come for the first time. `encoding`
-    are those that a call with a new prompt takes besides, where prompts are reused.
+    are those that a call with a new prompt takes besides, where prompts are reused. `read_again` are bytes of files
+    that each call reads from the disk anew, as host memory has no room to keep them.
     """
 
     peaks: tuple[Peak, ...]
@@ -118,6 +119,7 @@ class Bill:
     compiling: float = 0.0
     fetching: float = 0.0
     encoding: float = 0.0
+    read_again: int = 0
 
     def __repr__(self) -> str:
         """Its totals; what each phase holds is in `phases`."""

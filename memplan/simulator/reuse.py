@@ -32,6 +32,7 @@ def together(first: Bill, later: Bill, nbytes: int) -> Bill:
         host=host,
         traffic=later.traffic,
         host_flops=later.host_flops,
+        read_again=later.read_again,
         encoding=first.seconds - later.seconds,
     )
 

@@ -52,10 +52,14 @@ def moving(run: Run, come: Sequence[str], gone: Sequence[str]) -> float:
     """
     rates = run.facts.machine.rates
     seconds = sum(size(run, n) for n in come) / rates.to_device + sum(size(run, n) for n in gone) / rates.to_host
+    read = read_again(run, come)
+    return seconds + max(read / rates.disk - read / rates.to_device, 0.0)
+
+
+def read_again(run: Run, come: Iterable[str]) -> int:
+    """Bytes of the components that `come` which the disk gives each time, as host memory has no room to keep them."""
     read = sum(_mapped(run, name) for name in come)
-    if read and not _cached(run):
-        seconds += max(read / rates.disk - read / rates.to_device, 0.0)
-    return seconds
+    return read if read and not _cached(run) else 0
 
 
 def _cached(run: Run) -> bool:

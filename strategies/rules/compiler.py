@@ -9,8 +9,6 @@ TRITONS = ("triton", "pytorch-triton", "triton-rocm", "pytorch-triton-rocm", "py
 COMPILER = "cc"
 """How the machine names the C compiler among what is installed."""
 DEVICES = "CUDA (compute capability 7.0), ROCm or XPU"
-HERE = ("nvml", "torch")
-"""Sources of a card that is in this machine: of another one's packages nothing is known."""
 
 
 def lacking(machine: Machine, name: str) -> str | None:
@@ -22,7 +20,7 @@ def lacking(machine: Machine, name: str) -> str | None:
         return f"{name} does not run on {gpu.name}: it is priced for {DEVICES}, and this is {gpu.kind}"
     if gpu.kind == "cuda" and gpu.capability is not None and gpu.capability < CAPABILITY:
         return f"{name} needs compute capability 7.0, and {gpu.name} has {'.'.join(map(str, gpu.capability))}"
-    return _uninstalled(machine, name) if gpu.source in HERE else None
+    return _uninstalled(machine, name) if gpu.is_here else None
 
 
 def _uninstalled(machine: Machine, name: str) -> str | None:

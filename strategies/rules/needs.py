@@ -33,14 +33,23 @@ class Needs:
 
     def lacking(self, machine: Machine, name: str) -> str | None:
         """The sentence that says what `machine` lacks for the technique `name`, or None."""
-        return next(self._lacks(machine, name), None)
+        return self.uninstalled(machine, name) or self.unsuited(machine, name)
 
-    def _lacks(self, machine: Machine, name: str) -> Iterator[str]:
-        gpu, installed = machine.gpu, dict(machine.packages).get(self.package)
+    def uninstalled(self, machine: Machine, name: str) -> str | None:
+        """The sentence about a package that this machine lacks, or has in an older version, or None."""
+        installed = dict(machine.packages).get(self.package)
         if self.package and installed is None:
-            yield f'{name} needs {self.package}, which is not installed: pip install "{self.package}>={self.version}"'
-        elif installed and Version(installed) < Version(self.version):
-            yield f"{name} needs {self.package} {self.version}, and {installed} is installed: upgrade it"
+            return f'{name} needs {self.package}, which is not installed: pip install "{self.package}>={self.version}"'
+        if installed and Version(installed) < Version(self.version):
+            return f"{name} needs {self.package} {self.version}, and {installed} is installed: upgrade it"
+        return None
+
+    def unsuited(self, machine: Machine, name: str) -> str | None:
+        """The sentence about a device that `name` does not run on, or None."""
+        return next(self._unsuited(machine, name), None)
+
+    def _unsuited(self, machine: Machine, name: str) -> Iterator[str]:
+        gpu = machine.gpu
         if gpu is None:
             return
         if gpu.kind not in self.kinds:

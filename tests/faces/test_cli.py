@@ -237,7 +237,7 @@ def test_another_name_of_a_model_is_told(
         (False, "", 100),
         (False, "80", 80),
         (True, "80", 80),
-        (True, "20", 60),
+        (True, "20", 50),
         (True, "500", 120),
     ],
 )

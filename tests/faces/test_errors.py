@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import pytest
 
 from memplan.__main__ import main
+from memplan.errors import NoDevice, NoGpu, NoRoom
 from memplan.faces.cli import explain
 
 RECOMMEND = "memplan.faces.cli.recommend.api.recommend"
@@ -70,3 +71,36 @@ def test_a_reader_that_goes_away_is_no_error(line: str) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(("columns", "lines"), [("60", 3), ("", 1)])
+def test_a_sentence_is_wrapped_where_somebody_reads_it(
+    columns: str, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["explain", "vae_tilling"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) >= lines
+    assert (len(said) == 1) is (not columns)
+    assert all(len(line) <= 60 for line in said) is bool(columns)
+    assert main(["sing"]) == 2
+    assert max(map(len, capsys.readouterr().err.splitlines()[1:])) <= 60 or not columns
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (NoGpu("No GPU."), '--gpu "RTX 4070" names a card'),
+        (NoDevice("There is no cuda device here."), 'by --device cpu, for a card: --gpu "RTX 4070" names a card'),
+        (NoRoom("It needs 9 GiB."), "or say --force to do it"),
+    ],
+)
+def test_what_to_do_is_an_option_at_the_command_line(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(RECOMMEND, raising(error))
+    assert main(["recommend", "sdxl", "--vram", "8"]) in (2, 3)
+    typed = capsys.readouterr().err
+    assert said in typed
+    assert not set("=()") & set(typed), "an argument of Python"
+    assert "=" in str(error)

@@ -14,13 +14,18 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from memplan.errors import BadInput
 from memplan.faces import api
+from memplan.faces.nearest import Nearest
 from memplan.faces.report import code
 from memplan.faces.report import json as report
+from memplan.faces.report.bill import figures
 from memplan.faces.report.html.page import SCRIPTS, front, page, page_of
 from memplan.faces.report.html.thin import shares, thinned
+from memplan.facts import Training
 from memplan.facts.units import MIB, amount
 from memplan.planner import Plan, Recommendation, draw
+from memplan.planner.label import label
 from memplan.registry import parse_plan
 from memplan.simulator.course import Moment
 from tests.faces import browser, small
@@ -116,6 +121,35 @@ def test_where_nothing_fits_the_nearest_plan_is_drawn() -> None:
     made = text(vram=1)
     assert "Nothing fits; the plan that misses the least is drawn below." in made
     assert [plan["names"] for plan in data("timelines", made)["plans"]] == [["nearest"]]
+    nearest = found_for(1).nearest
+    said = f"The nearest plan, {label(nearest.strategies, nearest.run.facts)}, needs {nearest.shortages[0]}"
+    assert html.escape(said) in made
+    assert f'<p class="needs">Too much: {html.escape(str(nearest.shortages[0]))}.</p>' in made
+    assert "smaller call" not in prose(made), "none was looked for"
+    assert "Too much" not in prose(text())
+
+
+def test_where_a_smaller_call_fits_the_page_says_which() -> None:
+    fits = found_for().picks[0][1]
+    tried = ({"height": 512, "width": 512}, {"height": 768, "width": 768})
+    made = html.unescape(page(found_for(1), CALL, nearest=Nearest(tried, tried[0], fits)))
+    assert f"that fits is height=512, width=512, with {label(fits.strategies, fits.run.facts)} (tried: " in made
+    assert f"<p>{figures(fits)}.</p>" in made
+    assert "do not fit either: height=512, width=512, height=768" in page(found_for(1), CALL, nearest=Nearest(tried))
+
+
+def test_reports_in_python_write_the_same_page(tmp_path: Path) -> None:
+    found, file = found_for(), tmp_path / "report.html"
+    assert found.to_html(file, "memory", CALL) == file.read_text("utf-8") == page(found, CALL, "memory")
+    _, plan = found.picks[0]
+    assert plan.to_html(call=CALL) == page_of(plan, CALL)
+    with pytest.raises(BadInput, match=r"report\.html/x cannot be written: Not a directory"):
+        plan.to_html(file / "x")
+    with pytest.raises(BadInput, match="unknown preference 'best'"):
+        found.to_html(prefer="best")
+    facts = replace(plan.run.facts, training=Training("lora"))
+    with pytest.raises(BadInput, match="a page is for calls of a pipeline: a training step has no timeline"):
+        replace(plan, run=replace(plan.run, facts=facts)).to_html()
 
 
 def test_a_plan_that_is_named_has_a_page_of_its_own() -> None:

@@ -176,7 +176,7 @@ def test_what_the_device_cannot_do_is_refused_before_loading(folder: Path, monke
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_an_absent_device_is_found_before_anything_is_planned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memplan.faces.load.facts", lambda *_, **__: pytest.fail("it was measured"))
-    with pytest.raises(BadInput, match="there is no cuda device here"):
+    with pytest.raises(BadInput, match="There is no cuda device here"):
         load(folder, "model_offload", target=ROOM)
 
 
@@ -188,6 +188,14 @@ def test_a_plan_of_another_source_is_refused(folder: Path) -> None:
         load("sd15", plan, device=device)
     with pytest.raises(BadInput, match="for loading in bfloat16, not float16"):
         load(folder, plan, device=device, dtype="float16")
+    with pytest.raises(BadInput, match="for height=32, not height=64: plan for that"):
+        load(folder, plan, device=device, height=64)
+
+
+@pytest.mark.parametrize("make", [load, memplan.auto_optimize])
+def test_a_plan_and_a_preference_exclude_each_other(make: Any) -> None:
+    with pytest.raises(BadInput, match="prefer='speed' chooses among plans, and plan names one: give one of the two"):
+        make("nowhere", "model_offload", prefer="speed")
 
 
 # ---- nothing is left of what fails -----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The still picture: of the size it says, with the colours of the page, and as high as the plan's peak."""
 
 from io import BytesIO
+from typing import Any
 
 import pytest
 from PIL import Image, ImageColor
@@ -34,3 +35,19 @@ def test_its_rows_are_the_bill() -> None:
     rows = list(png.rows(drawn(plan, Names())))
     assert max(sum(parts.values()) for _, _, parts in rows) == max(p.memory.required for p in plan.bill.peaks)
     assert rows[-1][1] == pytest.approx(plan.bill.seconds)
+
+
+@pytest.mark.parametrize("vram", [1, 8])
+def test_what_is_missing_is_written_above(vram: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, said = small.found(vram), list[str]()
+    text = png._Drawing.text
+
+    def noted(drawing: Any, at: tuple[float, float], words: str, *style: Any) -> None:
+        said.append(words)
+        text(drawing, at, words, *style)
+
+    monkeypatch.setattr(png._Drawing, "text", noted)
+    plan = found.pick("balanced") or found.nearest
+    png.picture(plan)
+    missing = [words for words in said if words.startswith("does not fit")]
+    assert missing == [png.shorten(f"does not fit: needs {', and '.join(map(str, plan.shortages))}")] * (vram == 1)

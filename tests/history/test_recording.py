@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 import weakref
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from memplan.faces.history import expected as expecting
 from memplan.faces.history.expected import Expected, of_plan
 from memplan.faces.history.measuring import device_of, digest, given
 from memplan.faces.history.record import Figures
+from memplan.faces.history.recording import recording, told
 from memplan.faces.history.stretches import watched
 from memplan.faces.imports import when_imported
 from memplan.facts import MIB
@@ -340,6 +342,7 @@ def test_a_script_is_recorded_and_runs_as_without(tmp_path: Path, capsys: pytest
     assert done.returncode == 1
     one, same = done.stdout.splitlines()
     assert one == same
+    assert f"memplan: recorded 2 calls of StableDiffusionPipeline in {database.file()}; memplan history" in done.stderr
     assert done.stderr.splitlines()[-3:] == [
         f'  File "{tmp_path / "script.py"}", line 8, in <module>',
         '    raise ValueError("the end")',
@@ -353,6 +356,20 @@ def test_a_script_is_recorded_and_runs_as_without(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().out.count("StableDiffusionPipeline, on cpu") == 2
 
 
+def test_what_was_recorded_is_said_at_the_end_however_that_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("memplan.faces.oom.script.script", lambda *_: lambda: sys.exit(3))
+    with pytest.raises(SystemExit, match="3"):
+        main(["run", "--record", "script.py"])
+    assert capsys.readouterr().err == "memplan: no call was recorded\n"
+    with recording() as kept:
+        picture(pipe := build("sd15"), "sd15")
+        picture(pipe, "sd15")
+    assert told(kept).startswith(f"recorded 2 calls of {type(pipe).__name__} in {database.file()};")
+    assert told(Counter(A=1)).startswith("recorded 1 call of A in")
+
+
 @pytest.mark.wide
 def test_a_saved_pipeline_is_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pipe = build("flux")
@@ -363,6 +380,11 @@ def test_a_saved_pipeline_is_verified(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (told["plan"], told["why_none"], told["device"]) == ("model_offload", "", "cpu")
     assert all(p["measured"]["seconds"] and p["predicted"]["allocated"] is not None for p in told["phases"])
     assert len(database.load(told["model"])) == 1
+
+
+def test_there_is_nothing_to_force_without_a_plan() -> None:
+    with pytest.raises(BadInput, match="force=True is for a plan that does not fit, and none is given"):
+        memplan.verify(build("sd15"), force=True)
 
 
 def test_a_plan_that_does_not_fit_is_verified_when_forced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,8 +417,23 @@ def test_history_shows_and_forgets(capsys: pytest.CaptureFixture[str]) -> None:
     told = json.loads(capsys.readouterr().out)
     decoding = told["runs"][0]["phases"][2]
     assert decoding["residual"]["allocated"] == 20 * MIB
+    assert told["runs"][0]["call"] == {"prompt": "a small dog", "height": 64}
     assert told["runs"][0]["excess"] == 22 * MIB
     assert told["runs"][1]["phases"][2]["residual"]["allocated"] is None
     assert main(["history", "--forget"]) == 0
     assert f"Removed {database.file()}" in " ".join(capsys.readouterr().out.split())
     assert database.load() == ()
+
+
+def test_a_model_that_was_never_recorded_is_told_which_were(capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.history.runs import run
+
+    assert main(["history", "--model", "smal"]) == 0
+    assert "it has none at all" in " ".join(capsys.readouterr().out.split())
+    database.save(run())
+    assert main(["history", "--model", "smal"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith("No runs of smal are kept in ")
+    assert said.endswith("there are runs of small, SmallPipeline. Did you mean small?")
+    assert main(["history", "--model", "smal", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"] == []

@@ -58,6 +58,12 @@ def test_the_whole_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
     assert found["why_none"] == ""
 
 
+def test_the_call_is_told_to_programs_in_values() -> None:
+    call = (("prompt", "'a dog'"), ("height", "64"), ("scale", "3.5"), ("image", "tensor(1, 3)"))
+    told = json.loads(report.as_json(Answer("an error", Allocation(), call=call)))["call"]
+    assert told == {"prompt": "a dog", "height": 64, "scale": 3.5, "image": "tensor(1, 3)"}
+
+
 # ---- loading ---------------------------------------------------------------------------------------------------------
 def test_moving_a_pipeline_is_loading(monkeypatch: pytest.MonkeyPatch, no_plan: None) -> None:
     pipe = build("flux")

@@ -27,10 +27,12 @@ class Case:
 
 PATCHED = {
     "chained": Case("sdxl", "bnb_4bit:unet"),
+    "class_aliases": Case("flux", OFFLOAD),
     "class_attribute": Case("flux", STREAMED),
     "class_local_first": Case("sd", "layerwise_casting:unet + vae_slicing:vae"),
     "comment_inside": Case("flux", OFFLOAD),
     "compiled": Case("sdxl", "compile:unet"),
+    "component_aliases": Case("flux", OFFLOAD),
     "conditional_device": Case("sd", "sequential_offload"),
     "controlnet": Case("sdxl", "group_offload:unet,stream=true"),
     "device_and_dtype": Case("sd", OFFLOAD),
@@ -90,6 +92,9 @@ DOCUMENTED = {
 """Scripts as the documentation of diffusers writes them, one for a pipeline."""
 REFUSED = {
     "another_dtype": Case("flux", OFFLOAD),
+    "class_renamed": Case("flux", OFFLOAD),
+    "compiled_apart": Case("flux", OFFLOAD),
+    "component_name_reused": Case("flux", OFFLOAD),
     "either_of_two": Case("flux", OFFLOAD),
     "hand_wired": Case("sd", OFFLOAD),
     "in_an_expression": Case("flux", OFFLOAD),

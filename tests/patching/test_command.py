@@ -155,3 +155,9 @@ def test_without_libcst_it_says_what_to_install(script: Script, capsys: Out, mon
     monkeypatch.setattr(builtins, "__import__", without)
     assert main(["patch", str(script("statement"))]) == 2
     assert 'pip install "memplan[patch]"' in capsys.readouterr().err
+
+
+def test_a_plan_and_a_preference_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["patch", str(tmp_path / "none.py"), "--plan", "model_offload", "--prefer", "speed"]
+    assert main(line) == 2
+    assert "--prefer chooses among plans, and --plan names one" in capsys.readouterr().err

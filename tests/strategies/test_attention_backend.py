@@ -54,8 +54,14 @@ def chosen(part: Any) -> set[Any]:
 
 
 def on(facts: Facts, card: str = "RTX 4090", packages: tuple[tuple[str, str], ...] = PACKAGES) -> Facts:
-    """The same facts on a card of the catalogue, with these packages."""
-    return replace(facts, machine=replace(facts.machine, gpu=find_card(card).gpu(), packages=packages))
+    """The same facts on a card in this machine, with these packages."""
+    gpu = replace(find_card(card).gpu(), source="nvml")
+    return replace(facts, machine=replace(facts.machine, gpu=gpu, packages=packages))
+
+
+def for_another(facts: Facts, card: str = "RTX 4090") -> Facts:
+    """The same facts for a card of the catalogue, where nothing is installed here."""
+    return replace(facts, machine=replace(facts.machine, gpu=find_card(card).gpu(), packages=()))
 
 
 @lru_cache
@@ -263,6 +269,19 @@ def test_refuses_what_is_not_installed() -> None:
     assert words == (
         'attention_backend with flash needs flash-attn, which is not installed: pip install "flash-attn>=2.6.3"'
     )
+
+
+def test_what_another_machine_has_installed_is_assumed() -> None:
+    facts = for_another(known("flux"))
+    offered = [s.backend for s in AttentionBackend.variants(facts)]
+    assert offered == ["_native_cudnn", "flash", "_flash_3", "sage", "xformers"]
+    assert "needs a dry run with flash" in refusal(facts, "flash")
+    assert "needs compute capability 9.0" in refusal(facts, "_flash_3")
+    said = AttentionBackend("transformer", "flash").assumes(facts)
+    assert said == ("transformer: flash needs flash-attn 2.6.3 or newer there",)
+    for name in ("native", "_native_cudnn"):
+        assert not AttentionBackend("transformer", name).assumes(facts)
+    assert not AttentionBackend("transformer", "flash").assumes(on(known("flux")))
 
 
 @pytest.mark.parametrize(("family", "component"), [("sdxl", "unet"), ("sd3", "transformer"), ("flux", "vae")])

@@ -120,6 +120,9 @@ def test_the_code_for_files_names_a_fresh_folder(tmp_path: Path) -> None:
     exec("\n".join(GroupOffload("transformer", disk=str(tmp_path)).code("cpu")), {"pipe": pipe})
     assert [folder.name.partition("-")[0] for folder in tmp_path.iterdir()] == ["transformer"]
     assert torch.allclose(picture(pipe, "flux"), expected, atol=ROUNDING)
+    with pytest.warns(ResourceWarning):
+        del pipe.transformer.offload_folder  # as the component does when it goes
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -298,10 +298,22 @@ def test_first_block_cache_saves_what_the_user_expects_and_nothing_by_itself() -
     assert half < unknown == plain
 
 
+def test_where_nothing_is_skipped_that_is_said() -> None:
+    facts = followed("flux")
+    said = {cache: seated(facts, [cache]).assumptions for cache in (FBC, replace(FBC, share=0.5), TAYLOR)}
+    (unknown,) = [text for text in said[FBC] if "share=0.4" in text]
+    assert unknown.startswith("transformer: which steps first_block_cache skips depends on the picture")
+    assert not any("share=" in text for text in said[replace(FBC, share=0.5)])
+    assert not any("skips nothing" in text for text in said[TAYLOR])
+    never = seated(facts, [replace(TAYLOR, warmup=100)]).assumptions
+    assert "transformer: taylorseer skips nothing in this call, with these settings" in never
+
+
 def test_it_is_never_searched_and_says_so() -> None:
     facts = followed("flux")
     found = recommend(facts, [*map(type, (FBC, MAG, TAYLOR, PAB, FASTER)), OnGpu])
     assert not any(plan.run.caches for plan in found.front)
     dropped = {drop.what.partition(":")[0]: drop.reason for drop in found.dropped}
     assert "changes the picture" in dropped["first_block_cache"]
+    assert "share=0.4" in dropped["first_block_cache"]
     assert any("changes the output; loss not predicted" in text for text in seated(facts, [TAYLOR]).assumptions)

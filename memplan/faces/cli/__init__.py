@@ -11,7 +11,7 @@ from importlib.metadata import version
 from inspect import cleandoc
 from textwrap import shorten
 
-from memplan.errors import BadInput, MemplanError, NoGpu, NothingFits
+from memplan.errors import BadInput, MemplanError, NothingFits
 from memplan.faces.cli import (
     apply,
     calibrate,
@@ -28,11 +28,11 @@ from memplan.faces.cli import (
     verify,
 )
 from memplan.faces.cli.completion import complete
-from memplan.faces.cli.options import NAME_A_GPU
 from memplan.faces.cli.parser import Help, Parser
-from memplan.faces.cli.terminal import only_ours, printable, width
+from memplan.faces.cli.terminal import only_ours, printable, say, width
 from memplan.faces.quiet import LOUD
 from memplan.faces.report.layout import WIDTH
+from memplan.faces.typed import sentence
 
 VERBS = (probe, recommend, price, matrix, explain, patch, apply, calibrate, run, verify, compare, history, ui)
 """A verb is a module: its name is typed, its docstring is the help; add_options(parser) and run(args) -> exit code.
@@ -85,7 +85,7 @@ def _answered(args: argparse.Namespace) -> int:
     except Exception as error:
         if args.debug:
             raise
-        print(f"memplan: {_sentence(error)}", file=sys.stderr)
+        say(_sentence(error))
         return _code(error)
     finally:
         LOUD.reset(before[0])
@@ -93,10 +93,8 @@ def _answered(args: argparse.Namespace) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, NoGpu):
-        return f"{error.why} {NAME_A_GPU}"
     if isinstance(error, MemplanError):
-        return str(error)
+        return sentence(error)
     what = shorten(f"{type(error).__name__}: {error}".removesuffix(": "), LONGEST, placeholder=" …")
     return f"it stopped at an error that it does not expect, {what}. With --debug it shows where: please report that"
 

@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from memplan.faces.oom import script
     from memplan.faces.travel.files import load
     from memplan.faces.travel.running import Running
+    from memplan.faces.typed import sentence
 
     if not args.command:
         args.parser.error("there is nothing to run: write memplan apply plan.json script.py")
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         running = Running(load(args.plan), args.device, options.target(args), force=args.force)
         job = script.script(name, rest)
     except MemplanError as error:
-        args.parser.error(str(error))
+        args.parser.error(sentence(error))
     else:
         running.install()
         job()

@@ -1,9 +1,8 @@
 """Say what a strategy does, when it helps and what it costs."""
 
 import argparse
-from difflib import get_close_matches
 
-from memplan.errors import BadInput
+from memplan.errors import BadInput, did_you_mean
 from memplan.registry import strategies
 
 
@@ -21,8 +20,7 @@ def run(args: argparse.Namespace) -> int:
         print(help.listing(known.values()))
         return 0
     if args.strategy not in known:
-        close = get_close_matches(args.strategy, known, n=1)
-        meant = f" Did you mean {close[0]}?" if close else ""
+        meant = did_you_mean(args.strategy, known)
         raise BadInput(f"memplan has no strategy {args.strategy!r}.{meant} It has: {', '.join(known)}")
     print(help.page(known[args.strategy]))
     return 0

@@ -27,5 +27,8 @@ def run(args: argparse.Namespace) -> int:
         print((history.forgotten_as_json if args.json else history.forgotten)(database.forget()))
         return 0
     runs = database.load(args.model)
+    if args.model and not (runs or args.json):
+        print(history.none_of(args.model, database.load(), database.file()))
+        return 0
     print((history.as_json if args.json else history.history)(runs, database.file()))
     return 0

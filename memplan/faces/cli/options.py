@@ -23,8 +23,6 @@ CALL = (
     (("--max-sequence-length",), int, "TOKENS"),
 )
 """The arguments that most pipelines take."""
-NAME_A_GPU = '--gpu "RTX 4070" names a card, --vram 12 any other by its GiB.'
-"""How the command line says which card to plan for."""
 OWN = ("source", "plan", "target", "dtype", "variant", "cache", "progress", "train", "differentiable")
 """Names that mean something else to memplan than to a pipeline."""
 

@@ -2,10 +2,12 @@
 
 import argparse
 import re
-from collections.abc import Iterable
-from difflib import get_close_matches
+import sys
 from textwrap import wrap
 from typing import NoReturn
+
+from memplan.errors import did_you_mean
+from memplan.faces.cli.terminal import say
 
 _NO_CHOICE = re.compile(r"argument VERB: invalid choice: '([^']*)'")
 _UNKNOWN = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
@@ -50,10 +52,6 @@ class Parser(argparse.ArgumentParser):
         elif unknown:
             word = unknown[1].split()[0].partition("=")[0]
             meant = did_you_mean(word, self._option_string_actions)
-        super().error(message + meant)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The question that ends a sentence about `word`; "" where nothing that is known is like it."""
-    close = get_close_matches(word, list(known), n=1)
-    return f". Did you mean {close[0]}?" if close else ""
+        self.print_usage(sys.stderr)
+        say(f"error: {message}.{meant}" if meant else f"error: {message}", self.prog)
+        self.exit(2)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from memplan.errors import BadInput, NothingFits
 from memplan.faces import api
 from memplan.faces.cli import options
-from memplan.faces.cli.options import NAME_A_GPU
 from memplan.faces.cli.terminal import Progress
+from memplan.faces.typed import NAME_A_GPU
 from memplan.planner import PREFERENCES, Plan, Saved
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="MODEL", help="the model that the script loads, where the script leaves it open"
     )
     parser.add_argument("--pipe", default="", metavar="NAME", help="which pipeline, of several: its name or its line")
-    parser.add_argument("--prefer", choices=PREFERENCES, default="balanced", help="which pick, without a plan")
+    parser.add_argument("--prefer", choices=PREFERENCES, help="which pick, without a plan; balanced if left out")
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--diff", action="store_true", help="show what would change, which is done without any option too"
@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
         from memplan.faces.patching.patch import patched
     except ModuleNotFoundError as error:
         raise BadInput(NEEDED if (error.name or "").startswith("libcst") else str(error)) from None
+    if args.plan is not None and args.prefer is not None:
+        raise BadInput("--prefer chooses among plans, and --plan names one: give one of the two")
     path = Path(args.script)
     before = _read(path)
     here = found(path.name, before, args.pipe)
@@ -96,7 +98,7 @@ def _plan(args: argparse.Namespace, here: "Found", progress: Progress) -> Plan:
             raise NothingFits(f"{name} is left as it is: the plan, {plan}, needs {missing}. {NAME_A_GPU}")
         return plan
     found = api.recommend(source, progress=progress, **reading, **call)
-    pick = found.pick(args.prefer)
+    pick = found.pick(args.prefer or "balanced")
     if pick is None:
         missing = ", and ".join(map(str, found.nearest.shortages))
         raise NothingFits(f"no plan fits, and {name} is left as it is; the nearest, {found.nearest}, needs {missing}")

@@ -6,7 +6,8 @@ Options of memplan come before the script, all that follows is the script's.
 """
 
 import argparse
-from contextlib import nullcontext
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
 
 from memplan.errors import BadInput
 
@@ -38,7 +39,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run it; errors of the script go on to the interpreter. Ends the program where there is nothing to run."""
-    from memplan.faces.history.recording import recording
     from memplan.faces.oom import script
 
     name, *rest = args.module or args.command or [""]
@@ -53,6 +53,19 @@ def run(args: argparse.Namespace) -> int:
             from memplan.faces.oom.retry import retry_everywhere
 
             retry_everywhere()
-        with recording() if args.record else nullcontext():
+        with _recording() if args.record else nullcontext():
             job()
     return 0
+
+
+@contextmanager
+def _recording() -> Generator[None]:
+    """Records calls, and says at the end of the script, however that comes, what was recorded."""
+    from memplan.faces.history.recording import recording, told
+    from memplan.faces.oom.tell import say
+
+    with recording() as kept:
+        try:
+            yield
+        finally:
+            say(f"memplan: {told(kept)}")

@@ -12,26 +12,41 @@ from io import TextIOWrapper
 from pathlib import Path
 from threading import Lock, Timer
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import memplan
 from memplan.catalogue import models
 from memplan.faces.report.bars import COLOURS, PLAIN, Ink
+from memplan.faces.report.layout import ENDLESS, WIDTH, paragraph
 from memplan.probes.sources import look
 
 PATIENCE = 1.0
 """Seconds of work before progress is shown."""
 OURS = str(Path(memplan.__file__).parent)
-NARROWEST, USUAL, WIDEST = 60, 100, 120
+NARROWEST, USUAL, WIDEST = 50, 100, 120
 """Characters of a line at least, where no terminal says, and at most."""
 ERASE = "\r\x1b[K"
 
 
 def width() -> int:
     """Characters of a line of the report: those of the terminal, or of $COLUMNS, within bounds."""
-    if not (sys.stdout.isatty() or os.environ.get("COLUMNS")):
-        return USUAL
+    return _columns(sys.stdout) or USUAL
+
+
+def _columns(stream: TextIO) -> int | None:
+    """The same of a stream; None where neither a terminal nor $COLUMNS says."""
+    if not (stream.isatty() or os.environ.get("COLUMNS")):
+        return None
     return min(max(shutil.get_terminal_size((USUAL, 24)).columns, NARROWEST), WIDEST)
+
+
+def say(text: str, by: str = "memplan") -> None:
+    """A sentence on stderr, wrapped where that is a terminal: other programs read one line."""
+    before = WIDTH.set(_columns(sys.stderr) or ENDLESS)
+    try:
+        print(*paragraph(f"{by}: {text}", 0, 2), sep="\n", file=sys.stderr)
+    finally:
+        WIDTH.reset(before)
 
 
 def printable() -> None:

@@ -17,7 +17,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What can be typed."""
     options.add_model(parser)
     parser.add_argument("--with", dest="plan", metavar="PLAN", help="a plan as memplan writes it; the pick without one")
-    parser.add_argument("--device", default="cuda", metavar="NAME", help="as torch calls it; the default is cuda")
+    parser.add_argument(
+        "--device", default="cuda", metavar="NAME", help="as torch calls it; the default is cuda, and cpu is for trials"
+    )
     parser.add_argument("--force", action="store_true", help="load and call it though the plan does not fit")
     parser.add_argument("--no-record", action="store_true", help="keep nothing of it")
     options.add_call(parser)

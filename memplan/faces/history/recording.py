@@ -3,7 +3,8 @@
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Generator
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, partial, wraps
 from typing import Any
@@ -18,13 +19,13 @@ CALL, REGISTER = "__call__", "register_modules"
 
 
 @contextmanager
-def recording(pipe: Any = None) -> Generator[None]:
+def recording(pipe: Any = None) -> Generator[Counter[str]]:
     """Record the calls of `pipe` that are made inside; without it, those of every pipeline, those made later too.
 
     After a call its prediction takes a dry run, once for each set of arguments, and again where components have been
     changed or set otherwise. On an accelerator torch's peak statistics are reset at the borders of phases, where the
     device is waited for. Errors are the call's own: what goes wrong with recording is a warning. A call that fails is
-    not kept.
+    not kept. The value counts those that are, by the class of their pipeline.
     """
     recorder = _Recorder(pipe)
     with ExitStack() as undo:
@@ -36,7 +37,13 @@ def recording(pipe: Any = None) -> Generator[None]:
                 recorder.watch(kind)
             undo.callback(when_imported(PLAIN[0], recorder.watch_made))
             undo.callback(when_imported(MODULAR[0], lambda: recorder.watch(_kind(MODULAR))))
-        yield
+        yield recorder.kept
+
+
+def told(kept: Mapping[str, int]) -> str:
+    """What was recorded, and where it is."""
+    calls = ", ".join(f"{many} {'call' if many == 1 else 'calls'} of {name}" for name, many in kept.items())
+    return f"recorded {calls} in {database.file()}; memplan history shows them" if calls else "no call was recorded"
 
 
 def _kind(room: tuple[str, str]) -> Any:
@@ -50,6 +57,7 @@ class _Recorder:
 
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
+        self.kept: Counter[str] = Counter()
         self._watched: set[type] = set()
         self._known: WeakKeyDictionary[Any, dict[tuple[str, str], Any]] = WeakKeyDictionary()
         self._inside = threading.local()
@@ -117,18 +125,21 @@ class _Recorder:
 
     def _keep(self, measuring: Any) -> None:
         from memplan.applier import applied
+
+        priced = applied(measuring.pipe) is not None  # its plan is
+        found = measuring.record(None if priced else partial(self._expected, measuring.pipe, measuring.call))
+        if database.save(found):
+            self.kept[found.class_name] += 1
+
+    def _expected(self, pipe: Any, call: Mapping[str, Any]) -> Any:
         from memplan.faces.history.expected import expected
         from memplan.faces.history.measuring import digest
         from memplan.faces.history.state import state
 
-        pipe, call = measuring.pipe, measuring.call
-        if applied(pipe) is not None:  # its plan is priced already
-            database.save(measuring.record())
-            return
         known, key = self._known.setdefault(pipe, {}), (digest(call), state(pipe))
         if key not in known:
             known[key] = expected(pipe, call)
-        database.save(measuring.record(lambda: known[key]))
+        return known[key]
 
 
 def _tried(job: Callable[[], Any]) -> Any:

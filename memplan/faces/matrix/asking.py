@@ -3,13 +3,12 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from itertools import product
 from typing import Any
 
 from memplan.catalogue import models
 from memplan.catalogue.gpus import cards
-from memplan.errors import BadInput, NoGpu
+from memplan.errors import BadInput, NoGpu, did_you_mean
 from memplan.faces.matrix.case import Case
 from memplan.faces.quiet import libraries_quiet
 from memplan.faces.target import machine
@@ -59,8 +58,7 @@ def _calls(names: Iterable[str], call: Mapping[str, Any]) -> dict[str, dict[str,
     known = {name: taken(name) if call else frozenset[str]() for name in names}
     for argument in call:
         if not any(argument in names for names in known.values()):
-            close = get_close_matches(argument, sorted(frozenset().union(*known.values())), n=1)
-            meant = f" Did you mean {close[0]}?" if close else ""
+            meant = did_you_mean(argument, sorted(frozenset().union(*known.values())))
             raise BadInput(f"none of the models takes an argument {argument!r}.{meant}")
     return {name: {n: value for n, value in call.items() if n in known[name]} for name in known}
 

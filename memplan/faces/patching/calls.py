@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import libcst as cst
 
+from memplan.faces.patching.aliases import check_left
 from memplan.faces.patching.blocks import PLACE
 from memplan.faces.patching.find import FROM_PIPE, MOVES, Pipeline, unmoved
 from memplan.faces.patching.homes import Homes
@@ -63,7 +64,8 @@ def calls(script: Script, pipeline: Pipeline, homes: Homes) -> Calls:
         elif isinstance(call.func, cst.Attribute) and method(call) in PREPARING and homes.has(call.func.value):
             found.anchors.append(call)
     for assign in script.all(cst.Assign):
-        if homes.part(assign.targets[0].target) and assign not in found.dropped and method(assign.value) != "compile":
+        changed = homes.part(assign.targets[0].target) and not homes.whole(assign.value)
+        if changed and assign not in found.dropped and method(assign.value) != "compile":
             found.anchors.append(assign)
     return found
 
@@ -171,6 +173,8 @@ def _drop(script: Script, call: cst.Call, what: str, found: Calls) -> None:
     assigned = isinstance(small, cst.Assign) and unmoved(small.value) in (call, unmoved(call))
     if small is None or not (alone or assigned) or not isinstance(line, cst.SimpleStatementLine):
         raise script.refuse(call, f"{script.text(call)} is part of another statement", OWN_LINE)
+    if isinstance(small, cst.Assign):
+        check_left(script, small, call)
     found.dropped[small] = what
 
 

@@ -9,18 +9,23 @@ from memplan.faces.patching.blocks import Lifted, lifted
 from memplan.faces.patching.calls import Calls
 from memplan.faces.patching.find import Pipeline, check, pipelines
 from memplan.faces.patching.homes import Homes, derived
+from memplan.faces.patching.imports import unused
 from memplan.faces.patching.reading import Script
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A script, the pipeline of it that is meant, by which names it has that, and what was lifted out of it."""
+    """A script, the pipeline of it that is meant, by which names it has that, and what was lifted out of it.
+
+    `unused` are names that it imports for nothing.
+    """
 
     script: Script
     pipeline: Pipeline
     homes: Homes
     others: tuple[Pipeline, ...]
     lifted: Lifted
+    unused: frozenset[str] = frozenset()
 
     @property
     def home(self) -> str:
@@ -39,7 +44,7 @@ def found(name: str, source: bytes, pipe: str = "") -> Found:
     script = Script.read(name, source)
     check(script)
     every = pipelines(script)
-    at = _chosen(script, every, pipe)
+    at, idle = _chosen(script, every, pipe), frozenset[str]().union(*unused(script).values())
     homes = Homes(script, every[at])
     own = {script.text(known) for known in homes.names}
     own |= {script.text(other.target) for _, other in derived(script, homes) if other.target is not None}
@@ -49,7 +54,7 @@ def found(name: str, source: bytes, pipe: str = "") -> Found:
         every = pipelines(script)
         homes = Homes(script, every[at])
     others = tuple(other for other in every if other is not every[at])
-    return Found(script, every[at], homes, others, without)
+    return Found(script, every[at], homes, others, without, idle)
 
 
 def given_dtypes(here: Found, decided: Calls) -> list[cst.BaseExpression]:

@@ -25,7 +25,7 @@ class Edits:
     """By node of the original tree: what is set and taken out of calls, which small statements go, what is added.
 
     `moves` keep the arguments given there, and go without any. `returns` are statements that return a pipeline which is
-    to have a name first.
+    to have a name first. `unnamed` are names that imports are to bring in no longer, but for others.
     """
 
     sets: dict[cst.Call, dict[str, str]] = field(default_factory=dict)
@@ -35,6 +35,7 @@ class Edits:
     after: dict[cst.CSTNode, list[Block]] = field(default_factory=dict)
     imports: dict[cst.CSTNode, list[cst.Import | cst.ImportFrom]] = field(default_factory=dict)
     returns: dict[cst.CSTNode, str] = field(default_factory=dict)
+    unnamed: dict[cst.ImportFrom, frozenset[str]] = field(default_factory=dict)
 
 
 def edited(module: cst.Module, edits: Edits) -> cst.Module:
@@ -55,6 +56,16 @@ class _Editor(cst.CSTTransformer):
         for name, code in edits.sets.get(original_node, {}).items():
             call = with_argument(call, name, code)
         return without(call, edits.unset.get(original_node, ()))
+
+    def leave_ImportFrom(self, original_node: cst.ImportFrom, updated_node: cst.ImportFrom) -> cst.ImportFrom:
+        gone = self._edits.unnamed.get(original_node)
+        if gone is None or isinstance(updated_node.names, cst.ImportStar):
+            return updated_node
+        names = [alias for alias in updated_node.names if alias.evaluated_alias or alias.evaluated_name not in gone]
+        names = [alias for alias in names if alias.evaluated_alias not in gone]
+        return updated_node.with_changes(
+            names=[*names[:-1], names[-1].with_changes(comma=updated_node.names[-1].comma)]
+        )
 
     # ---- statements ----
     def leave_IndentedBlock(

@@ -45,6 +45,7 @@ def pipelines(script: Script) -> list[Pipeline]:
     if found:
         return found
     for call in script.all(cst.Call):
+        _check_class(script, call)
         name = script.qualified(call.func)
         library, _, called = name.rpartition(".")
         if library.startswith("diffusers") and is_pipeline(called) and not shared(call):
@@ -57,6 +58,19 @@ def pipelines(script: Script) -> list[Pipeline]:
     last = script.module.body[-1] if script.module.body else script.module
     cure = "name a script that calls from_pretrained() or from_single_file() of a pipeline imported from diffusers"
     raise script.refuse(last, "up to here no pipeline of diffusers is loaded", cure)
+
+
+def _check_class(script: Script, call: cst.Call) -> None:
+    """Raises NotPatched for a class of diffusers by a name that the script gives it, as in P = FluxPipeline."""
+    start = root(call.func)
+    if start is None or method(call) not in (PRETRAINED, SINGLE_FILE):
+        return
+    for one in script.assignments(start, start.value):
+        assign = script.within(one.node, cst.Assign) if hasattr(one, "node") else None
+        name = script.qualified(assign.value) if isinstance(assign, cst.Assign) else ""
+        if name.startswith("diffusers.") and is_pipeline(name.rpartition(".")[2]):
+            own = name.rpartition(".")[2]
+            raise script.refuse(call, f"{start.value} is {own} by another name", f"write {own}.{method(call)}(...)")
 
 
 def is_pipeline(name: str) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from memplan.faces.options import DTYPES, OF_WEIGHTS, ON_THE_HUB, PLANNED, REVISION
+from memplan.faces.patching.aliases import check_only, components
 from memplan.faces.patching.find import (
     FROM_PIPE,
     PRETRAINED,
@@ -79,6 +80,7 @@ class Homes:
         """Follows assignments, returns and calls of the script's own functions until nothing new is found."""
         self._script, self._load = script, pipeline.load
         self.own = own_parts(script, pipeline)
+        self._parts: list[tuple[cst.BaseExpression, str]] = []
         self._known = [pipeline.target] if pipeline.target is not None else []
         before = -1
         while before != len(self._known):
@@ -86,6 +88,9 @@ class Homes:
             for target in [*self._assigned(), *self._handed()]:
                 if not self.has(target):
                     self._known.append(target)
+        self._parts = list(components(script, self))
+        for target, name in self._parts:
+            check_only(script, self, target, name)
 
     @property
     def names(self) -> tuple[cst.BaseExpression, ...]:
@@ -103,7 +108,16 @@ class Homes:
         for name, own in self.own.items():
             if node in own.loads or any(self._script.same(node, target) for target in own.targets):
                 return name
-        return ""
+        return next((name for target, name in self._parts if self._script.same(node, target)), "")
+
+    def whole(self, value: cst.BaseExpression) -> str:
+        """The attribute of the pipeline that `value` is, moved or not; "" for anything else."""
+        bare = unmoved(value)
+        return bare.attr.value if isinstance(bare, cst.Attribute) and self.has(bare.value) else ""
+
+    def loaded(self, node: cst.CSTNode | None) -> str:
+        """The component that the call `node` loads, by name; "" for anything else."""
+        return next((name for name, own in self.own.items() if node in own.loads), "")
 
     def _assigned(self) -> Iterator[cst.BaseExpression]:
         for node in self._script.all(cst.Assign):

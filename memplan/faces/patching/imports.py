@@ -3,11 +3,14 @@
 from collections.abc import Iterable
 
 import libcst as cst
+from libcst.metadata import Assignment
 
 from memplan.faces.patching.find import Pipeline
 from memplan.faces.patching.reading import Script, root
 
 Import = cst.Import | cst.ImportFrom
+LIBRARIES = ("accelerate", "diffusers", "memplan", "optimum", "torchao", "transformers")
+"""Those whose names a script imports for nothing but their use."""
 
 
 def place(script: Script, pipeline: Pipeline) -> cst.CSTNode:
@@ -80,3 +83,26 @@ def _has_module(script: Script, pipeline: Pipeline, node: cst.Import) -> bool:
 def _imports(statement: cst.CSTNode) -> bool:
     small = statement.body if isinstance(statement, cst.SimpleStatementLine) else ()
     return bool(small) and all(isinstance(one, Import) for one in small)
+
+
+def unused(script: Script) -> dict[cst.ImportFrom, frozenset[str]]:
+    """The names of libraries that a script imports and does not use, by the import; of those that could be left out.
+
+    An import that is alone in its block has to stay.
+    """
+    found: dict[cst.ImportFrom, frozenset[str]] = {}
+    for node in script.all(cst.ImportFrom):
+        block = script.parent(script.statement(node))
+        of = script.text(node.module).partition(".")[0] if node.module is not None else ""
+        if of not in LIBRARIES or isinstance(node.names, cst.ImportStar) or not getattr(block, "body", ())[1:]:
+            continue
+        known = (one for alias in node.names for one in script.assignments(node, bound(script, alias)))
+        names = {one.name for one in known if isinstance(one, Assignment) and one.node is node and not one.references}
+        if names:
+            found[node] = frozenset(names)
+    return found
+
+
+def bound(script: Script, alias: cst.ImportAlias) -> str:
+    """The name that an import gives."""
+    return script.text(alias.asname.name if alias.asname is not None else alias.name)

@@ -69,7 +69,7 @@ def patched(here: Found, plan: Plan) -> Patched:
     for _, other in derived(script, homes):
         _derive(script, other, adding, style, edits)
     _import(script, pipeline, adding, edits)
-    module = edited(script.module, edits)
+    module = _pruned(here, edited(script.module, edits))
     return Patched(module.bytes, notes(here, decided, adding, plan))
 
 
@@ -142,14 +142,26 @@ def _derive(script: Script, other: Pipeline, adding: Added, style: Style, edits:
 
 
 def _import(script: Script, pipeline: Pipeline, adding: Added, edits: Edits) -> None:
-    wanted = imports.missing(script, pipeline, imports_of(_needed(adding)))
+    wanted = imports.missing(script, pipeline, imports_of(_needed(adding, edits)))
     if wanted:
         edits.imports.setdefault(imports.place(script, pipeline), []).extend(wanted)
 
 
-def _needed(adding: Added) -> list[str]:
+def _pruned(here: Found, module: cst.Module) -> cst.Module:
+    """The script without imports that nothing uses any longer; those that it never used stay."""
+    script, edits = Script.read(here.script.name, module.bytes), Edits()
+    for node, names in imports.unused(script).items():
+        gone, every = names - here.unused, script.all(cst.ImportAlias)
+        if len(gone) == len([alias for alias in every if script.parent(alias) is node]):
+            edits.dropped.add(node)
+        elif gone:
+            edits.unnamed[node] = gone
+    return edited(script.module, edits)
+
+
+def _needed(adding: Added, edits: Edits) -> list[str]:
     """The imports of names that the added code really has; the script may have said its dtype itself."""
-    code = "\n".join([*adding.lines, adding.quantized, *adding.parts.values(), adding.dtype])
+    code = "\n".join([*adding.lines, *(code for given in edits.sets.values() for code in given.values())])
     return [line for line in adding.imports if line != "import torch" or "torch." in code]
 
 

@@ -8,6 +8,9 @@ from typing import Any, get_type_hints
 from memplan.faces.report.layout import columns, paragraph
 from memplan.strategy import Strategy
 
+READ = ("component", "components")
+"""Settings without a default that nobody needs to give."""
+
 
 def listing(strategies: Iterable[type[Strategy]]) -> str:
     """Every strategy with the first line of its docstring."""
@@ -52,4 +55,6 @@ def _kind(hint: Any) -> str:
 
 
 def _default(field: Field[Any]) -> str:
-    return "read from the pipeline when left out" if field.default is MISSING else f"default {field.default!r}"
+    if field.default is not MISSING:
+        return f"default {field.default!r}"
+    return "read from the pipeline when left out" if field.name in READ else "must be given"

@@ -1,10 +1,10 @@
 """Measured runs beside their predictions: as text, and as JSON.
 
-The JSON is an object with schema (1; it rises when a key changes its meaning or goes), file (null from `memplan
+The JSON is an object with schema (2; it rises when a key changes its meaning or goes), file (null from `memplan
 verify`), and runs, oldest first. A run holds at (UTC), place (card, driver, torch, diffusers, memplan), model,
-class_name, content, digest, call (name -> words), plan, device, beside, clean, why_none, compared, excess, and phases:
-phase, component, and predicted, measured and residual, each of allocated, reserved, seconds and ram, in bytes and
-seconds; null for what is not known.
+class_name, content, digest, call (name -> value, long texts cut short), plan, device, beside, clean, why_none,
+compared, excess, and phases: phase, component, and predicted, measured and residual, each of allocated, reserved,
+seconds and ram, in bytes and seconds; null for what is not known.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,13 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from memplan.errors import did_you_mean
 from memplan.faces.history.record import PEAKED, Figures, Phase, Record
-from memplan.faces.report.json import text
+from memplan.faces.report.json import text, value
 from memplan.faces.report.layout import columns, paragraph, titled
 from memplan.facts.units import UNITS, amount, mib
 
-SCHEMA = 1
+SCHEMA = 2
 NAMES = tuple(f.name for f in fields(Figures))
 SPARE = (1, 9, 6, 7)
 """Columns that a narrow terminal does without: the component, then host memory and seconds that were predicted."""
@@ -25,6 +26,13 @@ LEGEND = (
     "Memory in MiB, time in s; more: measured less predicted, of what a GPU's allocator told. RAM: the most that this "
     "process held, seen every 20 ms. Seconds of a first call have the start of the device in them. "
 )
+
+
+def none_of(model: str, runs: Sequence[Record], file: Path) -> str:
+    """That nothing is kept of `model`, and of what there is something: of each name, and each class of pipelines."""
+    kept = dict.fromkeys(name for one in runs for name in (one.model, one.class_name))
+    there = f"there are runs of {', '.join(kept)}" if kept else "it has none at all"
+    return "\n".join(paragraph(f"No runs of {model} are kept in {file}: {there}.{did_you_mean(model, kept)}"))
 
 
 def history(runs: Sequence[Record], file: Path) -> str:
@@ -59,7 +67,7 @@ def forgotten_as_json(file: Path | None) -> str:
 # ---- parts -----------------------------------------------------------------------------------------------------------
 def _record(one: Record) -> dict[str, Any]:
     phases = [asdict(phase) | {"residual": {n: _residual(one, phase, n) for n in NAMES}} for phase in one.phases]
-    whole = asdict(one) | {"call": dict(one.call), "phases": phases}
+    whole = asdict(one) | {"call": {name: value(shown) for name, shown in one.call}, "phases": phases}
     return {**whole, "compared": one.compared, "excess": one.excess}
 
 

@@ -97,9 +97,9 @@ def probe(here: Machine, model: Model | None) -> str:
     return text({"schema": SCHEMA, "machine": machine(here), "model": _model(model) if model else None})
 
 
-def text(value: Mapping[str, Any]) -> str:
+def text(answer: Mapping[str, Any]) -> str:
     """As it is printed."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    return json.dumps(answer, indent=2, ensure_ascii=False)
 
 
 # ---- parts -----------------------------------------------------------------------------------------------------------
@@ -110,20 +110,20 @@ def _workload(facts: Facts) -> dict[str, Any]:
         "class": model.class_name,
         "source": model.source,
         "size": model.size,
-        "arguments": {name: _value(shown) for name, shown in trace.arguments},
+        "arguments": {name: value(shown) for name, shown in trace.arguments},
         "assumptions": list(facts.assumptions),
     }
     return {"schema": SCHEMA, "machine": machine(facts.machine), "workload": workload}
 
 
-def _value(shown: str) -> Any:
+def value(shown: str) -> Any:
     """An argument as a value, or in the words that describe it."""
     try:
-        value = ast.literal_eval(shown)
-        json.dumps(value)
+        read = ast.literal_eval(shown)
+        json.dumps(read)
     except (ValueError, SyntaxError, TypeError):
         return shown
-    return value
+    return read
 
 
 def machine(here: Machine) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 The JSON is an object with
 
-    schema       1; it rises when a key changes its meaning or goes
+    schema       2; it rises when a key changes its meaning or goes
     error        its class and text
     certainty    "memory", or "possibly memory" for an error that often hides a lack of it
     allocation   kind, index, asked, capacity, free, allocated, unallocated, limit, in_use in bytes, others (pid,
@@ -10,7 +10,7 @@ The JSON is an object with
                  that is not known
     place        phase, step, steps, component, module, class_name, function
     pipeline     its class, "" where none was found; source: where it is loaded from
-    call         arguments by name, as people read them
+    call         arguments by name, long texts cut short; what JSON cannot hold in words
     held         weights: component -> bytes; others: bytes of tensors beside them, null where that is not known
     plan         null, or strategies, vram, ram, seconds, loss, code
     why_none     why there is no plan, in a sentence; "" where there is one
@@ -22,6 +22,7 @@ from dataclasses import asdict
 from memplan.faces.oom.answer import Answer
 from memplan.faces.report.bill import figures
 from memplan.faces.report.json import text as json_text
+from memplan.faces.report.json import value
 from memplan.faces.report.layout import paragraph, titled
 from memplan.facts.units import MIB, amount, mib
 from memplan.oom import MEMORY, Allocation
@@ -30,7 +31,7 @@ from memplan.planner import Plan
 from memplan.planner.label import label
 from memplan.registry import typed
 
-SCHEMA = 1
+SCHEMA = 2
 NAMES = {HOST: "Host memory", PINNED: "Host memory that can be pinned", "": "Memory"}
 
 
@@ -72,7 +73,7 @@ def as_json(answer: Answer) -> str:
         "place": asdict(answer.place),
         "pipeline": answer.pipeline,
         "source": answer.source,
-        "call": dict(answer.call),
+        "call": {name: value(shown) for name, shown in answer.call},
         "held": {"weights": dict(answer.held.weights), "others": answer.held.others},
         "plan": _plan(answer.plan, answer.code) if answer.plan else None,
         "why_none": answer.why_none,

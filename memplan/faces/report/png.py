@@ -146,6 +146,8 @@ class _Drawing:
         self.text((LEFT, 70), shorten(words), 20, SOFT)
         figures = f"{duration(bill.seconds)}, VRAM {amount(bill.peak.memory.required)} ({margin(self.plan)})"
         self.text((LEFT, 100), f"{figures}, RAM {amount(bill.host.peak)}, {bill.loss.word}", 24)
+        missing = ", and ".join(map(str, self.plan.shortages))
+        self.text((LEFT, 166), shorten(f"does not fit: needs {missing}") if missing else "", 20, LIMIT)
         self.draw.line((LEFT, HIGH - BOTTOM, WIDE - RIGHT, HIGH - BOTTOM), fill=SOFT)
         above = "" if self.limit <= self.most else ", above this picture"
         y = self.y(min(self.limit, self.most))

@@ -1,6 +1,6 @@
 """The answer as text for a terminal: the do-less plan, the picks, the front, and what was dropped."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from memplan.faces.nearest import Change, Nearest
 from memplan.faces.report.bill import figures, legend, margin, phases, workload
@@ -49,7 +49,13 @@ def _picks(found: Recommendation, prefer: str) -> list[str]:
         body = body if same == name else [f"the same plan as {same}", plan.reason]
         entry = [line for part in body for line in paragraph(part, 12)]
         lines += [f"  {name:<10}{entry[0].lstrip()}", *entry[1:]]
-    return [*lines, *_final(found)]
+    return [*lines, *_assumed(found), *_final(found)]
+
+
+def _assumed(found: Recommendation) -> list[str]:
+    """What the picks' figures assume beside what holds for every plan, each sentence once."""
+    sentences = dict.fromkeys(sentence for _, plan in found.picks for sentence in plan.assumptions)
+    return [line for sentence in sentences for line in paragraph(f"Assumed: {sentence}.", 2)]
 
 
 def _final(found: Recommendation) -> list[str]:
@@ -107,23 +113,26 @@ def _dropped(dropped: Sequence[Dropped]) -> list[str]:
 # ---- nothing fits ----------------------------------------------------------------------------------------------------
 def nothing_fits(plan: Plan, nearest: Nearest, typed: Callable[[Change], str]) -> str:
     """What the plan that misses least is missing and where, and which smaller calls were tried, as people type them."""
-    missing = ", and ".join(map(str, plan.shortages))
-    lines = paragraph(f"Nothing fits. The nearest plan, {label(plan.strategies, plan.run.facts)}, needs {missing}.")
+    first, *rest = missing(plan, nearest, typed)
+    lines = [*paragraph(f"Nothing fits. {first}"), *(line for text in rest for line in paragraph(text))]
+    return "\n".join([*lines, *(paragraph(figures(nearest.plan), 2) if nearest.plan else [])])
+
+
+def missing(plan: Plan, nearest: Nearest, typed: Callable[[Change], str]) -> Iterator[str]:
+    """The same in sentences; behind the last of them are the figures of the nearest call's plan, where one fits."""
+    short = ", and ".join(map(str, plan.shortages))
+    yield f"The nearest plan, {label(plan.strategies, plan.run.facts)}, needs {short}."
     tried = ", ".join(map(typed, nearest.tried))
     if plan.run.facts.training:
-        lines += paragraph("Less is held with fewer samples, pixels or frames, as a LoRA, or with adamw8bit or sgd.")
+        yield "Less is held with fewer samples, pixels or frames, as a LoRA, or with adamw8bit or sgd."
     elif plan.run.facts.differentiable:
-        lines += paragraph(
-            "Less is held with fewer steps, pixels or frames, or with gradients of the last steps alone."
-        )
+        yield "Less is held with fewer steps, pixels or frames, or with gradients of the last steps alone."
     elif nearest.weights:
-        lines += paragraph("The weights alone are too much in every plan, so that no smaller call would fit either.")
+        yield "The weights alone are too much in every plan, so that no smaller call would fit either."
     elif not tried:
-        lines += paragraph("There is no smaller call to try.")
+        yield "There is no smaller call to try."
     elif nearest.change is None or nearest.plan is None:
-        lines += paragraph(f"Smaller calls that were tried do not fit either: {tried}.")
+        yield f"Smaller calls that were tried do not fit either: {tried}."
     else:
         found = f"{typed(nearest.change)}, with {label(nearest.plan.strategies, nearest.plan.run.facts)}"
-        lines += paragraph(f"The nearest change of the call that fits is {found} (tried: {tried}):")
-        lines += paragraph(figures(nearest.plan), 2)
-    return "\n".join(lines)
+        yield f"The nearest change of the call that fits is {found} (tried: {tried}):"

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from memplan.errors import BadInput, NothingFits
+from memplan.errors import BadInput, NoRoom
 from memplan.faces.live import auto_optimize
 from memplan.faces.target import HERE, Target, machine, numbered
 from memplan.faces.travel.schema import faults, schema
@@ -111,8 +111,8 @@ def apply(
         LOG.warning("the plan is priced anew: %s.", other)
     try:
         return auto_optimize(pipe, saved.plan, device=device, force=force, target=target, **(call or saved.call))
-    except NothingFits as error:
-        raise NothingFits(f"{error} {_then(saved)}{''.join(f' Now {other}.' for other in others)}") from None
+    except NoRoom as error:
+        raise NoRoom(f"{error.why} {_then(saved)}{''.join(f' Now {other}.' for other in others)}") from None
 
 
 def _others(saved: Saved, target: Target, device: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ from memplan.faces.oom.frames import ROOMS
 from memplan.faces.oom.scene import given_to
 from memplan.faces.target import HERE, Target
 from memplan.faces.travel.files import apply
+from memplan.faces.typed import sentence
 from memplan.planner.saved import Saved
 
 PLACES = ("enable_group_offload", "enable_model_cpu_offload", "enable_sequential_cpu_offload")
@@ -61,7 +62,7 @@ class Running:
                 self._saved, pipe, **settings, **{name: value for name, value in call.items() if name not in settings}
             )
         except MemplanError as error:
-            print(f"memplan: {error}", file=sys.stderr)
+            print(f"memplan: {sentence(error)}", file=sys.stderr)
             raise SystemExit(3 if isinstance(error, NothingFits) else 2 if isinstance(error, BadInput) else 1) from None
         self.done.add(pipe)
         print(f"memplan: {self._saved} is applied to {type(pipe).__name__}", file=sys.stderr)

@@ -149,7 +149,21 @@ def _named(name: str, dtype: str | None, variant: str) -> "Twin":
         return hub_twin(name, dtype, variant)
     from memplan.probes.sources.bundled import bundled_twin
 
-    return bundled_twin(name, dtype)
+    if not variant:
+        return bundled_twin(name, dtype)
+    _check_variant(name, variant)
+    twin = bundled_twin(name, dtype)
+    said = f"whether {name} has files of the variant {variant} is not looked up: they are taken to hold what is loaded"
+    return replace(twin, assumptions=(*twin.assumptions, said))
+
+
+def _check_variant(name: str, variant: str) -> None:
+    """Raises BadInput for a variant of a bundled model by its own name: memplan has its configs, and no files."""
+    if HUB_ID.fullmatch(name) is None:
+        raise BadInput(
+            f"{name} is bundled without files, so that it has no variant {variant!r} to choose: leave it out, and say "
+            f"the dtype if you mean that, or give the id on the Hub, {find(name).hub}"
+        )
 
 
 def _is_hub_id(name: str) -> bool:

@@ -4,13 +4,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
-from memplan.errors import BadInput, Unsupported
+from memplan.errors import BadInput, Unsupported, did_you_mean
 from memplan.facts import DENOISING, TEXT_ENCODING, Trace
 from memplan.facts.trace import TOGETHER
 from memplan.probes.fakes.sizes import SIZES, check_sizes
@@ -193,11 +192,8 @@ def check(pipe: Any, arguments: Mapping[str, Any]) -> None:
     known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "self"]
     for name in arguments:
         if name not in known:
-            close = get_close_matches(name, known, n=1)
-            meant = f" Did you mean {close[0]}?" if close else ""
-            raise BadInput(
-                f"{type(pipe).__name__} refuses this call: no argument {name!r}.{meant} It takes: {', '.join(known)}"
-            )
+            meant, takes = did_you_mean(name, known), f"It takes: {', '.join(known)}"
+            raise BadInput(f"{type(pipe).__name__} refuses this call: no argument {name!r}.{meant} {takes}")
 
 
 def _call(pipe: Any, arguments: Mapping[str, Any]) -> Any:

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from memplan.errors import BadInput, Unsupported
+from memplan.probes.fakes.fake import fresh_mode
+from memplan.probes.fakes.twin import Twin
 from memplan.probes.sources import open_pipeline
 from tests.pipelines import build
 
@@ -68,6 +70,19 @@ def test_a_folder_that_holds_no_pipeline(folder: Path) -> None:
 def test_an_unknown_name() -> None:
     with pytest.raises(BadInput, match=r"no bundled model named 'flx'. Did you mean flux\.1-dev or flux\.2-dev\?"):
         open_pipeline("flx")
+
+
+def test_a_bundled_model_has_no_variants(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = Twin(None, fresh_mode(), "sdxl", "bundled sdxl")
+    monkeypatch.setattr("memplan.probes.sources.bundled.bundled_twin", lambda *_: built)
+    with pytest.raises(
+        BadInput, match=r"no variant 'fp99' to choose.* or give the id .* stabilityai/stable-diffusion-xl"
+    ):
+        open_pipeline("sdxl", variant="fp99")
+    twin = open_pipeline("stabilityai/stable-diffusion-xl-base-1.0", variant="fp16")
+    assert twin.variant == "fp16"
+    assert "has files of the variant fp16 is not looked up" in twin.assumptions[0]
+    assert open_pipeline("sdxl").assumptions == ()
 
 
 @pytest.mark.parametrize("source", [None, 3, b"flux", object, ["flux"]], ids=str)

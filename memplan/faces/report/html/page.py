@@ -33,7 +33,8 @@ def page(
     fits, the nearest plan is drawn.
     """
     answer = json.recommendation(found, prefer, nearest=nearest)
-    return _page(found.facts, chosen(found, prefer), answer, call, head=sections.front(found), points=front(found))
+    head = sections.front(found, nearest)
+    return _page(found.facts, chosen(found, prefer), answer, call, head=head, points=front(found))
 
 
 def page_of(plan: Plan, call: Mapping[str, Any]) -> str:

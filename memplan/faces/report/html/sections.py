@@ -3,16 +3,16 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from memplan.faces.report.bill import LEGEND, margin, where, workload
-from memplan.faces.report.layout import TITLE, WIDTH
+from memplan.faces.nearest import Nearest
+from memplan.faces.report.bill import LEGEND, figures, margin, where, workload
+from memplan.faces.report.layout import ENDLESS, TITLE, WIDTH
+from memplan.faces.report.table import missing
 from memplan.facts import Facts
 from memplan.facts.units import amount, duration, gib, moved
 from memplan.planner import Plan, Recommendation, draw
 from memplan.planner.label import label
 from memplan.simulator import Peak
 
-ENDLESS = 1 << 20
-"""Characters of a line that no text reaches: a browser breaks lines by itself."""
 HEADS = ("phase", "component", "weights", "copies", "activations", "allocated", "reserved", "VRAM", "RAM", "time")
 
 
@@ -33,17 +33,25 @@ def header(facts: Facts) -> str:
     return f'<header><div class="top"><h1>{title(facts)}</h1>{button}</div><dl class="workload">{rows}</dl></header>'
 
 
-def front(found: Recommendation) -> str:
-    """The plan that does nothing, and the chart of all plans."""
+def front(found: Recommendation, nearest: Nearest | None) -> str:
+    """The plan that does nothing, what is missing where nothing fits, and the chart of all plans."""
     idle = draw(found.facts, ())
     verdict = "fits" if idle.fits else "does not fit"
     needs = f"Everything on the GPU needs {amount(idle.bill.peak.memory.required)} and {verdict}: {margin(idle)}."
     none = "" if found.picks else " Nothing fits; the plan that misses the least is drawn below."
     head = f'<h2>Plans</h2><p class="needs">{escape(needs + none)}</p>'
+    short = () if found.picks else _missing(found.nearest, nearest)
     chart = (
         '<div class="legend" id="losses"></div><div class="chart" id="scatter"></div><p class="hint" id="point"></p>'
     )
-    return f"<section>{head}{chart}</section>"
+    return f"<section>{head}{''.join(f'<p>{escape(text)}</p>' for text in short)}{chart}</section>"
+
+
+def _missing(plan: Plan, nearest: Nearest | None) -> list[str]:
+    """What the nearest plan is missing and, where smaller calls were looked for, what came of that."""
+    sentences = [*missing(plan, nearest or Nearest(), lambda call: ", ".join(f"{n}={v}" for n, v in call.items()))]
+    behind = [f"{figures(nearest.plan)}."] if nearest and nearest.plan else []
+    return [*sentences, *behind] if nearest else sentences[:1]
 
 
 def pick(number: int, names: Sequence[str], plan: Plan, script: str) -> str:
@@ -57,7 +65,7 @@ def pick(number: int, names: Sequence[str], plan: Plan, script: str) -> str:
         ("Traffic", moved(bill.traffic.link), "over the link per call"),
         ("Loss", bill.loss.word, f"weight error {bill.loss.error:.4f}"),
     )
-    figures = "".join(
+    shown = "".join(
         f'<div><dt>{name}</dt><dd>{escape(value)}</dd><dd class="note">{escape(note)}</dd></div>'
         for name, value, note in tiles
     )
@@ -65,7 +73,9 @@ def pick(number: int, names: Sequence[str], plan: Plan, script: str) -> str:
         f"<h2>{escape(' and '.join(names).capitalize())}</h2>",
         f'<p class="plan"><code>{text}</code></p>',
         f'<p class="reason">{escape(plan.reason)}</p>' if plan.reason else "",
-        f'<dl class="tiles">{figures}</dl>',
+        *(f'<p class="needs">Too much: {escape(str(short))}.</p>' for short in plan.shortages),
+        f'<dl class="tiles">{shown}</dl>',
+        *(f'<p class="reason">Assumed: {escape(sentence)}.</p>' for sentence in plan.assumptions),
         _drawing(number, plan),
         f"<details open><summary>Phases</summary>{_phases(bill.phases)}</details>",
         f'<details open><summary>Code</summary><pre class="code">{escape(script)}</pre></details>',
