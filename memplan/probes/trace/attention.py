@@ -85,12 +85,12 @@ class Attention:
         held = _efficient_buffers(query, value, mask)
         batch, heads, length = query.shape[:-1]
         out = query.new_empty((batch, length, heads, value.shape[-1])).transpose(1, 2)
-        self.note(query, key, value, out, EFFICIENT)
+        self.note(query, key, value, out, family=EFFICIENT)
         del held
         return out
 
     def note(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, out: torch.Tensor, family: str = ATTENTION
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, out: torch.Tensor, *, family: str = ATTENTION
     ) -> None:
         """One attention on (B, H, S, D) has run: two products, each operand read and written once."""
         flops = 2 * key.shape[-2] * (prod(query.shape) + prod(out.shape))
