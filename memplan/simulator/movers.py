@@ -1,25 +1,38 @@
 """What moves a component's weights while it is called: nothing, or the hooks of offload groups."""
 
-from collections import Counter
-from dataclasses import replace
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import pairwise
 
-from memplan.facts import SEQUENTIAL, Call, Component, Group
+from memplan.facts import Component
 from memplan.run import FromDisk, InGroups, OnHost, Partly, Placement, Resident, Stored
-from memplan.simulator.partial import slots, streamed
-from memplan.simulator.weights import casts, group_size, sizes, total
+from memplan.simulator.groups import Load, groups_of, loads, streams
+from memplan.simulator.partial import every, slots, streamed
+from memplan.simulator.weights import casts, sizes, total
 
 
-def mover_of(component: Component, placement: Placement, stored: Stored, call: Call, *, ahead: bool = True) -> "Mover":
-    """What moves the weights of `component` while `call` runs, groups in streams `ahead` or not."""
+def mover_of(
+    component: Component, placement: Placement, stored: Stored, entered: Iterable[str] = (), *, ahead: bool = True
+) -> "Mover":
+    """What moves the weights of `component` in a call, groups in streams `ahead` or not.
+
+    The modules `entered` are those of the first forward, in order, by which streams know what to copy ahead.
+    """
     if isinstance(placement, InGroups | FromDisk):
-        groups = Groups(component, placement, stored, call)
-        groups.next = groups.next if ahead else {}
-        return groups
+        return Groups(component, placement, stored, entered if ahead and streams(placement) else ())
     if isinstance(placement, Partly):
         return Slots(component, placement, stored)
     return Mover(0 if isinstance(placement, OnHost) else total(component, stored))
+
+
+@lru_cache(maxsize=1024)
+def stops(component: Component, placement: Placement, stored: Stored) -> frozenset[str]:
+    """The modules at which weights move, of components that are streamed in part those at which they might."""
+    if isinstance(placement, InGroups | FromDisk):
+        return frozenset(path for g in groups_of(component, placement) for path in ("", g.onload, g.offload))
+    if isinstance(placement, Partly):
+        return frozenset((*(g.path for g in every(component, placement, stored)), *casts(component, stored)))
+    return frozenset()
 
 
 class Mover:
@@ -50,26 +63,20 @@ class Groups(Mover):
     A weight that two groups have in common comes with the first of them and goes with the first.
     """
 
-    def __init__(self, component: Component, placement: InGroups | FromDisk, stored: Stored, call: Call) -> None:
-        """All groups are in host memory or in files, but for buffers that streams leave behind."""
-        super().__init__(outside(component, placement, stored))
-        groups = groups_of(component, placement)
-        self.placement = placement
-        self.bytes = {g: group_size(component, stored, g) for g in groups}
-        self.sizes = sizes(component, stored)
-        times = Counter(i for g in groups for i in set(g.weights))
-        self.common = {g: frozenset(i for i in g.weights if times[i] > 1) for g in groups}
-        self.common_here: set[int] = set()
-        self.by_onload = {g.onload: g for g in groups}
-        self.by_offload = {g.offload: g for g in groups}
-        self.next = self._successors(call) if streams(placement) and call.method == "forward" else {}
-        self.here: set[Group] = set()
+    def __init__(
+        self, component: Component, placement: InGroups | FromDisk, stored: Stored, entered: Iterable[str]
+    ) -> None:
+        """All groups are in host memory or in files, but for buffers that streams leave behind.
 
-    def _successors(self, call: Call) -> dict[str, Group]:
-        """The group that each hooked module prefetches: the next one in the order of the first forward."""
-        order = [call.modules[m] for s in call.segments for m in s.enters if call.modules[m] in self.by_onload]
-        order = ["", *(path for path in order if path)]
-        return {path: self.by_onload[after] for path, after in pairwise(order)}
+        Each hooked module prefetches the next one `entered`.
+        """
+        super().__init__(outside(component, placement, stored))
+        self.by_onload, self.by_offload = loads(component, placement, stored)
+        self.sizes = sizes(component, stored)
+        order = ["", *(path for path in entered if path and path in self.by_onload)]
+        self.next = {path: self.by_onload[after] for path, after in pairwise(order)}
+        self.common_here: set[int] = set()
+        self.here: set[Load] = set()
 
     def hooked(self, path: str) -> bool:
         """Whether a group comes in before module `path`."""
@@ -80,24 +87,20 @@ class Groups(Mover):
         group = self.by_onload.get(path)
         if group:
             self._bring(group, times)
-        if path in self.next and self.next[path].streamed:
-            self.ahead += self._bring(self.next[path], times)
+        after = self.next.get(path)
+        if after and after.streamed:
+            self.ahead += self._bring(after, times)
 
-    def kept(self, group: Group) -> bool:
-        """Whether a copy stays elsewhere while `group` is on the device, so that none is sent back."""
-        dropped = isinstance(self.placement, FromDisk) or self.placement.level == SEQUENTIAL
-        return dropped or (streams(self.placement) and group.streamed)
-
-    def _bring(self, group: Group, times: int) -> int:
+    def _bring(self, group: Load, times: int) -> int:
         """Copy a group that is not here; the value is how many bytes that moves."""
         if group in self.here:
             return 0
         self.here.add(group)
-        moved = self.bytes[group] - sum(self.sizes[i] for i in self.common[group] & self.common_here)
-        self.common_here |= self.common[group]
+        moved = group.nbytes - sum(self.sizes[i] for i in group.common & self.common_here)
+        self.common_here |= group.common
         self.resident += moved
         self.to_device += moved * times
-        self.tensors += len(group.weights) * times
+        self.tensors += group.tensors * times
         return moved * times
 
     def leave(self, path: str, times: int) -> None:
@@ -105,10 +108,10 @@ class Groups(Mover):
         group = self.by_offload.get(path)
         if group is not None and group in self.here:
             self.here.remove(group)
-            moved = self.bytes[group] - sum(self.sizes[i] for i in self.common[group] - self.common_here)
-            self.common_here -= self.common[group]
+            moved = group.nbytes - sum(self.sizes[i] for i in group.common - self.common_here)
+            self.common_here -= group.common
             self.resident -= moved
-            if not self.kept(group):
+            if not group.kept:
                 self.to_host += moved * times
 
 
@@ -163,17 +166,3 @@ def outside(component: Component, placement: Placement, stored: Stored) -> int:
     if streams(placement) and placement.level == "block_level":
         stay |= {i for g in groups if g.streamed for i in g.weights if component.weights[i].buffer}
     return sum(table[i] for i in stay)
-
-
-def streams(placement: InGroups | FromDisk) -> bool:
-    """Whether groups are copied ahead."""
-    return isinstance(placement, InGroups) and placement.stream
-
-
-def groups_of(component: Component, placement: InGroups | FromDisk) -> tuple[Group, ...]:
-    """The offload groups of `component`; a file has each of a group's tensors once."""
-    grouping = component.grouping(placement.level, placement.blocks, placement.modules)
-    groups = grouping.groups if grouping else ()
-    if isinstance(placement, FromDisk):
-        return tuple(replace(group, weights=tuple(dict.fromkeys(group.weights))) for group in groups)
-    return groups

@@ -9,8 +9,9 @@ from memplan.run import Aside, FromDisk, InGroups, OnDemand, OnHost, Partly, Pla
 from memplan.simulator.arrivals import STAYS
 from memplan.simulator.chain import DOORS, Chain
 from memplan.simulator.formats import FORMATS
+from memplan.simulator.groups import groups_of, streams
 from memplan.simulator.host import pins_at_once
-from memplan.simulator.movers import groups_of, outside, streams
+from memplan.simulator.movers import outside
 from memplan.simulator.partial import streamed
 from memplan.simulator.seconds import seconds
 from memplan.simulator.visits import moving

@@ -1,0 +1,83 @@
+"""The way of a component's weights through one call: what is there in each section, and what comes and goes."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from memplan.facts import Call, Component
+from memplan.run import InGroups, Placement, Stored
+from memplan.simulator.cuts import Passage, Section, sections
+from memplan.simulator.movers import Mover, mover_of, stops
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """What the hooks of a module copy to the device before it: bytes that it waits for, and bytes `ahead`.
+
+    `hooked` is whether it is the module of a group.
+    """
+
+    now: int
+    ahead: int
+    tensors: int
+    hooked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """What the hooks of a module copy back behind it, in bytes, and whether a group has left the device."""
+
+    sent: int
+    released: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Tour:
+    """The sections of a call, and of each the bytes that are there, what comes before it and what goes behind it.
+
+    `to_device` and `to_host` are bytes moved in the whole call.
+    """
+
+    cut: tuple[Section, ...]
+    resident: tuple[int, ...]
+    coming: tuple[tuple[Coming, ...], ...]
+    going: tuple[tuple[Going, ...], ...]
+    to_device: int
+    to_host: int
+
+
+def tour(
+    component: Component, placement: Placement, stored: Stored, call: Call, *, ahead: bool = True, whole: bool = True
+) -> Tour:
+    """The weights of `component` in `call`, cut where some move, or without `whole` behind every segment.
+
+    Groups in streams are copied `ahead`, or not. Whether they are pinned anew each time makes no difference.
+    """
+    if isinstance(placement, InGroups) and placement.low_cpu_mem:
+        placement = replace(placement, low_cpu_mem=False)
+    return _tour(component, placement, stored, call, ahead, whole)
+
+
+@lru_cache(maxsize=512)
+def _tour(component: Component, placement: Placement, stored: Stored, call: Call, ahead: bool, whole: bool) -> Tour:
+    cut = sections(call, stops(component, placement, stored) if whole else None)
+    entered = [path for section in cut for path, _ in section.enters] if call.method == "forward" else []
+    mover = mover_of(component, placement, stored, entered, ahead=ahead)
+    resident, coming, going = list[int](), list[tuple[Coming, ...]](), list[tuple[Going, ...]]()
+    for section in cut:
+        coming.append(tuple(_come(mover, passage) for passage in section.enters))
+        resident.append(mover.resident)
+        going.append(tuple(_go(mover, passage) for passage in section.leaves))
+    return Tour(cut, tuple(resident), tuple(coming), tuple(going), mover.to_device, mover.to_host)
+
+
+def _come(mover: Mover, passage: Passage) -> Coming:
+    moved, ahead, tensors = mover.to_device, mover.ahead, mover.tensors
+    mover.enter(*passage)
+    now = mover.to_device - moved - (mover.ahead - ahead)
+    return Coming(now, mover.ahead - ahead, mover.tensors - tensors, mover.hooked(passage[0]))
+
+
+def _go(mover: Mover, passage: Passage) -> Going:
+    sent, held = mover.to_host, mover.resident
+    mover.leave(*passage)
+    return Going(mover.to_host - sent, mover.resident < held)
