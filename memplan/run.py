@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Self
 
-from memplan.facts import Component, Facts
+from memplan.facts import Component, Facts, Rates
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,29 @@ class Cached:
     breaks: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One component as a run has it, on a machine of these rates. Equal ones are one object.
+
+    What a component takes by itself follows from that alone, and is worked out once for all runs that have it so.
+    """
+
+    component: Component
+    placement: Placement
+    stored: Stored
+    ways: frozenset[str]
+    compiled: Compiled | None
+    rates: Rates
+
+    @property
+    def name(self) -> str:
+        """That of the component."""
+        return self.component.name
+
+
+_part = lru_cache(maxsize=8192)(Part)
+
+
 @dataclass(frozen=True, repr=False)
 class Run:
     """One generation, drawn. Immutable; what is not mentioned is as loaded, whole and on the device."""
@@ -206,6 +230,22 @@ class Run:
         drawn += [f"{name} compiled" for name in self.compiled]
         drawn += [f"{name} cached" for name in self.caches]
         return f"<Run of {self.facts.model.name}: {', '.join(drawn) or 'everything on the device'}>"
+
+    @cached_property
+    def parts(self) -> Mapping[str, Part]:
+        """Each component as it is drawn, by name, in the order of the model."""
+        rates = self.facts.machine.rates
+        return {
+            one.name: _part(
+                one,
+                self.placement(one.name),
+                self.stored(one.name),
+                self.variant(one.name),
+                self.compiled.get(one.name),
+                rates,
+            )
+            for one in self.facts.model.components
+        }
 
     def placement(self, component: str) -> Placement:
         """Where the weights of `component` live."""

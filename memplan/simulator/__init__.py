@@ -57,8 +57,8 @@ def _simulated(run: Run) -> Bill:
     gone = moving(run, (), chain.finish())
     if taken:
         taken[[*taken][-1]] += gone
-    to_device += sum(size(run, name) for name in chain.arrivals)
-    to_host += sum(size(run, name) for name in chain.departures)
+    to_device += sum(size(run.parts[name]) for name in chain.arrivals)
+    to_host += sum(size(run.parts[name]) for name in chain.departures)
     phases = tuple(replace(peak, host=left[place], seconds=taken[place]) for place, peak in peaks.items())
     before = replace(loading(run), seconds=before_the_call(run))
     ahead_of_it = 0 if run.facts.machine.unified else before.host  # in one pool it is the device's own memory, earlier

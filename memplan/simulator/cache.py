@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from memplan.facts import Call, Component, Step
-from memplan.run import OnCall, OnHost, Partly, Placement, Resident, Run, Stored, by_turns
+from memplan.facts import Call, Step
+from memplan.run import OnCall, OnHost, Part, Partly, Resident, Run, by_turns
 from memplan.simulator.partial import away
 from memplan.simulator.weights import blocks, sizes
 
@@ -43,11 +43,11 @@ class Cache:
 
     def __init__(self, run: Run) -> None:
         """Before the pipeline's call only weights are reserved."""
-        self.run = run
-        names = [c.name for c in run.facts.model.components]
-        here = [name for name in names if isinstance(run.placement(name), Resident | Partly)]
-        self.resident = [name for name in here if not by_turns(run.placement(name))]
-        self.emptied = any(isinstance(run.placement(n), OnCall) or by_turns(run.placement(n)) for n in names)
+        self.run, parts = run, run.parts.values()
+        turning = {part.name for part in parts if by_turns(part.placement)}
+        here = (part.name for part in parts if isinstance(part.placement, Resident | Partly))
+        self.resident = [name for name in here if name not in turning]
+        self.emptied = bool(turning) or any(isinstance(part.placement, OnCall) for part in parts)
         self.held = self.known = 0
         self._slacks: dict[frozenset[str], tuple[int, int]] = {}
 
@@ -73,15 +73,15 @@ class Cache:
     def _slack_of(self, whole: Iterable[str]) -> tuple[int, int]:
         padding = slack = 0
         for name in whole:
-            component = self.run.facts.model.component(name)
-            own = _beyond(component, self.run.placement(name), self.run.stored(name))
+            own = _beyond(self.run.parts[name])
             padding, slack = padding + own[0], slack + own[1]
         return padding, slack
 
 
-@lru_cache(maxsize=1024)
-def _beyond(component: Component, placement: Placement, stored: Stored) -> tuple[int, int]:
+@lru_cache(maxsize=8192)
+def _beyond(part: Part) -> tuple[int, int]:
     """By how much the blocks, and the segments, of the weights that stay exceed their bytes."""
+    component, placement, stored = part.component, part.placement, part.stored
     gone = away(component, placement, stored)
     allocated, reserved = blocks(component, stored, gone)
     there = sum(nbytes for number, nbytes in enumerate(sizes(component, stored)) if number not in gone)

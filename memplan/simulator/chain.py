@@ -20,11 +20,10 @@ class Chain:
 
     def __init__(self, run: Run) -> None:
         """Before the call everything is in host memory, but for what an earlier one left there on demand."""
-        model = run.facts.model
-        managed = [c.name for c in model.components if isinstance(run.placement(c.name), OnCall)]
-        order = [name for name in dict.fromkeys(model.offload_order) if name in managed]
-        self.managed = frozenset(managed)
-        self.on_demand = {c.name for c in model.components if by_turns(run.placement(c.name))}
+        parts = run.parts.values()
+        self.managed = frozenset(part.name for part in parts if isinstance(part.placement, OnCall))
+        order = [name for name in dict.fromkeys(run.facts.model.offload_order) if name in self.managed]
+        self.on_demand = {part.name for part in parts if by_turns(part.placement)}
         self.before = dict(zip(order[1:], order, strict=False))
         self.here = self._left(run.facts.trace) if self.on_demand else set[str]()
         self.arrivals: list[str] = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 
 from memplan.facts import MATMUL, SEQUENTIAL, Call, Component, Ops, Rates, Segment
-from memplan.run import Compiled, FromDisk, InGroups, OnHost, Partly, Placement, Stored
+from memplan.run import Compiled, FromDisk, InGroups, OnHost, Part, Partly, Placement, Stored
 from memplan.simulator.clock import Clock, Work
 from memplan.simulator.compiled import Compilation
 from memplan.simulator.copies import beside
@@ -16,6 +16,13 @@ from memplan.simulator.movers import stops
 from memplan.simulator.partial import Turns, streamed
 from memplan.simulator.tours import Coming, Going, Tour, tour
 from memplan.simulator.weights import works
+
+
+@lru_cache(maxsize=16384)
+def taken(part: Part, call: Call, *, ahead: bool = True) -> float:
+    """Seconds of one `call` of a part, as those of `seconds`."""
+    what = part.component, part.placement, part.stored, call, part.rates
+    return seconds(*what, compiled=part.compiled, ahead=ahead)
 
 
 @lru_cache(maxsize=16384)

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from memplan.facts import FREED, PAIRED, Call, Step
-from memplan.run import Partly, Run, by_turns
+from memplan.facts import FREED, PAIRED, Call, Step, Trace
+from memplan.run import Part, Partly, Run, by_turns
 from memplan.simulator.chain import Chain
 from memplan.simulator.forwards import Forwards
 from memplan.simulator.host import host_memory
@@ -33,12 +34,11 @@ class Visit:
 
 def visits(run: Run, chain: Chain) -> Iterator[Visit]:
     """Every step in order; `chain` follows them."""
-    parts = [c for c in run.facts.model.components if not by_turns(run.placement(c.name))]
-    resident = {c.name: outside(c, run.placement(c.name), run.stored(c.name)) for c in parts}
+    resident = {name: _outside(part) for name, part in run.parts.items() if not by_turns(part.placement)}
     staying, forwards = {name: nbytes for name, nbytes in resident.items() if nbytes}, Forwards(run)
     for step, call in _steps(run):
         moved = moving(run, *chain.call(call.component, call.method))
-        there = staying | {name: size(run, name) for name in chain.here}
+        there = staying | {name: size(run.parts[name]) for name in chain.here}
         others = {name: nbytes for name, nbytes in there.items() if name != call.component}
         for number, (times, made, kept) in enumerate(forwards.of(call, step.repeat)):
             here = frozenset(chain.here), chain.lent
@@ -51,8 +51,11 @@ def moving(run: Run, come: Sequence[str], gone: Sequence[str]) -> float:
     What lies in files comes from the system's cache of them where that has room, else from the disk each time.
     """
     rates = run.facts.machine.rates
-    seconds = sum(size(run, n) for n in come) / rates.to_device + sum(size(run, n) for n in gone) / rates.to_host
-    read = sum(_mapped(run, name) for name in come)
+    if not come and not gone:
+        return 0.0
+    parts = run.parts
+    seconds = sum(size(parts[n]) for n in come) / rates.to_device + sum(size(parts[n]) for n in gone) / rates.to_host
+    read = sum(_mapped(parts[n]) for n in come)
     if read and not _cached(run):
         seconds += max(read / rates.disk - read / rates.to_device, 0.0)
     return seconds
@@ -61,21 +64,26 @@ def moving(run: Run, come: Sequence[str], gone: Sequence[str]) -> float:
 def _cached(run: Run) -> bool:
     """Whether what lies in files finds room in host memory beside what has to be there."""
     machine = run.facts.machine
-    return sum(_mapped(run, part.name) for part in run.facts.model.components) <= machine.ram - host_memory(run).steady
+    return sum(map(_mapped, run.parts.values())) <= machine.ram - host_memory(run).steady
 
 
-def _mapped(run: Run, name: str) -> int:
+@lru_cache(maxsize=8192)
+def _mapped(part: Part) -> int:
     """Bytes of what comes on demand of a component that lie in its files."""
-    component, stored, placement = run.facts.model.component(name), run.stored(name), run.placement(name)
+    component, stored, placement = part.component, part.stored, part.placement
     made = anonymous(component, stored, away(component, placement, stored))
-    return size(run, name) - made if by_turns(placement) else 0
+    return size(part) - made if by_turns(placement) else 0
 
 
-def size(run: Run, name: str) -> int:
-    """Bytes of component `name` as stored, those aside that are streamed."""
-    component, placement = run.facts.model.component(name), run.placement(name)
-    stored = run.stored(name)
-    return outside(component, placement, stored) if isinstance(placement, Partly) else total(component, stored)
+@lru_cache(maxsize=8192)
+def size(part: Part) -> int:
+    """Bytes of a component as stored, those aside that are streamed."""
+    return _outside(part) if isinstance(part.placement, Partly) else total(part.component, part.stored)
+
+
+@lru_cache(maxsize=8192)
+def _outside(part: Part) -> int:
+    return outside(part.component, part.placement, part.stored)
 
 
 def _steps(run: Run) -> Iterator[tuple[Step, Call]]:
@@ -109,4 +117,9 @@ def _freed(ways: Iterable[str]) -> int:
 
 def _varied(run: Run, call: Call, without: str = "") -> Call:
     ways = run.variant(call.component) - {without}
-    return run.facts.trace.alternative(call, ways) if ways else call
+    return _alternative(run.facts.trace, call, ways) if ways else call
+
+
+@lru_cache(maxsize=4096)
+def _alternative(trace: Trace, call: Call, ways: frozenset[str]) -> Call:
+    return trace.alternative(call, ways)

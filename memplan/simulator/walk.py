@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from memplan.facts import Call, Component
-from memplan.run import Run
+from memplan.run import Part, Resident, Run, Stored
 from memplan.simulator.bill import Memory, Peak
 from memplan.simulator.cache import Cache, Held
 from memplan.simulator.chain import Chain
@@ -13,7 +13,7 @@ from memplan.simulator.compiled import pools
 from memplan.simulator.device import blas_workspace, context
 from memplan.simulator.host import host_memory
 from memplan.simulator.residency import Height, height
-from memplan.simulator.seconds import seconds
+from memplan.simulator.seconds import seconds, taken
 from memplan.simulator.visits import Visit, size, visits
 
 OWN_CODE = ""
@@ -37,7 +37,7 @@ def walk(run: Run, chain: Chain) -> Iterator[Priced]:
         own = _height(run, call)
         kept = sum(nbytes for name, nbytes in graphs.items() if name != call.component)
         held = cache.after(visit.step, call, visit.here).and_kept(visit.kept).and_graphs(kept)
-        beside = host.steady - sum(size(run, name) for name in visit.lent) + own.host
+        beside = host.steady - sum(size(run.parts[name]) for name in visit.lent) + own.host
         yield Priced(visit, own, _peak(run, own, visit, held, beside))
 
 
@@ -47,16 +47,23 @@ def component_of(run: Run, call: Call) -> Component | None:
 
 
 def _height(run: Run, call: Call) -> Height:
-    component = component_of(run, call)
-    if component is None:
-        return Height(0, 0, call.peak_segment.peak, call.segments.index(call.peak_segment), host=call.host)
-    return height(component, run.placement(call.component), run.stored(call.component), call)
+    return _own_code(call) if call.component == OWN_CODE else _height_of(run.parts[call.component], call)
+
+
+@lru_cache(maxsize=4096)
+def _own_code(call: Call) -> Height:
+    return Height(0, 0, call.peak_segment.peak, call.segments.index(call.peak_segment), host=call.host)
+
+
+@lru_cache(maxsize=16384)
+def _height_of(part: Part, call: Call) -> Height:
+    return height(part.component, part.placement, part.stored, call)
 
 
 def _seconds(run: Run, call: Call) -> float:
-    name, rates = call.component, run.facts.machine.rates
-    placed = component_of(run, call), run.placement(name), run.stored(name)
-    return seconds(*placed, call, rates, compiled=run.compiled.get(name))
+    if call.component != OWN_CODE:
+        return taken(run.parts[call.component], call)
+    return seconds(None, Resident(), Stored(), call, run.facts.machine.rates)
 
 
 @lru_cache(maxsize=4096)
