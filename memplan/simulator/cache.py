@@ -7,6 +7,7 @@ from functools import lru_cache
 from memplan.facts import Call, Step
 from memplan.run import OnCall, OnHost, Part, Partly, Resident, Run, by_turns
 from memplan.simulator.partial import away
+from memplan.simulator.visits import Visit
 from memplan.simulator.weights import blocks, sizes
 
 
@@ -23,14 +24,6 @@ class Held:
     reserved: int
     occupied: int
     graphs: int = 0
-
-    def and_kept(self, nbytes: int) -> "Held":
-        """The same, and what step caches keep beside it."""
-        return Held(self.padding, self.reserved + nbytes, self.occupied + nbytes, self.graphs)
-
-    def and_graphs(self, nbytes: int) -> "Held":
-        """The same, and pools of CUDA graphs beside it."""
-        return Held(self.padding, self.reserved + nbytes, self.occupied + nbytes, nbytes)
 
 
 class Cache:
@@ -51,24 +44,30 @@ class Cache:
         self.held = self.known = 0
         self._slacks: dict[frozenset[str], tuple[int, int]] = {}
 
-    def after(self, step: Step, call: Call, here: Iterable[str]) -> Held:
-        """What is held once `call` has run for `step`, with the components `here` on the device besides residents."""
+    def after(self, visit: Visit, graphs: int) -> Held:
+        """What is held once `visit` is over, with what step caches keep, and other components' pools of `graphs`."""
+        padding, reserved, occupied = self._after(visit.step, visit.call, visit.here)
+        beside = visit.kept + graphs
+        return Held(padding, reserved + beside, occupied + beside, graphs)
+
+    def _after(self, step: Step, call: Call, here: frozenset[str]) -> tuple[int, int, int]:
+        """The padding, what is reserved and what is occupied, with those `here` on the device besides residents."""
         trace = self.run.facts.trace
-        padding, slack = self._slack(frozenset((*self.resident, *here))) if trace.device == "cuda" else (0, 0)
+        padding, slack = self._slack(here) if trace.device == "cuda" else (0, 0)
         if isinstance(self.run.placement(call.component), OnHost):  # what it would have left is not counted as known
-            return Held(padding, slack + self.held, slack + call.base)
+            return padding, slack + self.held, slack + call.base
         if self.emptied:
             fixed = slack + call.base
-            return Held(padding, fixed + call.reserved_alone, fixed + call.occupied_alone)
+            return padding, fixed + call.reserved_alone, fixed + call.occupied_alone
         self.held += max(call.reserved - self.known, 0)
         self.known = max(self.known, trace.calls[step.call].reserved)
-        return Held(padding, slack + self.held, slack + call.occupied)
+        return padding, slack + self.held, slack + call.occupied
 
-    def _slack(self, whole: frozenset[str]) -> tuple[int, int]:
-        """By how much blocks, and segments, exceed the bytes of these components' weights."""
-        if whole not in self._slacks:
-            self._slacks[whole] = self._slack_of(whole)
-        return self._slacks[whole]
+    def _slack(self, here: frozenset[str]) -> tuple[int, int]:
+        """By how much blocks, and segments, exceed the bytes of the weights of residents, and of those `here`."""
+        if here not in self._slacks:
+            self._slacks[here] = self._slack_of({*self.resident, *here})
+        return self._slacks[here]
 
     def _slack_of(self, whole: Iterable[str]) -> tuple[int, int]:
         padding = slack = 0

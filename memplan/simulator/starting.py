@@ -5,7 +5,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from memplan.facts import Call, Component, Rates, Trace
-from memplan.run import Aside, FromDisk, InGroups, OnDemand, OnHost, Part, Partly, Placement, Resident, Run, Stored, by_turns
+from memplan.run import (
+    Aside,
+    FromDisk,
+    InGroups,
+    OnDemand,
+    OnHost,
+    Part,
+    Partly,
+    Placement,
+    Resident,
+    Run,
+    Stored,
+    by_turns,
+)
 from memplan.simulator.arrivals import STAYS
 from memplan.simulator.chain import DOORS, Chain
 from memplan.simulator.formats import FORMATS
@@ -182,5 +195,5 @@ def _found(run: Run) -> float:
     trace = run.facts.trace
     called = (trace.calls[step.call] for step in trace.timeline)
     name = next((call.component for call in called if call.component and call.method in DOORS), "")
-    left, first = name in Chain(run).here, name == hooked[-1]
+    left, first = name in Chain.of(run).here, name == hooked[-1]
     return (left - first) * moving(run, [name], []) if name in hooked else 0.0

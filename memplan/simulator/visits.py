@@ -1,14 +1,14 @@
-"""The timeline of a run, and who is on the device beside the component that is called."""
+"""The calls of a run one by one, with what others have on the device meanwhile."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from memplan.facts import FREED, PAIRED, Call, Step, Trace
+from memplan.facts import Call, Step
 from memplan.run import Part, Partly, Run, by_turns
-from memplan.simulator.chain import Chain
 from memplan.simulator.forwards import Forwards
 from memplan.simulator.host import host_memory
+from memplan.simulator.itinerary import itinerary
 from memplan.simulator.movers import outside
 from memplan.simulator.partial import away
 from memplan.simulator.weights import anonymous, total
@@ -32,17 +32,19 @@ class Visit:
     kept: int = 0
 
 
-def visits(run: Run, chain: Chain) -> Iterator[Visit]:
-    """Every step in order; `chain` follows them."""
+def visits(run: Run) -> Iterator[Visit]:
+    """Every step in order."""
     resident = {name: _outside(part) for name, part in run.parts.items() if not by_turns(part.placement)}
     staying, forwards = {name: nbytes for name, nbytes in resident.items() if nbytes}, Forwards(run)
-    for step, call in _steps(run):
-        moved = moving(run, *chain.call(call.component, call.method))
-        there = staying | {name: size(run.parts[name]) for name in chain.here}
+    for leg in itinerary(run).legs:
+        step, call, moved = leg.step, leg.call, moving(run, leg.come, leg.gone)
+        there = staying | {name: size(run.parts[name]) for name in leg.here} if leg.here else staying
         others = {name: nbytes for name, nbytes in there.items() if name != call.component}
+        if not forwards.cached(call):
+            yield Visit(step, call, others, leg.here, leg.lent, moved, forwards.kept)
+            continue
         for number, (times, made, kept) in enumerate(forwards.of(call, step.repeat)):
-            here = frozenset(chain.here), chain.lent
-            yield Visit(Step(step.call, times), made, others, *here, 0.0 if number else moved, kept)
+            yield Visit(Step(step.call, times), made, others, leg.here, leg.lent, 0.0 if number else moved, kept)
 
 
 def moving(run: Run, come: Sequence[str], gone: Sequence[str]) -> float:
@@ -84,42 +86,3 @@ def size(part: Part) -> int:
 @lru_cache(maxsize=8192)
 def _outside(part: Part) -> int:
     return outside(part.component, part.placement, part.stored)
-
-
-def _steps(run: Run) -> Iterator[tuple[Step, Call]]:
-    """Each step, and its call as this run makes it.
-
-    Where one takes the place of several, the first so many of the component are made one by one: from them it is known
-    what the others will be given.
-    """
-    known: set[str] = set()
-    freed = {name: _freed(ways) for name, ways in run.variants.items()}
-    for step in run.facts.trace.timeline:
-        made = run.facts.trace.calls[step.call]
-        call, spared = _varied(run, made), min(freed.get(made.component, 0), step.repeat)
-        repeat = step.repeat - spared
-        if spared:
-            freed[made.component] -= spared
-        if not repeat:
-            continue
-        if call.serves > 1 and call.component not in known:
-            known.add(call.component)
-            yield Step(step.call, min(call.serves, repeat)), _varied(run, made, without=PAIRED)
-            repeat -= min(call.serves, repeat)
-        if repeat:
-            yield Step(step.call, -(-repeat // call.serves)), call
-
-
-def _freed(ways: Iterable[str]) -> int:
-    """How many of the first calls are not made."""
-    return sum(int(way.partition(":")[2]) for way in ways if way.startswith(f"{FREED}:"))
-
-
-def _varied(run: Run, call: Call, without: str = "") -> Call:
-    ways = run.variant(call.component) - {without}
-    return _alternative(run.facts.trace, call, ways) if ways else call
-
-
-@lru_cache(maxsize=4096)
-def _alternative(trace: Trace, call: Call, ways: frozenset[str]) -> Call:
-    return trace.alternative(call, ways)

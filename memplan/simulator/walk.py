@@ -8,7 +8,6 @@ from memplan.facts import Call, Component
 from memplan.run import Part, Resident, Run, Stored
 from memplan.simulator.bill import Memory, Peak
 from memplan.simulator.cache import Cache, Held
-from memplan.simulator.chain import Chain
 from memplan.simulator.compiled import pools
 from memplan.simulator.device import blas_workspace, context
 from memplan.simulator.host import host_memory
@@ -22,23 +21,45 @@ OWN_CODE = ""
 
 @dataclass(frozen=True)
 class Priced:
-    """A visit with its price: the highest moment of its call, and the seconds of one."""
+    """A visit with its price: the highest moment of its call, host memory meanwhile, and the seconds of one."""
 
     visit: Visit
     own: Height
-    peak: Peak
+    memory: Memory
+    host: int
+    seconds: float
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The phase, and the component that is called."""
+        return self.visit.call.phase, self.visit.call.component
+
+    @property
+    def weights(self) -> int:
+        """Bytes of all weights on the device at that moment."""
+        return self.own.weights + sum(self.visit.others.values())
+
+    @property
+    def activations(self) -> int:
+        """Bytes of activations at that moment, with the pipeline's own tensors and what step caches keep."""
+        return self.own.activations + self.visit.call.base + self.visit.kept
+
+    def peak(self, host: int, seconds: float) -> Peak:
+        """That of a phase in which it is the highest moment, of so much host memory and so many seconds."""
+        module, op = _place(self.visit.call, self.own.segment) if self.own.total else ("", "")
+        held = self.weights, self.own.copies, self.activations
+        return Peak(*self.place, self.memory, *held, module, op, host, seconds)
 
 
-def walk(run: Run, chain: Chain) -> Iterator[Priced]:
-    """Every visit in order, priced; `chain` follows them."""
+def walk(run: Run) -> Iterator[Priced]:
+    """Every visit in order, priced."""
     cache, host, graphs = Cache(run), host_memory(run), pools(run)
-    for visit in visits(run, chain):
+    for visit in visits(run):
         call = visit.call
         own = _height(run, call)
-        kept = sum(nbytes for name, nbytes in graphs.items() if name != call.component)
-        held = cache.after(visit.step, call, visit.here).and_kept(visit.kept).and_graphs(kept)
+        held = cache.after(visit, sum(nbytes for name, nbytes in graphs.items() if name != call.component))
         beside = host.steady - sum(size(run.parts[name]) for name in visit.lent) + own.host
-        yield Priced(visit, own, _peak(run, own, visit, held, beside))
+        yield Priced(visit, own, _memory(run, own, visit, held), beside, _seconds(run, call))
 
 
 def component_of(run: Run, call: Call) -> Component | None:
@@ -73,15 +94,9 @@ def _place(call: Call, number: int) -> tuple[str, str]:
     return call.module_of(segment), call.ops[segment.op]
 
 
-def _peak(run: Run, own: Height, visit: Visit, held: Held, host: int) -> Peak:
-    gpu, call = run.facts.machine.gpu, visit.call
-    weights = own.weights + sum(visit.others.values())
-    activations = own.activations + call.base + visit.kept
-    blas = blas_workspace(gpu)
-    allocated = weights + own.copies + activations + blas + held.padding
-    beside = weights + own.copies + blas
+def _memory(run: Run, own: Height, visit: Visit, held: Held) -> Memory:
+    gpu = run.facts.machine.gpu
+    beside = own.weights + sum(visit.others.values()) + own.copies + blas_workspace(gpu)
+    allocated = beside + own.activations + visit.call.base + visit.kept + held.padding
     occupied = max(beside + held.occupied, allocated + held.graphs)
-    memory = Memory(allocated, max(beside + held.reserved, occupied), occupied + context(gpu))
-    module, op = _place(call, own.segment) if own.total else ("", "")
-    place = call.phase, call.component
-    return Peak(*place, memory, weights, own.copies, activations, module, op, host, _seconds(run, call))
+    return Memory(allocated, max(beside + held.reserved, occupied), occupied + context(gpu))
