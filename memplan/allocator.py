@@ -25,7 +25,7 @@ def segment_size(size: int) -> int:
     return MEDIUM_SEGMENT if size < MEDIUM else -(-size // LARGE_STEP) * LARGE_STEP
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Reservation:
     """A segment taken from the driver, and how many of its blocks are in use: with none it could be given back."""
 
@@ -33,7 +33,7 @@ class Reservation:
     used: int = 0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Block:
     """A stretch of a segment, with its neighbours."""
 

@@ -1,8 +1,8 @@
 """What the caching allocator of PyTorch holds beside weights: activations, and what it keeps of earlier ones."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from memplan.facts import Call, Step
 from memplan.run import OnCall, OnHost, Part, Partly, Resident, Run, by_turns
@@ -11,8 +11,7 @@ from memplan.simulator.visits import Visit
 from memplan.simulator.weights import blocks, sizes
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """Bytes during a call, weights and activations aside.
 
     `padding` is what blocks of whole components are larger than their weights; `reserved` is in segments that are not

@@ -1,6 +1,7 @@
 """When the host, the device and the link are done with what they were given."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from memplan.facts import Rates
 
@@ -8,8 +9,7 @@ NEVER = float("-inf")
 """When the device is done with what the host did not issue."""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """What is done between two moments at which something else happens, in seconds.
 
     In `host` the host issues it. The device is `busy` with it, and is done no sooner than it would be with nothing to

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from memplan.facts import Call, Component, Segment
 from memplan.run import Stored
@@ -9,8 +10,7 @@ from memplan.simulator.cuts import sections
 from memplan.simulator.weights import casts, works
 
 
-@dataclass(frozen=True, slots=True)
-class Crest:
+class Crest(NamedTuple):
     """The highest of some moments, in bytes of copies beside the stored weights and of activations, and its segment."""
 
     segment: int

@@ -1,7 +1,7 @@
 """A call cut where weights move: between two cuts nothing but work is done."""
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from memplan.facts import Call
 
@@ -9,8 +9,7 @@ Passage = tuple[str, int]
 """A module that is entered, or returns, and how many times over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(NamedTuple):
     """The segments of a call from number `begin` up to `end`.
 
     Before the first of them the modules `enters` are entered, after the last one the modules `leaves` return; others

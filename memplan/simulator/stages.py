@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from memplan.facts import Component
-from memplan.run import Part, Run, Stored
+from memplan.run import Part, Placement, Run, Stored
 from memplan.simulator.arrivals import Arrival, Device, Start, applied, start_of, stays
 from memplan.simulator.partial import away
 from memplan.simulator.weights import blocks
@@ -50,11 +50,16 @@ def stages(part: Part) -> Stages:
     """
     component, stored, placement, start = part.component, part.stored, part.placement, start_of(part.component)
     before, loaded, reserved, converted = _converted(component, stored, start)
+    if not stays(placement):
+        return Stages(loaded, converted, _placed(before, placement), reserved)
+    own, segments = blocks(component, stored, away(component, placement, stored))
+    placed = _placed(before, placement) if before.device.pool.reserved else Stage(own, own)  # the first that came
+    return Stages(loaded, converted, placed, max(reserved, segments))
+
+
+def _placed(before: Arrival, placement: Placement) -> Stage:
     arrival = before.copy()
-    placed = _stage(arrival, lambda: arrival.place(placement))
-    if stays(placement):
-        reserved = max(reserved, blocks(component, stored, away(component, placement, stored))[1])
-    return Stages(loaded, converted, placed, reserved)
+    return _stage(arrival, lambda: arrival.place(placement))
 
 
 @lru_cache(maxsize=256)

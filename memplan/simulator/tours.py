@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 from memplan.facts import Call, Component
 from memplan.run import InGroups, Placement, Stored
@@ -9,8 +10,7 @@ from memplan.simulator.cuts import Passage, Section, sections
 from memplan.simulator.movers import Mover, mover_of, stops
 
 
-@dataclass(frozen=True, slots=True)
-class Coming:
+class Coming(NamedTuple):
     """What the hooks of a module copy to the device before it: bytes that it waits for, and bytes `ahead`.
 
     `hooked` is whether it is the module of a group.
@@ -22,8 +22,7 @@ class Coming:
     hooked: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Going:
+class Going(NamedTuple):
     """What the hooks of a module copy back behind it, in bytes, and whether a group has left the device."""
 
     sent: int

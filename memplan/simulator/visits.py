@@ -1,8 +1,8 @@
 """The calls of a run one by one, with what others have on the device meanwhile."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from memplan.facts import Call, Step
 from memplan.run import Part, Partly, Run, by_turns
@@ -14,8 +14,7 @@ from memplan.simulator.partial import away
 from memplan.simulator.weights import anonymous, total
 
 
-@dataclass(frozen=True)
-class Visit:
+class Visit(NamedTuple):
     """`step.repeat` runs of `call`. `others` are bytes of weights that each other one has on the device.
 
     `here` names the components that take turns and are on the device, the called one included; `lent` are those of them

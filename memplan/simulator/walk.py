@@ -1,8 +1,8 @@
 """A run, visit by visit: what each holds at its highest, and how long it takes."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from memplan.facts import Call, Component
 from memplan.run import Part, Resident, Run, Stored
@@ -19,8 +19,7 @@ OWN_CODE = ""
 """The component name of the pipeline's own code."""
 
 
-@dataclass(frozen=True)
-class Priced:
+class Priced(NamedTuple):
     """A visit with its price: the highest moment of its call, host memory meanwhile, and the seconds of one."""
 
     visit: Visit
