@@ -1,32 +1,46 @@
 """A front of what no other beats, all of it compared at once."""
 
-from itertools import compress
-from typing import Generic, TypeVar
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-Member = TypeVar("Member")
+Array = NDArray[Any]
 
 
-class Front(Generic[Member]):
-    """Members that none of the others beats, with their prices, each of which is the better the less it is."""
+class Front:
+    """Rows of prices, each of which is the better the less it is, that others are held against as they enter."""
 
-    def __init__(self) -> None:
-        """There is none."""
-        self.members: list[Member] = []
-        self._prices = np.empty((0, 0))
+    def __init__(self, most: int, width: int) -> None:
+        """There is none yet; there will be `most` rows at most, of so many prices."""
+        self._prices = np.empty((most, width))
+        self._count = 0
 
-    def beats(self, own: tuple[float, ...]) -> bool:
+    def beats(self, own: Array) -> bool:
         """Whether one of the front is better in every respect, or no worse by a unit."""
-        return bool(self.members) and bool((self._prices <= np.array(own) + 1).all(axis=1).any())
+        return bool((self._prices[: self._count] <= own + 1).all(axis=1).any())
 
-    def enter(self, own: tuple[float, ...], member: Member) -> None:
-        """Takes a member in, if none beats it, for those that it beats."""
-        if self.beats(own):
-            return
-        if self.members:
-            stay = np.logical_not((self._prices >= np.array(own)).all(axis=1))
-            self.members = list(compress(self.members, stay.tolist()))
-            self._prices = self._prices[stay]
-        self.members.append(member)
-        self._prices = np.vstack([self._prices.reshape(-1, len(own)), own])
+    def enter(self, own: Array) -> None:
+        """Takes a row in. Those that it is better than stay, as what they beat it beats as well."""
+        self._prices[self._count] = own
+        self._count += 1
+
+
+def left(own: Array, prices: Array) -> Array:
+    """Which rows of `prices` it leaves unbeaten that one more has entered."""
+    beaten: Array = (own <= prices + 1).all(axis=1)
+    return np.logical_not(beaten)
+
+
+def unbeaten(prices: Array) -> list[int]:
+    """The rows that no other beats, by number, where they enter in this order.
+
+    A row is beaten that is better in no respect by a unit than one before it, or than one after it at all.
+    """
+    entered, waiting, rows = list[int](), np.arange(len(prices)), prices
+    while len(waiting):
+        entered.append(int(waiting[0]))
+        stay = left(rows[0], rows[1:])
+        waiting, rows = waiting[1:][stay], rows[1:][stay]
+    own = prices[entered]
+    return [n for at, n in enumerate(entered) if not (own[at + 1 :] <= own[at]).all(axis=1).any()]
