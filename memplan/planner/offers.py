@@ -127,31 +127,27 @@ def unbeaten(offers: Offers, price: Price, scale: Scale) -> Offers:
     ordered = [*first, *(n for n in offers.simple() if n not in first)]
     priced = dict(_priced(offers, ordered, price, scale))
     order = [n for n in offers.simple() if n in priced]
-    return offers.some([order[n] for n in front(np.array([priced[n] for n in order]))])
+    return offers.some([order[n] for n in front(np.array([priced[n] for n in order]).T)])
 
 
 def hopeful(offers: Offers, price: Price, scale: Scale) -> list[int]:
     """The numbers of those that none is foreseen to beat, simple ones first."""
     order = offers.simple()
-    return [order[n] for n in front(_rows(price(offers.foreseen, scale))[order])]
+    return [order[n] for n in front(np.stack(price(offers.foreseen, scale))[:, order])]
 
 
 def _priced(offers: Offers, order: Sequence[int], price: Price, scale: Scale) -> Iterator[tuple[int, Array]]:
     """Those of the offers, in this order, that none before them is foreseen to beat, with their prices."""
-    waiting, prices = np.array(order, dtype=int), _rows(price(offers.foreseen, scale))[order]
+    waiting, prices = np.array(order, dtype=int), np.stack(price(offers.foreseen, scale))[:, order]
     front = Front(*prices.shape)
     while len(waiting):
-        number, waiting, prices = int(waiting[0]), waiting[1:], prices[1:]
+        number, waiting, prices = int(waiting[0]), waiting[1:], prices[:, 1:]
         own = offers.figures(number)
         if own is None:
             continue
-        row = np.array(price(own, scale), dtype=float)
-        yield number, row
-        if not front.beats(row):
-            front.enter(row)
-            stay = left(row, prices)
-            waiting, prices = waiting[stay], prices[stay]
-
-
-def _rows(columns: Sequence[float | Array]) -> Array:
-    return np.stack(columns, axis=-1)
+        column = np.array(price(own, scale), dtype=float)
+        yield number, column
+        if not front.beats(column):
+            front.enter(column)
+            stay = left(column, prices)
+            waiting, prices = waiting[stay], prices[:, stay]

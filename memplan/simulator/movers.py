@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 from memplan.facts import Component
 from memplan.run import FromDisk, InGroups, OnHost, Partly, Placement, Resident, Stored
@@ -35,26 +36,42 @@ def stops(component: Component, placement: Placement, stored: Stored) -> frozens
     return frozenset()
 
 
-class Mover:
-    """Weights on the device while a call runs; these stay.
+class Coming(NamedTuple):
+    """What the hooks of a module copy to the device before it: bytes that it waits for, and bytes `ahead`.
 
-    `to_device`, `to_host` and `ahead` are bytes moved, `tensors` counts what was moved to the device.
+    `hooked` is whether it is the module of a group.
     """
+
+    now: int
+    ahead: int
+    tensors: int
+    hooked: bool
+
+
+class Going(NamedTuple):
+    """What the hooks of a module copy back behind it, in bytes, and whether a group has left the device."""
+
+    sent: int
+    released: bool
+
+
+NOTHING, STAYING = Coming(0, 0, 0, False), Going(0, False)
+
+
+class Mover:
+    """Weights on the device while a call runs, `resident` bytes of them now; these stay."""
 
     def __init__(self, resident: int) -> None:
         """`resident` bytes are there when the call begins."""
         self.resident = resident
-        self.to_device = self.to_host = self.ahead = self.tensors = 0
 
-    def hooked(self, path: str) -> bool:
-        """Whether a group comes in before module `path`."""
-        return False
-
-    def enter(self, path: str, times: int) -> None:
+    def enter(self, path: str, times: int) -> "Coming":
         """Module `path` is entered, `times` times over."""
+        return NOTHING
 
-    def leave(self, path: str, times: int) -> None:
+    def leave(self, path: str, times: int) -> "Going":
         """Module `path` returns, `times` times over."""
+        return STAYING
 
 
 class Groups(Mover):
@@ -78,41 +95,37 @@ class Groups(Mover):
         self.common_here: set[int] = set()
         self.here: set[Load] = set()
 
-    def hooked(self, path: str) -> bool:
-        """Whether a group comes in before module `path`."""
-        return path in self.by_onload
-
-    def enter(self, path: str, times: int) -> None:
+    def enter(self, path: str, times: int) -> Coming:
         """A module is entered: its group comes in, and with streams the next one as well."""
-        group = self.by_onload.get(path)
-        if group:
-            self._bring(group, times)
-        after = self.next.get(path)
-        if after and after.streamed:
-            self.ahead += self._bring(after, times)
+        group, after = self.by_onload.get(path), self.next.get(path)
+        now, own = self._bring(group) if group else (0, 0)
+        ahead, others = self._bring(after) if after and after.streamed else (0, 0)
+        return Coming(now * times, ahead * times, (own + others) * times, group is not None)
 
-    def _bring(self, group: Load, times: int) -> int:
-        """Copy a group that is not here; the value is how many bytes that moves."""
+    def _bring(self, group: Load) -> tuple[int, int]:
+        """Copy a group that is not here; the value is how many bytes and tensors that moves."""
         if group in self.here:
-            return 0
+            return 0, 0
         self.here.add(group)
-        moved = group.nbytes - sum(self.sizes[i] for i in group.common & self.common_here)
-        self.common_here |= group.common
+        moved = group.nbytes
+        if group.common:
+            moved -= sum(self.sizes[i] for i in group.common & self.common_here)
+            self.common_here |= group.common
         self.resident += moved
-        self.to_device += moved * times
-        self.tensors += group.tensors * times
-        return moved * times
+        return moved, group.tensors
 
-    def leave(self, path: str, times: int) -> None:
+    def leave(self, path: str, times: int) -> Going:
         """A module returns: its group goes; without streams, or if never pinned, it is copied back."""
         group = self.by_offload.get(path)
-        if group is not None and group in self.here:
-            self.here.remove(group)
-            moved = group.nbytes - sum(self.sizes[i] for i in group.common - self.common_here)
+        if group is None or group not in self.here:
+            return STAYING
+        self.here.remove(group)
+        moved = group.nbytes
+        if group.common:
+            moved -= sum(self.sizes[i] for i in group.common - self.common_here)
             self.common_here -= group.common
-            self.resident -= moved
-            if not group.kept:
-                self.to_host += moved * times
+        self.resident -= moved
+        return Going(0 if group.kept else moved * times, moved > 0)
 
 
 class Slots(Mover):
@@ -130,20 +143,16 @@ class Slots(Mover):
         inside = {component.weights[number].module for group in groups for number in group.weights}
         self.kept = {path: small for path, (small, _) in casts(component, stored).items() if path in inside}
 
-    def hooked(self, path: str) -> bool:
-        """Whether module `path` is a streamed group."""
-        return path in self.groups
-
-    def enter(self, path: str, times: int) -> None:
+    def enter(self, path: str, times: int) -> Coming:
         """A module is entered: a streamed group computes in its slot."""
         self.resident += self.kept.get(path, 0)
-        if path in self.groups:
-            self.to_device += self.groups[path].packed * times
-            self.tensors += self.groups[path].tensors * times
+        group = self.groups.get(path)
+        return Coming(group.packed * times, 0, group.tensors * times, True) if group else NOTHING
 
-    def leave(self, path: str, times: int) -> None:
+    def leave(self, path: str, times: int) -> Going:
         """A module returns; nothing is copied back."""
         self.resident -= self.kept.get(path, 0)
+        return STAYING
 
 
 @lru_cache(maxsize=1024)

@@ -12,9 +12,9 @@ from memplan.simulator.compiled import Compilation
 from memplan.simulator.copies import beside
 from memplan.simulator.cuts import sections
 from memplan.simulator.groups import streams
-from memplan.simulator.movers import stops
+from memplan.simulator.movers import Coming, Going, stops
 from memplan.simulator.partial import Turns, streamed
-from memplan.simulator.tours import Coming, Going, Tour, tour
+from memplan.simulator.tours import Tour, tour
 from memplan.simulator.weights import works
 
 

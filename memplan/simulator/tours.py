@@ -2,31 +2,11 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
 
 from memplan.facts import Call, Component
 from memplan.run import InGroups, Placement, Stored
-from memplan.simulator.cuts import Passage, Section, sections
-from memplan.simulator.movers import Mover, mover_of, stops
-
-
-class Coming(NamedTuple):
-    """What the hooks of a module copy to the device before it: bytes that it waits for, and bytes `ahead`.
-
-    `hooked` is whether it is the module of a group.
-    """
-
-    now: int
-    ahead: int
-    tensors: int
-    hooked: bool
-
-
-class Going(NamedTuple):
-    """What the hooks of a module copy back behind it, in bytes, and whether a group has left the device."""
-
-    sent: int
-    released: bool
+from memplan.simulator.cuts import Section, sections
+from memplan.simulator.movers import Coming, Going, mover_of, stops
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,20 +43,9 @@ def _tour(component: Component, placement: Placement, stored: Stored, call: Call
     mover = mover_of(component, placement, stored, entered, ahead=ahead)
     resident, coming, going = list[int](), list[tuple[Coming, ...]](), list[tuple[Going, ...]]()
     for section in cut:
-        coming.append(tuple(_come(mover, passage) for passage in section.enters))
+        coming.append(tuple([mover.enter(*passage) for passage in section.enters]))
         resident.append(mover.resident)
-        going.append(tuple(_go(mover, passage) for passage in section.leaves))
-    return Tour(cut, tuple(resident), tuple(coming), tuple(going), mover.to_device, mover.to_host)
-
-
-def _come(mover: Mover, passage: Passage) -> Coming:
-    moved, ahead, tensors = mover.to_device, mover.ahead, mover.tensors
-    mover.enter(*passage)
-    now = mover.to_device - moved - (mover.ahead - ahead)
-    return Coming(now, mover.ahead - ahead, mover.tensors - tensors, mover.hooked(passage[0]))
-
-
-def _go(mover: Mover, passage: Passage) -> Going:
-    sent, held = mover.to_host, mover.resident
-    mover.leave(*passage)
-    return Going(mover.to_host - sent, mover.resident < held)
+        going.append(tuple([mover.leave(*passage) for passage in section.leaves]))
+    to_device = sum(one.now + one.ahead for every in coming for one in every)
+    to_host = sum(one.sent for every in going for one in every)
+    return Tour(cut, tuple(resident), tuple(coming), tuple(going), to_device, to_host)
