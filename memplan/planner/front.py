@@ -1,11 +1,15 @@
 """A front of what no other beats, all of it compared at once."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+FEW = 1024
+"""So many are held each against each other; of more each one against those that are left."""
 
 
 class Front:
@@ -25,10 +29,13 @@ class Front:
         self._prices[:, self._count] = own
         self._count += 1
 
-
-def left(own: Array, prices: Array) -> Array:
-    """The numbers of the columns of `prices` that one more which has entered leaves unbeaten."""
-    return np.flatnonzero((own[:, None] > prices + 1).any(axis=0))
+    def leaves(self, prices: Array) -> Array:
+        """The numbers of the columns of `prices` that none of the front beats."""
+        waiting = np.arange(prices.shape[1])
+        for number in range(self._count):
+            stay = _left(self._prices[:, number], prices)
+            waiting, prices = waiting[stay], prices[:, stay]
+        return waiting
 
 
 def unbeaten(prices: Array) -> list[int]:
@@ -36,11 +43,34 @@ def unbeaten(prices: Array) -> list[int]:
 
     One is beaten that is better in no respect by a unit than one before it, or than one after it at all.
     """
-    entered, waiting = list[int](), np.arange(prices.shape[1])
-    others = prices
-    while len(waiting):
+    entered, waiting, others = list[int](), np.arange(prices.shape[1]), prices
+    while len(waiting) > FEW:
         entered.append(int(waiting[0]))
-        stay = 1 + left(others[:, 0], others[:, 1:])
+        stay = 1 + _left(others[:, 0], others[:, 1:])
         waiting, others = waiting[stay], others[:, stay]
-    own = prices[:, entered]
-    return [n for at, n in enumerate(entered) if not (own[:, at + 1 :] <= own[:, at : at + 1]).all(axis=0).any()]
+    entered += waiting[_entering(_no_more(others, others + 1))].tolist()
+    better = np.tril(_no_more(prices[:, entered], prices[:, entered]), -1).any(axis=0)
+    return [number for number, beaten in zip(entered, better.tolist(), strict=True) if not beaten]
+
+
+def _left(own: Array, prices: Array) -> Array:
+    """The numbers of the columns of `prices` that one more which has entered leaves unbeaten."""
+    return np.flatnonzero((own[:, None] > prices + 1).any(axis=0))
+
+
+def _no_more(prices: Array, others: Array) -> Array:
+    """Whether each column, a row here, is no more in any respect than each of the others."""
+    found = np.ones((prices.shape[1], others.shape[1]), dtype=bool)
+    for own, other in zip(prices, others, strict=True):
+        found &= own[:, None] <= other
+    return found
+
+
+def _entering(beats: Array) -> Sequence[int]:
+    """The numbers of those that enter, by whether each beats each other."""
+    there, entered = np.ones(len(beats), dtype=bool), list[int]()
+    for number, beaten in enumerate(beats):
+        if there[number]:
+            entered.append(number)
+            there &= ~beaten
+    return entered

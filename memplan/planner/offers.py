@@ -1,12 +1,12 @@
 """Ways to fill seats, at their price, and those that no other beats; what is foreseen to be beaten is never priced."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from memplan.planner.columns import Columns
-from memplan.planner.front import Array, Front, left
+from memplan.planner.front import Array, Front
 from memplan.planner.front import unbeaten as front
 from memplan.planner.plan import Plan
 from memplan.planner.weighing import FINE, INSTANT, Figures, figures
@@ -111,6 +111,11 @@ class Offers:
             self._plans[number] = (plan, figures(plan)) if plan else None
         return self._plans[number]
 
+    @property
+    def known(self) -> bool:
+        """Whether all of them are priced, so that nothing is left to foresee."""
+        return len(self._plans) == len(self)
+
     def simple(self) -> list[int]:
         """Their numbers, simple ones first: those that touch few components, then those that take little time."""
         order: list[int] = np.lexsort((self.foreseen.effort, self.touched)).tolist()
@@ -123,9 +128,11 @@ def unbeaten(offers: Offers, price: Price, scale: Scale) -> Offers:
     One that touches more components, or takes longer, must be better by a unit in some respect to count. Those that
     none is foreseen to beat are priced first, as few of the others are then left to price.
     """
-    first = dict.fromkeys(hopeful(offers, price, scale))
-    ordered = [*first, *(n for n in offers.simple() if n not in first)]
-    priced = dict(_priced(offers, ordered, price, scale))
+    first = hopeful(offers, price, scale)
+    if offers.known:
+        return offers.some(first)
+    seen = set(first)
+    priced = dict(_priced(offers, (first, [n for n in offers.simple() if n not in seen]), price, scale))
     order = [n for n in offers.simple() if n in priced]
     return offers.some([order[n] for n in front(np.array([priced[n] for n in order]).T)])
 
@@ -136,18 +143,17 @@ def hopeful(offers: Offers, price: Price, scale: Scale) -> list[int]:
     return [order[n] for n in front(np.stack(price(offers.foreseen, scale))[:, order])]
 
 
-def _priced(offers: Offers, order: Sequence[int], price: Price, scale: Scale) -> Iterator[tuple[int, Array]]:
+def _priced(
+    offers: Offers, order: Iterable[Sequence[int]], price: Price, scale: Scale
+) -> Iterator[tuple[int, Array]]:
     """Those of the offers, in this order, that none before them is foreseen to beat, with their prices."""
-    waiting, prices = np.array(order, dtype=int), np.stack(price(offers.foreseen, scale))[:, order]
-    front = Front(*prices.shape)
-    while len(waiting):
-        number, waiting, prices = int(waiting[0]), waiting[1:], prices[:, 1:]
-        own = offers.figures(number)
-        if own is None:
-            continue
-        column = np.array(price(own, scale), dtype=float)
-        yield number, column
-        if not front.beats(column):
-            front.enter(column)
-            stay = left(column, prices)
-            waiting, prices = waiting[stay], prices[:, stay]
+    about = np.stack(price(offers.foreseen, scale))
+    front = Front(*about.shape)
+    for numbers in order:
+        for number in (numbers[left] for left in front.leaves(about[:, numbers])):
+            own = None if front.beats(about[:, number]) else offers.figures(number)
+            if own is not None:
+                column = np.array(price(own, scale), dtype=float)
+                yield number, column
+                if not front.beats(column):
+                    front.enter(column)
