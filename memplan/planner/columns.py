@@ -34,6 +34,7 @@ class Columns:
     ways: Array
     rank: Array
     comfortable: Array
+    turns: Array
     arrivals: tuple[Arrivals, ...]
 
     @classmethod
@@ -53,15 +54,18 @@ class Columns:
         return Columns(**columns, arrivals=self.arrivals)
 
 
-def foreseen(plans: Columns, options: Columns, base: Figures, machine: Machine) -> Columns:
+def foreseen(plans: Columns, options: Columns, base: Figures, emptied: Sequence[int], machine: Machine) -> Columns:
     """What each of `plans` is about to need with each of the `options` besides, if that alone changes `base` so.
 
     What components add to each phase, to seconds and to host memory between calls adds up, but for some 150 MiB by
     which the allocator's rounding differs, and for files that are read again where they do not stay in host memory
-    together: those seconds are left out. Before the call components take host memory in the order of the model. Only
-    what misses by more than COARSE is a misfit.
+    together: those seconds are left out. Where components take turns in both, phases add to those of `base` with the
+    allocator's cache `emptied`, which that does in each and once. Before the call components take host memory in the
+    order of the model. Only what misses by more than COARSE is a misfit.
     """
+    turning = np.logical_and.outer(plans.turns, options.turns).ravel()
     phases = _joined(plans, options, base, "phases")
+    phases += turning * (np.array(base.phases) - np.array(emptied))[:, None]
     steady, pinned = _joined(plans, options, base, "steady"), _joined(plans, options, base, "pinned")
     beyond = np.maximum.outer(plans.beyond, options.beyond).ravel()
     required = phases.max(axis=0, initial=0)
@@ -83,6 +87,7 @@ def foreseen(plans: Columns, options: Columns, base: Figures, machine: Machine) 
         ways=_joined(plans, options, base, "ways"),
         rank=np.where(misfits, MISFIT, 0),
         comfortable=comfortable(required - COARSE, host - COARSE, machine),
+        turns=np.logical_or.outer(plans.turns, options.turns).ravel(),
         arrivals=arrivals,
     )
 

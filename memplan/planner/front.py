@@ -22,7 +22,7 @@ class Front:
 
     def beats(self, own: Array) -> bool:
         """Whether one of the front is better in every respect, or no worse by a unit."""
-        return bool((self._prices[:, : self._count] <= (own + 1)[:, None]).all(axis=0).any())
+        return bool(_no_more(self._prices[:, : self._count], (own + 1)[:, None]).any())
 
     def enter(self, own: Array) -> None:
         """Takes one in. Those that it is better than stay, as what they beat it beats as well."""
@@ -31,10 +31,10 @@ class Front:
 
     def leaves(self, prices: Array) -> Array:
         """The numbers of the columns of `prices` that none of the front beats."""
-        waiting = np.arange(prices.shape[1])
+        waiting, later = np.arange(prices.shape[1]), prices + 1
         for number in range(self._count):
-            stay = _left(self._prices[:, number], prices)
-            waiting, prices = waiting[stay], prices[:, stay]
+            stay = ~_no_more(self._prices[:, number : number + 1], later)[0]
+            waiting, later = waiting[stay], later[:, stay]
         return waiting
 
 
@@ -43,19 +43,14 @@ def unbeaten(prices: Array) -> list[int]:
 
     One is beaten that is better in no respect by a unit than one before it, or than one after it at all.
     """
-    entered, waiting, others = list[int](), np.arange(prices.shape[1]), prices
+    entered, waiting, later = list[int](), np.arange(prices.shape[1]), prices + 1
     while len(waiting) > FEW:
         entered.append(int(waiting[0]))
-        stay = 1 + _left(others[:, 0], others[:, 1:])
-        waiting, others = waiting[stay], others[:, stay]
-    entered += waiting[_entering(_no_more(others, others + 1))].tolist()
+        stay = ~_no_more(prices[:, waiting[:1]], later)[0]
+        waiting, later = waiting[stay], later[:, stay]
+    entered += waiting[_entering(_no_more(prices[:, waiting], later))].tolist()
     better = np.tril(_no_more(prices[:, entered], prices[:, entered]), -1).any(axis=0)
     return [number for number, beaten in zip(entered, better.tolist(), strict=True) if not beaten]
-
-
-def _left(own: Array, prices: Array) -> Array:
-    """The numbers of the columns of `prices` that one more which has entered leaves unbeaten."""
-    return np.flatnonzero((own[:, None] > prices + 1).any(axis=0))
 
 
 def _no_more(prices: Array, others: Array) -> Array:

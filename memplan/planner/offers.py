@@ -143,9 +143,7 @@ def hopeful(offers: Offers, price: Price, scale: Scale) -> list[int]:
     return [order[n] for n in front(np.stack(price(offers.foreseen, scale))[:, order])]
 
 
-def _priced(
-    offers: Offers, order: Iterable[Sequence[int]], price: Price, scale: Scale
-) -> Iterator[tuple[int, Array]]:
+def _priced(offers: Offers, order: Iterable[Sequence[int]], price: Price, scale: Scale) -> Iterator[tuple[int, Array]]:
     """Those of the offers, in this order, that none before them is foreseen to beat, with their prices."""
     about = np.stack(price(offers.foreseen, scale))
     front = Front(*about.shape)

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 
 from memplan.facts import Facts
-from memplan.planner.judgement import touched
 from memplan.planner.columns import foreseen
+from memplan.planner.judgement import touched
 from memplan.planner.offers import Offers, Scale, Way, hopeful, pinning_share_of, price_of, share_of, unbeaten
 from memplan.planner.plan import Dropped, Plan
 from memplan.planner.seating import components, seat, words
-from memplan.planner.weighing import FINE
+from memplan.planner.weighing import FINE, phases_of
+from memplan.simulator import emptied
 from memplan.strategy import Decision, Strategy
 
 MOST = 150
@@ -65,9 +66,11 @@ class Space:
 
     def _joined(self, some: Offers, options: Offers) -> Offers:
         """Each two ways in one plan, which is priced when it must be."""
-        base = self._start.figures(0)
-        assert base is not None  # there are options
-        about = foreseen(some.foreseen, options.foreseen, base, self.facts.machine)
+        base, plan = self._start.figures(0), self._start.plan(0)
+        if base is None or plan is None:
+            return some
+        turned = phases_of(emptied(plan.run))
+        about = foreseen(some.foreseen, options.foreseen, base, turned, self.facts.machine)
         return some.join(options, about, self._seated)
 
     def _seated(self, way: Way) -> Plan | None:

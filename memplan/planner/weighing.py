@@ -6,7 +6,7 @@ from typing import Any
 
 from memplan.facts import MIB, Machine
 from memplan.planner.plan import Plan
-from memplan.simulator import Arriving, arriving
+from memplan.simulator import Arriving, Bill, arriving, turns
 
 SAFETY = 0.02
 """The share of device and host memory that a pick leaves free where it can: predictions err by about one percent."""
@@ -40,6 +40,7 @@ class Figures:
     """What is weighed of a plan: device memory by phase and at most, and host memory, in bytes; seconds; loss; fit.
 
     `phases` are those of components; beside the pipeline's own code components take turns whose peaks do not add up.
+    `turns` is whether some come and leave for others, and the allocator's cache with them.
     `steady` and `host` are host memory between calls and at most, `pinned` is part of both. `beyond` is what the call
     takes at most beyond `steady`, and `arriving` what each component takes before it. `ways` counts the other ways in
     which components are called.
@@ -58,14 +59,20 @@ class Figures:
     ways: int
     rank: int
     comfortable: bool
+    turns: bool
 
 
 def figures(plan: Plan) -> Figures:
     """Those of a plan."""
     bill, ways = plan.bill, sum(map(len, plan.run.variants.values()))
-    phases, host = tuple(peak.memory.required for peak in bill.peaks if peak.component), bill.host
+    phases, host = phases_of(bill), bill.host
     beyond = max((peak.host - host.steady for peak in bill.peaks), default=0)
     on_host = host.steady, beyond, arriving(plan.run), host.peak, host.pinned
     memory = phases, bill.peak.memory.required, *on_host
     easy = comfortable(bill.peak.memory.required, host.peak, plan.run.facts.machine)
-    return Figures(*memory, plan.effort, bill.loss.error, bill.loss.tiles, ways, rank(plan), easy)
+    return Figures(*memory, plan.effort, bill.loss.error, bill.loss.tiles, ways, rank(plan), easy, turns(plan.run))
+
+
+def phases_of(bill: Bill) -> tuple[int, ...]:
+    """Device memory in the phases of components, in bytes."""
+    return tuple(peak.memory.required for peak in bill.peaks if peak.component)

@@ -9,6 +9,7 @@ from memplan.simulator.bill import Loss as Loss
 from memplan.simulator.bill import Memory as Memory
 from memplan.simulator.bill import Peak as Peak
 from memplan.simulator.bill import Traffic as Traffic
+from memplan.simulator.cache import turns as turns
 from memplan.simulator.compiled import compiling
 from memplan.simulator.gradients import with_gradients
 from memplan.simulator.host import host_memory
@@ -37,13 +38,21 @@ def simulate(run: Run) -> Bill:
     return together(_simulated(run), _simulated(again(run)), nbytes) if nbytes else _simulated(run)
 
 
-def _simulated(run: Run) -> Bill:
+def emptied(run: Run) -> Bill:
+    """The bill of a call of `run` if the allocator's cache were emptied before each of its calls of components.
+
+    That is so where components take turns on the device, however many of them do.
+    """
+    return _simulated(run, emptied=True)
+
+
+def _simulated(run: Run, *, emptied: bool = False) -> Bill:
     host, way = host_memory(run), itinerary(run)
     highest: dict[tuple[str, str], Priced] = {}
     left: dict[tuple[str, str], int] = {}
     taken: dict[tuple[str, str], float] = {}
     to_device = to_host = cast = host_flops = 0
-    for each in walk(run):
+    for each in walk(run, emptied=emptied):
         own, place, times = each.own, each.place, each.visit.step.repeat
         left[place] = max(left.get(place, 0), each.host)
         taken[place] = taken.get(place, 0.0) + each.seconds * times + each.visit.moving

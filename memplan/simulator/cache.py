@@ -25,6 +25,11 @@ class Held(NamedTuple):
     graphs: int = 0
 
 
+def turns(run: Run) -> bool:
+    """Whether whole components come to the device and leave it, or all of one that is not streamed."""
+    return any(isinstance(part.placement, OnCall) or by_turns(part.placement) for part in run.parts.values())
+
+
 class Cache:
     """Follows the allocator through a run, step by step.
 
@@ -33,13 +38,13 @@ class Cache:
     components away empties the cache then: there each call begins anew.
     """
 
-    def __init__(self, run: Run) -> None:
-        """Before the pipeline's call only weights are reserved."""
+    def __init__(self, run: Run, *, emptied: bool = False) -> None:
+        """Before the pipeline's call only weights are reserved. It may be `emptied` though nothing is sent away."""
         self.run, parts = run, run.parts.values()
         turning = {part.name for part in parts if by_turns(part.placement)}
         here = (part.name for part in parts if isinstance(part.placement, Resident | Partly))
         self.resident = [name for name in here if name not in turning]
-        self.emptied = bool(turning) or any(isinstance(part.placement, OnCall) for part in parts)
+        self.emptied = emptied or turns(run)
         self.held = self.known = 0
         self._slacks: dict[frozenset[str], tuple[int, int]] = {}
 

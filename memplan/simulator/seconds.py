@@ -68,7 +68,7 @@ def play(
         return
     at = (stops(component, placement, stored) if component else NOWHERE) if whole else None
     hooks = _hooks(clock, component, placement, stored, call, ahead=ahead, whole=whole)
-    for number, done in enumerate(work(component, stored, call, clock.rates, compiled, at)):
+    for number, done in enumerate(work(component, stored, call, clock.rates, compiled=compiled, stops=at)):
         if hooks:
             hooks.before(number)
         clock.compute(done)
@@ -87,13 +87,14 @@ def work(
     stored: Stored,
     call: Call,
     rates: Rates,
+    *,
     compiled: Compiled | None = None,
     stops: frozenset[str] | None = None,
 ) -> tuple[Work, ...]:
     """The work of each segment of `call`, or of each section where it is cut at `stops`."""
     if stops is None:
         return tuple(Work.of(*each, rates) for each in _busy(component, stored, call, rates, compiled))
-    every = work(component, stored, call, rates, compiled)
+    every = work(component, stored, call, rates, compiled=compiled)
     return tuple(reduce(Work.then, every[part.begin : part.end]) for part in sections(call, stops))
 
 

@@ -24,6 +24,7 @@ class Tour:
     to_host: int
 
 
+@lru_cache(maxsize=512)
 def tour(
     component: Component, placement: Placement, stored: Stored, call: Call, *, ahead: bool = True, whole: bool = True
 ) -> Tour:
@@ -32,12 +33,7 @@ def tour(
     Groups in streams are copied `ahead`, or not. Whether they are pinned anew each time makes no difference.
     """
     if isinstance(placement, InGroups) and placement.low_cpu_mem:
-        placement = replace(placement, low_cpu_mem=False)
-    return _tour(component, placement, stored, call, ahead, whole)
-
-
-@lru_cache(maxsize=512)
-def _tour(component: Component, placement: Placement, stored: Stored, call: Call, ahead: bool, whole: bool) -> Tour:
+        return tour(component, replace(placement, low_cpu_mem=False), stored, call, ahead=ahead, whole=whole)
     cut = sections(call, stops(component, placement, stored) if whole else None)
     entered = [path for section in cut for path, _ in section.enters] if call.method == "forward" else []
     mover = mover_of(component, placement, stored, entered, ahead=ahead)

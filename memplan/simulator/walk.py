@@ -50,9 +50,9 @@ class Priced(NamedTuple):
         return Peak(*self.place, self.memory, *held, module, op, host, seconds)
 
 
-def walk(run: Run) -> Iterator[Priced]:
-    """Every visit in order, priced."""
-    cache, host, graphs = Cache(run), host_memory(run), pools(run)
+def walk(run: Run, *, emptied: bool = False) -> Iterator[Priced]:
+    """Every visit in order, priced, or as if the allocator's cache were `emptied` before each."""
+    cache, host, graphs = Cache(run, emptied=emptied), host_memory(run), pools(run)
     for visit in visits(run):
         call = visit.call
         own = _height(run, call)
