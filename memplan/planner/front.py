@@ -56,16 +56,16 @@ def unbeaten(prices: Array) -> list[int]:
 def _no_more(prices: Array, others: Array) -> Array:
     """Whether each column, a row here, is no more in any respect than each of the others."""
     found = np.ones((prices.shape[1], others.shape[1]), dtype=bool)
-    for own, other in zip(prices, others, strict=True):
-        found &= own[:, None] <= other
+    for number in range(len(prices)):
+        found &= prices[number][:, None] <= others[number]
     return found
 
 
 def _entering(beats: Array) -> Sequence[int]:
     """The numbers of those that enter, by whether each beats each other."""
     there, entered = np.ones(len(beats), dtype=bool), list[int]()
-    for number, beaten in enumerate(beats):
+    for number in range(len(beats)):
         if there[number]:
             entered.append(number)
-            there &= ~beaten
+            there &= ~beats[number]
     return entered

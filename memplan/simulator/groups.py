@@ -10,6 +10,10 @@ from memplan.run import FromDisk, InGroups, Stored
 from memplan.simulator.weights import group_size
 
 
+ALONE = frozenset[int]()
+"""What a group that shares no weight has in common with others."""
+
+
 @dataclass(frozen=True, eq=False)
 class Load:
     """An offload group as stored: its bytes, how many tensors it moves, and the weights that another one has too.
@@ -24,7 +28,7 @@ class Load:
     kept: bool
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)
 def loads(
     component: Component, placement: InGroups | FromDisk, stored: Stored
 ) -> tuple[Mapping[str, Load], Mapping[str, Load]]:
@@ -34,7 +38,7 @@ def loads(
     dropped, pinned = isinstance(placement, FromDisk) or placement.level == SEQUENTIAL, streams(placement)
 
     def load(group: Group) -> Load:
-        common = frozenset(i for i in group.weights if times[i] > 1)
+        common = frozenset(i for i in group.weights if times[i] > 1) or ALONE
         size, tensors = group_size(component, stored, group), len(group.weights)
         return Load(size, tensors, common, group.streamed, kept=dropped or (pinned and group.streamed))
 

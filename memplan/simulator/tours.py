@@ -24,7 +24,7 @@ class Tour:
     to_host: int
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=32)  # memory and seconds of one call are asked for one after the other
 def tour(
     component: Component, placement: Placement, stored: Stored, call: Call, *, ahead: bool = True, whole: bool = True
 ) -> Tour:
