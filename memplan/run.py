@@ -209,6 +209,7 @@ class Part:
 
 
 _part = lru_cache(maxsize=8192)(Part)
+_RESIDENT, _LOADED, _USUAL = Resident(), Stored(), frozenset[str]()
 
 
 @dataclass(frozen=True, repr=False)
@@ -249,11 +250,11 @@ class Run:
 
     def placement(self, component: str) -> Placement:
         """Where the weights of `component` live."""
-        return self.placements.get(component, Resident())
+        return self.placements.get(component, _RESIDENT)
 
     def stored(self, component: str) -> Stored:
         """How the weights of `component` are stored."""
-        return self.storage.get(component, Stored())
+        return self.storage.get(component, _LOADED)
 
     def lack(self, component: str, technique: str) -> str | None:
         """The sentence that says why `technique` is not to be had for `component`, as it is stored now, or None."""
@@ -263,7 +264,7 @@ class Run:
 
     def variant(self, component: str) -> frozenset[str]:
         """The ways in which `component` is called otherwise than the pipeline does, e.g. "tiled"."""
-        return self.variants.get(component, frozenset())
+        return self.variants.get(component, _USUAL)
 
     def place(self, component: str, placement: Placement) -> Self:
         """The same run with the weights of `component` elsewhere."""

@@ -55,7 +55,7 @@ def unbeaten(prices: Array) -> list[int]:
 
 def _no_more(prices: Array, others: Array) -> Array:
     """Whether each column, a row here, is no more in any respect than each of the others."""
-    found = np.ones((prices.shape[1], others.shape[1]), dtype=bool)
+    found: Array = np.ones((prices.shape[1], others.shape[1]), dtype=bool)
     for number in range(len(prices)):
         found &= prices[number][:, None] <= others[number]
     return found

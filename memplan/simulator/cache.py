@@ -40,7 +40,8 @@ class Cache:
 
     def __init__(self, run: Run, *, emptied: bool = False) -> None:
         """Before the pipeline's call only weights are reserved. It may be `emptied` though nothing is sent away."""
-        self.run, parts = run, run.parts.values()
+        self.run, self.trace, parts = run, run.facts.trace, run.parts.values()
+        self.on_host = {part.name for part in parts if isinstance(part.placement, OnHost)}
         turning = {part.name for part in parts if by_turns(part.placement)}
         here = (part.name for part in parts if isinstance(part.placement, Resident | Partly))
         self.resident = [name for name in here if name not in turning]
@@ -50,22 +51,20 @@ class Cache:
 
     def after(self, visit: Visit, graphs: int) -> Held:
         """What is held once `visit` is over, with what step caches keep, and other components' pools of `graphs`."""
-        padding, reserved, occupied = self._after(visit.step, visit.call, visit.here)
-        beside = visit.kept + graphs
+        padding, slack = self._slack(visit.here) if self.trace.device == "cuda" else (0, 0)
+        reserved, occupied = self._after(visit.step, visit.call)
+        beside = slack + visit.kept + graphs
         return Held(padding, reserved + beside, occupied + beside, graphs)
 
-    def _after(self, step: Step, call: Call, here: frozenset[str]) -> tuple[int, int, int]:
-        """The padding, what is reserved and what is occupied, with those `here` on the device besides residents."""
-        trace = self.run.facts.trace
-        padding, slack = self._slack(here) if trace.device == "cuda" else (0, 0)
-        if isinstance(self.run.placement(call.component), OnHost):  # what it would have left is not counted as known
-            return padding, slack + self.held, slack + call.base
+    def _after(self, step: Step, call: Call) -> tuple[int, int]:
+        """What of activations is reserved, and what is occupied."""
+        if call.component in self.on_host:  # what it would have left is not counted as known
+            return self.held, call.base
         if self.emptied:
-            fixed = slack + call.base
-            return padding, fixed + call.reserved_alone, fixed + call.occupied_alone
+            return call.base + call.reserved_alone, call.base + call.occupied_alone
         self.held += max(call.reserved - self.known, 0)
-        self.known = max(self.known, trace.calls[step.call].reserved)
-        return padding, slack + self.held, slack + call.occupied
+        self.known = max(self.known, self.trace.calls[step.call].reserved)
+        return self.held, call.occupied
 
     def _slack(self, here: frozenset[str]) -> tuple[int, int]:
         """By how much blocks, and segments, exceed the bytes of the weights of residents, and of those `here`."""

@@ -36,7 +36,7 @@ def visits(run: Run) -> Iterator[Visit]:
     resident = {name: _outside(part) for name, part in run.parts.items() if not by_turns(part.placement)}
     staying, forwards = {name: nbytes for name, nbytes in resident.items() if nbytes}, Forwards(run)
     for leg in itinerary(run).legs:
-        step, call, moved = leg.step, leg.call, moving(run, leg.come, leg.gone)
+        step, call, moved = leg.step, leg.call, moving(run, leg.come, leg.gone) if leg.come or leg.gone else 0.0
         there = staying | {name: size(run.parts[name]) for name in leg.here} if leg.here else staying
         others = {name: nbytes for name, nbytes in there.items() if name != call.component}
         if not forwards.cached(call):
@@ -51,10 +51,7 @@ def moving(run: Run, come: Sequence[str], gone: Sequence[str]) -> float:
 
     What lies in files comes from the system's cache of them where that has room, else from the disk each time.
     """
-    rates = run.facts.machine.rates
-    if not come and not gone:
-        return 0.0
-    parts = run.parts
+    rates, parts = run.facts.machine.rates, run.parts
     seconds = sum(size(parts[n]) for n in come) / rates.to_device + sum(size(parts[n]) for n in gone) / rates.to_host
     read = sum(_mapped(parts[n]) for n in come)
     if read and not _cached(run):

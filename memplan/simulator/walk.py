@@ -1,6 +1,6 @@
 """A run, visit by visit: what each holds at its highest, and how long it takes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -52,13 +52,20 @@ class Priced(NamedTuple):
 
 def walk(run: Run, *, emptied: bool = False) -> Iterator[Priced]:
     """Every visit in order, priced, or as if the allocator's cache were `emptied` before each."""
-    cache, host, graphs = Cache(run, emptied=emptied), host_memory(run), pools(run)
+    cache, steady, graphs, gpu = Cache(run, emptied=emptied), host_memory(run).steady, pools(run), run.facts.machine.gpu
+    blas, around = blas_workspace(gpu), context(gpu)
     for visit in visits(run):
         call = visit.call
         own = _height(run, call)
-        held = cache.after(visit, sum(nbytes for name, nbytes in graphs.items() if name != call.component))
-        beside = host.steady - sum(size(run.parts[name]) for name in visit.lent) + own.host
-        yield Priced(visit, own, _memory(run, own, visit, held), beside, _seconds(run, call))
+        held = cache.after(visit, _others(graphs, call.component) if graphs else 0)
+        lent = sum([size(run.parts[name]) for name in visit.lent]) if visit.lent else 0
+        memory = _memory(own, visit, held, blas, around)
+        yield Priced(visit, own, memory, steady - lent + own.host, _seconds(run, call))
+
+
+def _others(graphs: Mapping[str, int], component: str) -> int:
+    """Bytes in the pools of graphs of the other components."""
+    return sum(nbytes for name, nbytes in graphs.items() if name != component)
 
 
 def component_of(run: Run, call: Call) -> Component | None:
@@ -93,9 +100,9 @@ def _place(call: Call, number: int) -> tuple[str, str]:
     return call.module_of(segment), call.ops[segment.op]
 
 
-def _memory(run: Run, own: Height, visit: Visit, held: Held) -> Memory:
-    gpu = run.facts.machine.gpu
-    beside = own.weights + sum(visit.others.values()) + own.copies + blas_workspace(gpu)
+def _memory(own: Height, visit: Visit, held: Held, blas: int, around: int) -> Memory:
+    """Device memory at the highest moment of a visit, with the workspaces of `blas` and what is `around` tensors."""
+    beside = own.weights + sum(visit.others.values()) + own.copies + blas
     allocated = beside + own.activations + visit.call.base + visit.kept + held.padding
     occupied = max(beside + held.occupied, allocated + held.graphs)
-    return Memory(allocated, max(beside + held.reserved, occupied), occupied + context(gpu))
+    return Memory(allocated, max(beside + held.reserved, occupied), occupied + around)

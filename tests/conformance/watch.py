@@ -109,7 +109,9 @@ def _after(run: Run, call: Call, others: int) -> list[tuple[str, set[Held]]]:
     if not call.component:
         return [("", {(0, others)})]
     component = run.facts.model.component(call.component)
-    mover = mover_of(component, run.placement(component.name), run.stored(component.name), call)
+    entered = [call.modules[module] for segment in call.segments for module in segment.enters]
+    followed = entered if call.method == "forward" else []
+    mover = mover_of(component, run.placement(component.name), run.stored(component.name), followed)
     after = [("", {(mover.resident, others)})]
     for segment in call.segments:
         for sign, modules, move in (("+", segment.enters, mover.enter), ("-", segment.leaves, mover.leave)):
