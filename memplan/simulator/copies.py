@@ -39,7 +39,7 @@ def beside(component: Component, stored: Stored, call: Call) -> Beside:
         before, end = copies.traffic, (*call.segments[number + 1 : number + 2], segment)[0].live
         for module in segment.enters:
             copies.enter(call.modules[module], segment.repeat)
-        found.append(max((Crest(number, *moment) for moment in copies.moments(segment, end)), key=_total))
+        found.append(max([Crest(number, *moment) for moment in copies.moments(segment, end)], key=_total))
         traffic.append(copies.traffic - before)
         for module in segment.leaves:
             copies.leave(call.modules[module])
@@ -96,7 +96,7 @@ class Copies:
         """
         if self._held:
             return [(max(segment.live + self._held - segment.peak, 0), segment.peak)]
-        grown = sum(large - small for small, large in self._open)
         if not self._open:
-            return [(grown, segment.peak)]
+            return [(0, segment.peak)]
+        grown = sum(large - small for small, large in self._open)
         return [(grown, segment.peak), (grown + self._open[-1][0], max(segment.live, end))]

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache, reduce
+from functools import cached_property, lru_cache, reduce
 
 from memplan.facts import MATMUL, SEQUENTIAL, Call, Component, Ops, Rates, Segment
 from memplan.run import Compiled, FromDisk, InGroups, OnHost, Part, Partly, Placement, Stored
@@ -178,7 +178,7 @@ class _Hooks:
         for one in self.tour.going[number]:
             self._go(one)
 
-    @property
+    @cached_property
     def _preparing(self) -> float:
         """Seconds in which the host issues the copy of one tensor."""
         rates = self.clock.rates

@@ -28,7 +28,7 @@ from memplan.simulator.movers import outside
 from memplan.simulator.partial import streamed
 from memplan.simulator.seconds import taken
 from memplan.simulator.visits import moving
-from memplan.simulator.weights import changed, sizes
+from memplan.simulator.weights import changed, loaded, sizes
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ class _Weights:
 
     def __init__(self, component: Component, stored: Stored, site: Site) -> None:
         self.component, self.stored, self.site, self.table = component, stored, site, sizes(component, stored)
+        self.loaded = loaded(component)
         every = range(len(component.weights))
         self.there = set(every) if component.on_device else set[int]()
         self.unread = set(every) - self.there if site.files else set[int]()
@@ -114,7 +115,7 @@ class _Weights:
     def convert(self) -> float:
         """What a quantizer converts goes to the device, and the result back, or stays; casts are the host's."""
         numbers, rates = set(changed(self.component, self.stored)) - self.there, self.site.rates
-        original = sum(self.component.weights[n].nbytes for n in numbers)
+        original = sum(self.loaded[n] for n in numbers)
         if self.stored.format not in FORMATS:
             return self._read(numbers) / rates.disk
         seconds = self.site.come(original, self._read(numbers), rates.to_device)
@@ -163,7 +164,7 @@ class _Weights:
         """Bytes of those of `numbers` that nothing has read before, as they are loaded; from now on they are read."""
         now = numbers & self.unread
         self.unread = self.unread - now
-        return sum(self.component.weights[n].nbytes for n in now)
+        return sum(self.loaded[n] for n in now)
 
     def _bytes(self, numbers: set[int]) -> int:
         return sum(self.table[n] for n in numbers)
