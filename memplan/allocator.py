@@ -67,11 +67,11 @@ class Pool:
         block = free.pop(at)[2] if at < len(free) else self._segment(size)
         self._use(block)
         if block.size - size >= (UNIT if small else SMALL + 1):
-            rest = Block(block.size - size, block.segment, small, before=block, after=block.after)
+            rest = Block(block.size - size, block.segment, small, True, block, block.after)
             if rest.after:
                 rest.after.before = rest
             block.size, block.after = size, rest
-            self._keep(rest)
+            insort(free, (rest.size, rest.number, rest))
         return block
 
     def give(self, block: Block) -> None:

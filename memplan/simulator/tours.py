@@ -38,10 +38,10 @@ def tour(
     entered = [path for section in cut for path, _ in section.enters] if call.method == "forward" else []
     mover = mover_of(component, placement, stored, entered, ahead=ahead)
     resident, coming, going = list[int](), list[tuple[Coming, ...]](), list[tuple[Going, ...]]()
-    for section in cut:
-        coming.append(tuple([mover.enter(*passage) for passage in section.enters]))
+    for _, _, enters, leaves in cut:
+        coming.append(tuple([mover.enter(path, times) for path, times in enters]))
         resident.append(mover.resident)
-        going.append(tuple([mover.leave(*passage) for passage in section.leaves]))
+        going.append(tuple([mover.leave(path, times) for path, times in leaves]))
     to_device = sum(one.now + one.ahead for every in coming for one in every)
     to_host = sum(one.sent for every in going for one in every)
     return Tour(cut, tuple(resident), tuple(coming), tuple(going), to_device, to_host)
