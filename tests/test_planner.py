@@ -245,6 +245,25 @@ def test_what_is_foreseen_is_about_what_comes(flux: Facts, vram: int, monkeypatc
             assert before.error[0] == pytest.approx(after.error)
 
 
+@pytest.mark.slow
+def test_hardly_more_is_priced_than_comes_of_it(flux: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of thousands of ways, what is foreseen leaves about those that are shown."""
+    counted: list[tuple[int, int, int]] = []
+    once = offers.unbeaten
+
+    def noted(every: offers.Offers, *given: Any) -> offers.Offers:
+        known, found = every.priced, once(every, *given)
+        if known < len(every):
+            counted.append((len(every), every.priced, len(found)))
+        return found
+
+    monkeypatch.setattr(space, "unbeaten", noted)
+    planner.recommend(replace(flux, machine=small.machine(12, 32)), strategies())
+    ways, priced, found = map(sum, zip(*counted, strict=True))
+    assert ways > 3 * found
+    assert priced <= 1.25 * found
+
+
 # ---- the front -------------------------------------------------------------------------------------------------------
 @over_machines
 def test_no_plan_of_the_front_beats_another(vram: float, ram: float) -> None:

@@ -49,8 +49,9 @@ def unbeaten(prices: Array) -> list[int]:
         stay = ~_no_more(prices[:, waiting[:1]], later)[0]
         waiting, later = waiting[stay], later[:, stay]
     entered += waiting[_entering(_no_more(prices[:, waiting], later))].tolist()
-    better = np.tril(_no_more(prices[:, entered], prices[:, entered]), -1).any(axis=0)
-    return [number for number, beaten in zip(entered, better.tolist(), strict=True) if not beaten]
+    own = prices[:, entered]
+    worse = np.atleast_1d(np.tril(_no_more(own, own), -1).any(axis=0))
+    return [entered[number] for number in np.flatnonzero(~worse)]
 
 
 def _no_more(prices: Array, others: Array) -> Array:

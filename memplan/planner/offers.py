@@ -112,9 +112,9 @@ class Offers:
         return self._plans[number]
 
     @property
-    def known(self) -> bool:
-        """Whether all of them are priced, so that nothing is left to foresee."""
-        return len(self._plans) == len(self)
+    def priced(self) -> int:
+        """How many of them are priced."""
+        return len(self._plans)
 
     def simple(self) -> list[int]:
         """Their numbers, simple ones first: those that touch few components, then those that take little time."""
@@ -129,7 +129,7 @@ def unbeaten(offers: Offers, price: Price, scale: Scale) -> Offers:
     none is foreseen to beat are priced first, as few of the others are then left to price.
     """
     first = hopeful(offers, price, scale)
-    if offers.known:
+    if offers.priced == len(offers):  # so that nothing is left to foresee
         return offers.some(first)
     seen = set(first)
     priced = dict(_priced(offers, (first, [n for n in offers.simple() if n not in seen]), price, scale))

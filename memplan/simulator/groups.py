@@ -9,7 +9,6 @@ from memplan.facts import SEQUENTIAL, Component, Group
 from memplan.run import FromDisk, InGroups, Stored
 from memplan.simulator.weights import group_size
 
-
 ALONE = frozenset[int]()
 """What a group that shares no weight has in common with others."""
 
