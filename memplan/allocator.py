@@ -25,7 +25,7 @@ def segment_size(size: int) -> int:
     return MEDIUM_SEGMENT if size < MEDIUM else -(-size // LARGE_STEP) * LARGE_STEP
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Reservation:
     """A segment taken from the driver, and how many of its blocks are in use: with none it could be given back."""
 
@@ -33,7 +33,7 @@ class Reservation:
     used: int = 0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Block:
     """A stretch of a segment, with its neighbours."""
 
@@ -67,11 +67,11 @@ class Pool:
         block = free.pop(at)[2] if at < len(free) else self._segment(size)
         self._use(block)
         if block.size - size >= (UNIT if small else SMALL + 1):
-            rest = Block(block.size - size, block.segment, small, before=block, after=block.after)
+            rest = Block(block.size - size, block.segment, small, True, block, block.after)
             if rest.after:
                 rest.after.before = rest
             block.size, block.after = size, rest
-            self._keep(rest)
+            insort(free, (rest.size, rest.number, rest))
         return block
 
     def give(self, block: Block) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Self
 
-from memplan.facts import Component, Facts
+from memplan.facts import Component, Facts, Rates
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,30 @@ class Cached:
     breaks: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One component as a run has it, on a machine of these rates. Equal ones are one object.
+
+    What a component takes by itself follows from that alone, and is worked out once for all runs that have it so.
+    """
+
+    component: Component
+    placement: Placement
+    stored: Stored
+    ways: frozenset[str]
+    compiled: Compiled | None
+    rates: Rates
+
+    @property
+    def name(self) -> str:
+        """That of the component."""
+        return self.component.name
+
+
+_part = lru_cache(maxsize=8192)(Part)
+_RESIDENT, _LOADED, _USUAL = Resident(), Stored(), frozenset[str]()
+
+
 @dataclass(frozen=True, repr=False)
 class Run:
     """One generation, drawn. Immutable; what is not mentioned is as loaded, whole and on the device."""
@@ -207,13 +232,29 @@ class Run:
         drawn += [f"{name} cached" for name in self.caches]
         return f"<Run of {self.facts.model.name}: {', '.join(drawn) or 'everything on the device'}>"
 
+    @cached_property
+    def parts(self) -> Mapping[str, Part]:
+        """Each component as it is drawn, by name, in the order of the model."""
+        rates = self.facts.machine.rates
+        return {
+            one.name: _part(
+                one,
+                self.placement(one.name),
+                self.stored(one.name),
+                self.variant(one.name),
+                self.compiled.get(one.name),
+                rates,
+            )
+            for one in self.facts.model.components
+        }
+
     def placement(self, component: str) -> Placement:
         """Where the weights of `component` live."""
-        return self.placements.get(component, Resident())
+        return self.placements.get(component, _RESIDENT)
 
     def stored(self, component: str) -> Stored:
         """How the weights of `component` are stored."""
-        return self.storage.get(component, Stored())
+        return self.storage.get(component, _LOADED)
 
     def lack(self, component: str, technique: str) -> str | None:
         """The sentence that says why `technique` is not to be had for `component`, as it is stored now, or None."""
@@ -223,7 +264,7 @@ class Run:
 
     def variant(self, component: str) -> frozenset[str]:
         """The ways in which `component` is called otherwise than the pipeline does, e.g. "tiled"."""
-        return self.variants.get(component, frozenset())
+        return self.variants.get(component, _USUAL)
 
     def place(self, component: str, placement: Placement) -> Self:
         """The same run with the weights of `component` elsewhere."""

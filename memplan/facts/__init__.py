@@ -93,6 +93,10 @@ class Facts:
     training: Training | None = None
     differentiable: Differentiable | None = None
 
+    def __hash__(self) -> int:
+        """By what compares by identity: facts are looked up often."""
+        return hash((self.model, self.trace))
+
     def __repr__(self) -> str:
         """The model, the card and the length of the dry run."""
         return f"<Facts of {self.subject}: {self.trace.extent}>"

@@ -76,6 +76,10 @@ class Grouping:
     groups: tuple[Group, ...]
     modules: str = ""
 
+    def __hash__(self) -> int:
+        """By its setting, of which a component has one: what is known of groupings is looked up often."""
+        return hash((self.level, self.blocks, self.modules))
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Component:

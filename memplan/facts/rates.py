@@ -46,6 +46,10 @@ class Rates:
     on_host: tuple[tuple[str, str, float], ...] = ()
     eager: float = 0.75
 
+    def __hash__(self) -> int:
+        """By the first that differ between machines: prices are remembered by rates, and looked up often."""
+        return hash((self.bandwidth, self.fallback, self.pinned, self.launch))
+
     def flops(self, family: str, dtype: str) -> float:
         """FLOP/s of this family on operands of `dtype`; those of `fallback` where nothing is known."""
         return _rate(self.compute, family, dtype) or self.fallback

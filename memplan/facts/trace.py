@@ -233,6 +233,11 @@ class Trace:
         return f"{runs:,} calls, {len(self.calls):,} of them different, of {segments:,} segments"
 
     @cached_property
+    def called(self) -> frozenset[str]:
+        """The components that are called."""
+        return frozenset(call.component for call in self.calls)
+
+    @cached_property
     def prompted(self) -> tuple[str, ...]:
         """The components that are called within `encode_prompt()`, in order."""
         called = (self.calls[step.call].component for step in self.timeline if step.prompted)

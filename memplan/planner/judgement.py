@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 
 from memplan.facts import Facts
 from memplan.facts.units import amount, duration
-from memplan.planner.offers import Offer, Scale, price_of, unbeaten
 from memplan.planner.plan import PREFERENCES, Dropped, Plan, Recommendation
-from memplan.planner.weighing import COMFORT, FINE, MISFIT, SAFETY, comfortable, figures, rank
+from memplan.planner.weighing import COMFORT, FINE, MISFIT, SAFETY, comfortable, rank
 from memplan.run import Resident, Run
 from memplan.strategy import Strategy
 
@@ -18,17 +17,16 @@ NEGLIGIBLE = 0.05
 
 def judge(facts: Facts, plans: Sequence[Plan], dropped: Sequence[Dropped] = (), grain: int = FINE) -> Recommendation:
     """The front of `plans` and the picks from it; differences of memory below `grain` bytes do not count."""
-    offers = [Offer(p.strategies, touched(p.strategies, facts), figures(p), partial(_given, p)) for p in plans]
-    front = sorted((offer.plan for offer in unbeaten(offers, price_of, Scale(grain)) if offer.plan), key=_speed)
+    from memplan.planner.offers import Offers, Scale, price_of, unbeaten  # which import numpy: only a search needs it
+
+    offers = Offers.of([p.strategies for p in plans], [touched(p.strategies, facts) for p in plans], plans)
+    best_ones = unbeaten(offers, price_of, Scale(grain))
+    front = sorted(filter(None, map(best_ones.plan, range(len(best_ones)))), key=_speed)
     best = min(map(rank, front), default=MISFIT)
     picks = tuple((name, _pick(name, [p for p in front if rank(p) == best])) for name in PREFERENCES)
     if best == MISFIT:
         front.sort(key=lambda p: p.nearness, reverse=True)
     return Recommendation(facts, tuple(front), picks if best < MISFIT else (), tuple(dropped))
-
-
-def _given(plan: Plan) -> Plan:
-    return plan
 
 
 def _speed(plan: Plan) -> tuple[float, ...]:

@@ -3,16 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from memplan.facts import Facts
 from memplan.planner.judgement import changes_nothing, judge, no_worse, reasoned
 from memplan.planner.plan import Dropped, Plan, Recommendation
 from memplan.planner.refine import refined
 from memplan.planner.seating import components, filled, seat
-from memplan.planner.space import Space
 from memplan.planner.weighing import COARSE, FINE
 from memplan.run import Run
 from memplan.strategy import Strategy
+
+if TYPE_CHECKING:
+    from memplan.planner.space import Space
 
 
 def recommend(facts: Facts, catalogue: Sequence[type[Strategy]]) -> Recommendation:
@@ -44,6 +47,8 @@ def _help(found: Recommendation, resorts: Sequence[Strategy]) -> bool:
 
 
 def _search(facts: Facts, catalogue: Sequence[type[Strategy]], grain: int, beaten: bool) -> Recommendation:
+    from memplan.planner.space import Space  # which imports numpy: only a search needs it
+
     dropped: list[Dropped] = []
     variants = list(_willing(facts, catalogue, dropped, beaten))
     several = [(s,) for s in variants if len(components(s)) > 1]
@@ -58,7 +63,7 @@ ROUNDS = 8
 """How often at most the picks are looked around."""
 
 
-def _settled(facts: Facts, spaces: Sequence[Space], dropped: Sequence[Dropped], grain: int) -> Recommendation:
+def _settled(facts: Facts, spaces: Sequence["Space"], dropped: Sequence[Dropped], grain: int) -> Recommendation:
     """The recommendation when no pick gets better by another option of one component.
 
     Joining components, ways were left out that differ by little, and that little may decide a pick.

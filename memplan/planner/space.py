@@ -1,15 +1,16 @@
 """The combinations that can matter: of each component its best options, joined one component after the other."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from itertools import product
 
 from memplan.facts import Facts
+from memplan.planner.columns import foreseen
 from memplan.planner.judgement import touched
-from memplan.planner.offers import Offer, Scale, Way, hopeful, pinning_share_of, price_of, share_of, unbeaten
+from memplan.planner.offers import Offers, Scale, Way, hopeful, pinning_share_of, price_of, share_of, unbeaten
 from memplan.planner.plan import Dropped, Plan
 from memplan.planner.seating import components, seat, words
-from memplan.planner.weighing import FINE, figures, foreseen
+from memplan.planner.weighing import FINE, phases_of
+from memplan.simulator import emptied
 from memplan.strategy import Decision, Strategy
 
 MOST = 150
@@ -35,7 +36,7 @@ class Space:
         self._scale = Scale(max(grain // (2 * len(facts.model.components)), FINE))  # what each join forgoes adds up
         self._price = share_of if facts.machine.host.pinnable is None else pinning_share_of
         self._start = self._offers([()])
-        self.options: dict[str, list[Offer]] = {}
+        self.options: dict[str, Offers] = {}
         for component in facts.model.components if self._start else ():
             own = [s for s in variants if components(s) == frozenset((component.name,)) and not s.seats & taken]
             self.options[component.name] = self._options(own, dropped)
@@ -44,8 +45,9 @@ class Space:
         """Those that no other beats. Components join one after the other: what is beaten goes no further, costs add."""
         joined = self._start
         for options in self.options.values():
-            joined = [self._joined(one, option) for one, option in product(self._some(joined), options)]
-        yield from (offer.plan for offer in unbeaten(joined, price_of, Scale(self._grain)) if offer.plan)
+            joined = self._joined(self._some(joined), options)
+        best = unbeaten(joined, price_of, Scale(self._grain))
+        yield from filter(None, map(best.plan, range(len(best))))
 
     def around(self, plan: Plan) -> Iterator[Way]:
         """The strategies of `plan` with another option of one component."""
@@ -53,27 +55,29 @@ class Space:
             return
         for name, options in self.options.items():
             rest = tuple(s for s in plan.strategies if components(s) != frozenset((name,)))
-            yield from ((*rest, *option.way) for option in options)
+            yield from ((*rest, *way) for way in options.ways)
 
-    def _offers(self, ways: Iterable[Way]) -> list[Offer]:
+    def _offers(self, ways: Iterable[Way]) -> Offers:
         """The plans of these ways that are not refused, everything else as it is."""
         plans = ((way, seat(self.facts, (*self.shared, *way))) for way in ways)
-        return [self._offer(way, plan) for way, plan in plans if isinstance(plan, Plan)]
+        known = [(way, plan) for way, plan in plans if isinstance(plan, Plan)]
+        ways = [way for way, _ in known]
+        return Offers.of(ways, [touched(way, self.facts) for way in ways], [plan for _, plan in known])
 
-    def _offer(self, way: Way, plan: Plan) -> Offer:
-        return Offer(way, touched(way, self.facts), figures(plan), lambda: plan)
-
-    def _joined(self, one: Offer, option: Offer) -> Offer:
-        """Both ways in one plan, which is priced when it must be."""
-        about = foreseen(one.foreseen, option.foreseen, self._start[0].foreseen, self.facts.machine)
-        way = (*one.way, *option.way)
-        return Offer(way, one.touched + option.touched, about, partial(self._seated, way))
+    def _joined(self, some: Offers, options: Offers) -> Offers:
+        """Each two ways in one plan, which is priced when it must be."""
+        base, plan = self._start.figures(0), self._start.plan(0)
+        if base is None or plan is None:
+            return some
+        turned = phases_of(emptied(plan.run))
+        about = foreseen(some.foreseen, options.foreseen, base, turned, self.facts.machine)
+        return some.join(options, about, self._seated)
 
     def _seated(self, way: Way) -> Plan | None:
         plan = seat(self.facts, (*self.shared, *way))
         return plan if isinstance(plan, Plan) else None
 
-    def _some(self, offers: Sequence[Offer]) -> list[Offer]:
+    def _some(self, offers: Offers) -> Offers:
         """The unbeaten ways by the smallest differences, a power of two times those that count, that leave some MOST.
 
         From the largest on, by which few are left and comparing them is quick.
@@ -83,18 +87,18 @@ class Space:
             if len(hopeful(offers, self._price, self._scale.times(factor))) > MOST:
                 break
             chosen = self._scale.times(factor)
-        return hopeful(offers, self._price, chosen)
+        return offers.some(hopeful(offers, self._price, chosen))
 
-    def _options(self, variants: Sequence[Strategy], dropped: list[Dropped]) -> list[Offer]:
+    def _options(self, variants: Sequence[Strategy], dropped: list[Dropped]) -> Offers:
         """The ways to fill the free seats of one component that no other way beats in every respect."""
         ways = list(_ways(variants))
         offers = self._offers(ways)
         best = unbeaten(offers, self._price, self._scale)
         if not self.shared:
-            seated = {offer.way for offer in offers}
+            seated, kept = set(offers.ways), set(best.ways)
             refused = (seat(self.facts, way) for way in ways if way not in seated)
             dropped += [refusal for refusal in refused if isinstance(refusal, Dropped)]
-            dropped += [Dropped(words(offer.way), BEATEN) for offer in offers if offer not in best]
+            dropped += [Dropped(words(way), BEATEN) for way in offers.ways if way not in kept]
         return best
 
 

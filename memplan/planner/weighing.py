@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from memplan.facts import MIB, Machine
 from memplan.planner.plan import Plan
-from memplan.simulator import Arriving, arriving, highest
+from memplan.simulator import Arriving, Bill, arriving, turns
 
 SAFETY = 0.02
 """The share of device and host memory that a pick leaves free where it can: predictions err by about one percent."""
@@ -28,9 +29,9 @@ def rank(plan: Plan) -> int:
     return 0 if plan.margin >= SAFETY * machine.vram and plan.host_margin >= SAFETY * machine.ram else 1
 
 
-def comfortable(required: int, host: int, machine: Machine) -> bool:
-    """Whether so much device and host memory stays within what a balanced plan may take."""
-    return required <= COMFORT * machine.vram and host <= COMFORT * machine.ram
+def comfortable(required: Any, host: Any, machine: Machine) -> Any:
+    """Whether so much device and host memory, or each of columns of both, is what a balanced plan may take."""
+    return (required <= COMFORT * machine.vram) & (host <= COMFORT * machine.ram)
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
@@ -39,6 +40,7 @@ class Figures:
     """What is weighed of a plan: device memory by phase and at most, and host memory, in bytes; seconds; loss; fit.
 
     `phases` are those of components; beside the pipeline's own code components take turns whose peaks do not add up.
+    `turns` is whether some come and leave for others, and the allocator's cache with them.
     `steady` and `host` are host memory between calls and at most, `pinned` is part of both. `beyond` is what the call
     takes at most beyond `steady`, and `arriving` what each component takes before it. `ways` counts the other ways in
     which components are called.
@@ -57,52 +59,20 @@ class Figures:
     ways: int
     rank: int
     comfortable: bool
+    turns: bool
 
 
 def figures(plan: Plan) -> Figures:
     """Those of a plan."""
     bill, ways = plan.bill, sum(map(len, plan.run.variants.values()))
-    phases, host = tuple(peak.memory.required for peak in bill.peaks if peak.component), bill.host
+    phases, host = phases_of(bill), bill.host
     beyond = max((peak.host - host.steady for peak in bill.peaks), default=0)
     on_host = host.steady, beyond, arriving(plan.run), host.peak, host.pinned
     memory = phases, bill.peak.memory.required, *on_host
     easy = comfortable(bill.peak.memory.required, host.peak, plan.run.facts.machine)
-    return Figures(*memory, plan.effort, bill.loss.error, bill.loss.tiles, ways, rank(plan), easy)
+    return Figures(*memory, plan.effort, bill.loss.error, bill.loss.tiles, ways, rank(plan), easy, turns(plan.run))
 
 
-def foreseen(plan: Figures, option: Figures, base: Figures, machine: Machine) -> Figures:
-    """What `plan` is about to need with an `option` of one component besides, if that alone changes `base` so.
-
-    What components add to each phase, to seconds and to host memory between calls adds up, but for some 150 MiB by
-    which the allocator's rounding differs, and for files that are read again where they do not stay in host memory
-    together: those seconds are left out. Before the call components take host memory in the order of the model. Only
-    what misses by more than COARSE is a misfit.
-    """
-    phases = tuple(a + b - c for a, b, c in zip(plan.phases, option.phases, base.phases, strict=True))
-    steady, pinned = plan.steady + option.steady - base.steady, plan.pinned + option.pinned - base.pinned
-    beyond, parts = max(plan.beyond, option.beyond), _arriving(plan, option, base)
-    required, before = max(phases, default=0), 0 if machine.unified else highest(parts, base.arriving)
-    host = max(steady + beyond, before)
-    misfits = required > machine.vram + COARSE or host > machine.ram + COARSE or pinned > machine.pinnable
-    return Figures(
-        phases,
-        required,
-        steady,
-        beyond,
-        parts,
-        host,
-        pinned,
-        effort=plan.effort + option.effort - base.effort,
-        error=plan.error + option.error - base.error,
-        tiles=max(plan.tiles, option.tiles),
-        ways=plan.ways + option.ways - base.ways,
-        rank=MISFIT if misfits else 0,
-        comfortable=comfortable(required - COARSE, host - COARSE, machine),
-    )
-
-
-def _arriving(plan: Figures, option: Figures, base: Figures) -> dict[str, Arriving]:
-    """What components take before the call, those that the option changes as it has them."""
-    changed = {name: part for name, part in option.arriving.items() if part != base.arriving[name]}
-    parts = {name: changed.get(name, plan.arriving[name]) for name in base.arriving}
-    return {name: parts[name] for name in sorted(parts, key=lambda name: not parts[name].resident)}
+def phases_of(bill: Bill) -> tuple[int, ...]:
+    """Device memory in the phases of components, in bytes."""
+    return tuple(peak.memory.required for peak in bill.peaks if peak.component)

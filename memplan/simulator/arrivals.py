@@ -88,8 +88,7 @@ def start_of(component: Component) -> Start:
 
 def applied(run: Run) -> Iterator[str]:
     """The components in the order in which they are placed: those that live on the device go there first."""
-    names = [part.name for part in run.facts.model.components]
-    yield from sorted(names, key=lambda name: not isinstance(run.placement(name), Resident))
+    yield from sorted(run.parts, key=lambda name: not isinstance(run.parts[name].placement, Resident))
 
 
 def stays(placement: Placement) -> bool:

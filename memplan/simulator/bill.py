@@ -1,6 +1,7 @@
 """What a run costs: the one result type of the simulator."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from memplan.facts.limits import EXACT, NEAR_LOSSLESS, SLIGHT, UNPREDICTED, VISIBLE
 from memplan.facts.units import amount, duration
@@ -131,7 +132,7 @@ class Bill:
         memory = f"VRAM {amount(self.peak.memory.required)}, RAM {amount(self.host.peak)}"
         return f"{duration(self.seconds)}, {memory}, {self.loss.word}"
 
-    @property
+    @cached_property
     def seconds(self) -> float:
         """Seconds of one pipeline call once the pipeline is warm; loading is not in it.
 
@@ -152,7 +153,7 @@ class Bill:
         """Loading, and the phases of the call."""
         return (*((self.loading,) if self.loading else ()), *self.peaks)
 
-    @property
+    @cached_property
     def peak(self) -> Peak:
         """The phase that needs the most."""
         return max(self.phases, key=lambda p: p.memory.required)

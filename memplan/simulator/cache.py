@@ -1,17 +1,17 @@
 """What the caching allocator of PyTorch holds beside weights: activations, and what it keeps of earlier ones."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
-from memplan.facts import Call, Component, Step
-from memplan.run import OnCall, OnHost, Partly, Placement, Resident, Run, Stored, by_turns
+from memplan.facts import Call, Step
+from memplan.run import OnCall, OnHost, Part, Partly, Resident, Run, by_turns
 from memplan.simulator.partial import away
+from memplan.simulator.visits import Visit
 from memplan.simulator.weights import blocks, sizes
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """Bytes during a call, weights and activations aside.
 
     `padding` is what blocks of whole components are larger than their weights; `reserved` is in segments that are not
@@ -24,13 +24,10 @@ class Held:
     occupied: int
     graphs: int = 0
 
-    def and_kept(self, nbytes: int) -> "Held":
-        """The same, and what step caches keep beside it."""
-        return Held(self.padding, self.reserved + nbytes, self.occupied + nbytes, self.graphs)
 
-    def and_graphs(self, nbytes: int) -> "Held":
-        """The same, and pools of CUDA graphs beside it."""
-        return Held(self.padding, self.reserved + nbytes, self.occupied + nbytes, nbytes)
+def turns(run: Run) -> bool:
+    """Whether whole components come to the device and leave it, or all of one that is not streamed."""
+    return any(isinstance(part.placement, OnCall) or by_turns(part.placement) for part in run.parts.values())
 
 
 class Cache:
@@ -41,47 +38,52 @@ class Cache:
     components away empties the cache then: there each call begins anew.
     """
 
-    def __init__(self, run: Run) -> None:
-        """Before the pipeline's call only weights are reserved."""
-        self.run = run
-        names = [c.name for c in run.facts.model.components]
-        here = [name for name in names if isinstance(run.placement(name), Resident | Partly)]
-        self.resident = [name for name in here if not by_turns(run.placement(name))]
-        self.emptied = any(isinstance(run.placement(n), OnCall) or by_turns(run.placement(n)) for n in names)
+    def __init__(self, run: Run, *, emptied: bool = False) -> None:
+        """Before the pipeline's call only weights are reserved. It may be `emptied` though nothing is sent away."""
+        self.run, self.trace, parts = run, run.facts.trace, run.parts.values()
+        self.on_host = {part.name for part in parts if isinstance(part.placement, OnHost)}
+        turning = {part.name for part in parts if by_turns(part.placement)}
+        here = (part.name for part in parts if isinstance(part.placement, Resident | Partly))
+        self.resident = [name for name in here if name not in turning]
+        self.emptied = emptied or turns(run)
         self.held = self.known = 0
         self._slacks: dict[frozenset[str], tuple[int, int]] = {}
 
-    def after(self, step: Step, call: Call, here: Iterable[str]) -> Held:
-        """What is held once `call` has run for `step`, with the components `here` on the device besides residents."""
-        trace = self.run.facts.trace
-        padding, slack = self._slack(frozenset((*self.resident, *here))) if trace.device == "cuda" else (0, 0)
-        if isinstance(self.run.placement(call.component), OnHost):  # what it would have left is not counted as known
-            return Held(padding, slack + self.held, slack + call.base)
-        if self.emptied:
-            fixed = slack + call.base
-            return Held(padding, fixed + call.reserved_alone, fixed + call.occupied_alone)
-        self.held += max(call.reserved - self.known, 0)
-        self.known = max(self.known, trace.calls[step.call].reserved)
-        return Held(padding, slack + self.held, slack + call.occupied)
+    def after(self, visit: Visit, graphs: int) -> Held:
+        """What is held once `visit` is over, with what step caches keep, and other components' pools of `graphs`."""
+        padding, slack = self._slack(visit.here) if self.trace.device == "cuda" else (0, 0)
+        reserved, occupied = self._after(visit.step, visit.call)
+        beside = slack + visit.kept + graphs
+        return Held(padding, reserved + beside, occupied + beside, graphs)
 
-    def _slack(self, whole: frozenset[str]) -> tuple[int, int]:
-        """By how much blocks, and segments, exceed the bytes of these components' weights."""
-        if whole not in self._slacks:
-            self._slacks[whole] = self._slack_of(whole)
-        return self._slacks[whole]
+    def _after(self, step: Step, call: Call) -> tuple[int, int]:
+        """What of activations is reserved, and what is occupied."""
+        if call.component in self.on_host:  # what it would have left is not counted as known
+            return self.held, call.base
+        if self.emptied:
+            return call.base + call.reserved_alone, call.base + call.occupied_alone
+        self.held += max(call.reserved - self.known, 0)
+        self.known = max(self.known, self.trace.calls[step.call].reserved)
+        return self.held, call.occupied
+
+    def _slack(self, here: frozenset[str]) -> tuple[int, int]:
+        """By how much blocks, and segments, exceed the bytes of the weights of residents, and of those `here`."""
+        if here not in self._slacks:
+            self._slacks[here] = self._slack_of({*self.resident, *here})
+        return self._slacks[here]
 
     def _slack_of(self, whole: Iterable[str]) -> tuple[int, int]:
         padding = slack = 0
         for name in whole:
-            component = self.run.facts.model.component(name)
-            own = _beyond(component, self.run.placement(name), self.run.stored(name))
+            own = _beyond(self.run.parts[name])
             padding, slack = padding + own[0], slack + own[1]
         return padding, slack
 
 
-@lru_cache(maxsize=1024)
-def _beyond(component: Component, placement: Placement, stored: Stored) -> tuple[int, int]:
+@lru_cache(maxsize=8192)
+def _beyond(part: Part) -> tuple[int, int]:
     """By how much the blocks, and the segments, of the weights that stay exceed their bytes."""
+    component, placement, stored = part.component, part.placement, part.stored
     gone = away(component, placement, stored)
     allocated, reserved = blocks(component, stored, gone)
     there = sum(nbytes for number, nbytes in enumerate(sizes(component, stored)) if number not in gone)

@@ -1,6 +1,9 @@
 """Whole components that take turns on the device, call by call: which are there while each is called."""
 
-from memplan.facts import Trace
+from collections.abc import Iterable
+from typing import Self
+
+from memplan.facts import Model, Trace
 from memplan.run import OnCall, Run, by_turns
 
 DOORS = ("forward", "encode", "decode")
@@ -18,17 +21,25 @@ class Chain:
     back. The last one is still there when the next call of the pipeline begins.
     """
 
-    def __init__(self, run: Run) -> None:
-        """Before the call everything is in host memory, but for what an earlier one left there on demand."""
-        model = run.facts.model
-        managed = [c.name for c in model.components if isinstance(run.placement(c.name), OnCall)]
-        order = [name for name in dict.fromkeys(model.offload_order) if name in managed]
-        self.managed = frozenset(managed)
-        self.on_demand = {c.name for c in model.components if by_turns(run.placement(c.name))}
+    def __init__(self, model: Model, trace: Trace, managed: Iterable[str], on_demand: Iterable[str]) -> None:
+        """Before the call everything is in host memory, but for what an earlier one left there on demand.
+
+        Those `managed` are in the chain.
+        """
+        self.managed, self.on_demand = frozenset(managed), frozenset(on_demand)
+        order = [name for name in dict.fromkeys(model.offload_order) if name in self.managed]
         self.before = dict(zip(order[1:], order, strict=False))
-        self.here = self._left(run.facts.trace) if self.on_demand else set[str]()
+        self.here = self._left(trace) if self.on_demand else set[str]()
         self.arrivals: list[str] = []
         self.departures: list[str] = []
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """That of a run."""
+        parts = run.parts.values()
+        managed = [part.name for part in parts if isinstance(part.placement, OnCall)]
+        on_demand = [part.name for part in parts if by_turns(part.placement)]
+        return cls(run.facts.model, run.facts.trace, managed, on_demand)
 
     def _left(self, trace: Trace) -> set[str]:
         """What one call of the pipeline leaves on the device."""

@@ -85,7 +85,7 @@ def compiling(run: Run) -> float:
 
 def pools(run: Run) -> dict[str, int]:
     """Bytes that CUDA graphs of each component keep for their activations from their first call on, for no one else."""
-    calls = ((call, run.compiled.get(call.component)) for call in _called(run))
+    calls = ((call, run.compiled.get(call.component)) for call in (_called(run) if run.compiled else ()))
     held: dict[str, int] = {}
     for call, compiled in calls:
         if compiled and compiled.graphs:

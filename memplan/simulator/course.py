@@ -5,10 +5,10 @@ from functools import lru_cache
 
 from memplan.facts import Call, Component, Rates
 from memplan.run import Compiled, OnHost, Placement, Stored
-from memplan.simulator.clock import Clock
-from memplan.simulator.movers import mover_of
-from memplan.simulator.residency import Copies, moments
-from memplan.simulator.seconds import play
+from memplan.simulator.clock import Clock, Work
+from memplan.simulator.copies import beside
+from memplan.simulator.seconds import play, seconds
+from memplan.simulator.tours import tour
 
 Span = tuple[float, float]
 """When something begins and ends, in seconds since the call began."""
@@ -59,9 +59,9 @@ class _Watched(Clock):
         """When the device, and the host that works for it, are done; the link may be ahead of them."""
         return max(self.host, self.device)
 
-    def compute(self, busy: float, launches: int) -> None:
-        super().compute(busy, launches)
-        self.computing.append((self.device - busy, self.device))
+    def compute(self, work: Work) -> None:
+        super().compute(work)
+        self.computing.append((self.device - work.busy, self.device))
 
     def on_host(self, busy: float) -> None:
         super().on_host(busy)
@@ -95,9 +95,10 @@ def course(
     None is the pipeline's own code. A segment lasts until the device and the host are done with it, what is copied for
     it included; the last one until everything is.
     """
-    clock = _Watched(rates)
-    ends = [clock.now for _ in play(clock, component, placement, stored, call, compiled=compiled)]
-    ends[-1:] = [clock.end]
+    clock, end = _Watched(rates), seconds(component, placement, stored, call, rates, compiled=compiled)
+    every = play(clock, component, placement, stored, call, compiled=compiled, whole=False)
+    ends = [min(clock.now, end) for _ in every]  # which differ in rounding
+    ends[-1:] = [end]
     held = _held(component, placement, stored, call)
     found = tuple(Moment(end, *parts) for end, parts in zip(ends, held, strict=True))
     return Course(found, tuple(clock.computing), tuple(clock.on_cpu), tuple(clock.copying))
@@ -109,9 +110,6 @@ def _held(component: Component | None, placement: Placement, stored: Stored, cal
         return [(0, 0, 0)] * len(call.segments)
     if component is None:
         return [(0, 0, segment.peak) for segment in call.segments]
-    highest = [(-1, 0, 0)] * len(call.segments)
-    mover, copies = mover_of(component, placement, stored, call), Copies(component, stored, call)
-    for number, *parts in moments(mover, copies, call):
-        held = (parts[0], parts[1], parts[2])
-        highest[number] = max(highest[number], held, key=sum)
-    return highest
+    residents = tour(component, placement, stored, call, whole=False).resident
+    highest = beside(component, stored, call).crests
+    return [(there, crest.copies, crest.activations) for there, crest in zip(residents, highest, strict=True)]

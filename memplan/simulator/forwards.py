@@ -23,20 +23,22 @@ class Forwards:
 
         While a forward runs, what it keeps takes the place of what was kept before, so that the larger of both counts.
         """
-        every = (self._next(call) for _ in range(times)) if self._cached(call) else [(call, self._total)] * times
+        every = (self._next(call) for _ in range(times)) if self.cached(call) else [(call, self.kept)] * times
         for (made, kept), alike in groupby(every):
             yield sum(1 for _ in alike), made, kept
 
-    def _cached(self, call: Call) -> bool:
+    def cached(self, call: Call) -> bool:
+        """Whether a cache decides how `call` is made."""
         return call.component in self._waiting and call.method == "forward"
 
     def _next(self, call: Call) -> tuple[Call, int]:
-        forward, before = next(self._waiting[call.component], Shortened()), self._total
+        forward, before = next(self._waiting[call.component], Shortened()), self.kept
         self._kept[call.component, forward.context] = kept(call, forward.kept)
-        return shortened(call, forward.skipped, halved=forward.halved), max(before, self._total)
+        return shortened(call, forward.skipped, halved=forward.halved), max(before, self.kept)
 
     @property
-    def _total(self) -> int:
+    def kept(self) -> int:
+        """Bytes that caches keep now."""
         return sum(self._kept.values())
 
 

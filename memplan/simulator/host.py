@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from memplan.facts import MIB, Component
-from memplan.run import Aside, InGroups, OnCall, OnDemand, OnHost, Partly, Placement, Run, Stored
+from memplan.run import Aside, InGroups, OnCall, OnDemand, OnHost, Part, Partly, Placement, Run, Stored
 from memplan.simulator.bill import HostMemory
 from memplan.simulator.partial import away, pins, streamed
 from memplan.simulator.weights import anonymous, originals, pinned, sizes, tensors, total
@@ -22,13 +22,16 @@ def host_memory(run: Run) -> HostMemory:
     """
     steady = peak = LIBRARIES
     held = 0
-    for component in run.facts.model.components:
-        own = placed(component, run.placement(component.name), run.stored(component.name))
-        kept = originals(component, run.stored(component.name))
-        own = HostMemory(own.steady + kept, own.peak + kept, own.pinned)
+    for own in map(_with_originals, run.parts.values()):
         steady, held = steady + own.steady, held + own.pinned
         peak = max(peak + own.steady, steady - own.steady + own.peak)
     return HostMemory(steady, max(steady, peak), held)
+
+
+@lru_cache(maxsize=8192)
+def _with_originals(part: Part) -> HostMemory:
+    own, kept = placed(part.component, part.placement, part.stored), originals(part.component, part.stored)
+    return HostMemory(own.steady + kept, own.peak + kept, own.pinned)
 
 
 @lru_cache(maxsize=1024)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from memplan.facts import Component
-from memplan.run import Partly, Placement, Resident, Run, Stored
+from memplan.run import Part, Partly, Placement, Resident, Run, Stored
 from memplan.simulator.arrivals import STAYS, applied
 from memplan.simulator.bill import HostMemory, Memory, Peak
 from memplan.simulator.device import context
@@ -55,20 +55,21 @@ def loading(run: Run) -> Peak:
 
 def arriving(run: Run) -> dict[str, Arriving]:
     """What each component takes of host memory on its way, by name, in the order in which they are placed."""
-    parts, there = {part.name: part for part in run.facts.model.components}, _there(run)
-    return {name: _arriving(parts[name], run.placement(name), run.stored(name), there) for name in applied(run)}
+    there = _there(run)
+    return {name: _arriving(run.parts[name], there) for name in applied(run)}
 
 
 def highest(parts: Mapping[str, Arriving], converted: Iterable[str]) -> int:
     """The most host memory that these components take together, converted in one order and placed in their own."""
     held = {name: part.loaded for name, part in parts.items()}
-    host = LIBRARIES + sum(held.values())
+    host = every = LIBRARIES + sum(held.values())
     for name in converted:
-        host = max(host, _with(held, name, parts[name].converting))
+        host = max(host, every, every - held[name] + parts[name].converting)
+        every += parts[name].converted - held[name]
         held[name] = parts[name].converted
     for name, part in parts.items():
-        host = max(host, _with(held, name, part.placing))
-        held[name] = part.placed
+        host = max(host, every, every - held[name] + part.placing)
+        every += part.placed - held[name]
     return host
 
 
@@ -78,8 +79,9 @@ def _there(run: Run) -> bool:
     return gpu is not None and gpu.kind == "cpu"
 
 
-@lru_cache(maxsize=1024)
-def _arriving(component: Component, placement: Placement, stored: Stored, there: bool) -> Arriving:
+@lru_cache(maxsize=8192)
+def _arriving(part: Part, there: bool) -> Arriving:
+    component, placement, stored = part.component, part.placement, part.stored
     loaded, done = _anonymous(component), _converted(component, stored, there)
     own = _placed(component, placement, stored, done.after, there)
     return Arriving(loaded, done.highest, done.after, own.peak, own.steady, isinstance(placement, Resident))
@@ -100,11 +102,6 @@ def _placed(component: Component, placement: Placement, stored: Stored, held: in
         peak = own.steady if component.mapped and not stored.format else own.peak
         return HostMemory(own.steady + kept, max(held, peak + kept), own.pinned)
     return HostMemory(own.steady + kept, own.peak + kept, own.pinned)
-
-
-def _with(held: dict[str, int], name: str, own: int) -> int:
-    """Host memory while component `name` holds `own`, or what it held before where that is more."""
-    return LIBRARIES + sum(held.values()) + max(own - held[name], 0)
 
 
 def _anonymous(component: Component) -> int:

@@ -4,7 +4,7 @@ from functools import lru_cache
 from math import hypot, sqrt
 
 from memplan.facts import BACKEND, BATCHED, TILED, Component
-from memplan.run import Run, Stored
+from memplan.run import Part, Run, Stored
 from memplan.simulator.bill import Loss
 from memplan.simulator.formats import CASTS, FORMATS
 
@@ -20,9 +20,9 @@ ROUNDING = tuple(f"{BACKEND}:{kernel}" for kernel in ("sage", "sage_hub"))
 def loss(run: Run) -> Loss:
     """The weight error of all components, weighted by their parameters, and what else changes pictures."""
     error = count = 0.0
-    for component in run.facts.model.components:
-        count += component.numel
-        error += _error(component, run.stored(component.name))
+    for part in run.parts.values():
+        count += part.component.numel
+        error += _error(part)
     ways = [(name, way) for name, chosen in run.variants.items() for way in chosen]
     rounded = any(way in ROUNDING for _, way in ways)
     tiles = max((_pieces(run, *each) for each in ways), default=0)
@@ -39,8 +39,13 @@ def _pieces(run: Run, component: str, way: str) -> int:
     return 1 if larger or not size else 2
 
 
+@lru_cache(maxsize=8192)
+def _error(part: Part) -> float:
+    return error(part.component, part.stored)
+
+
 @lru_cache(maxsize=1024)
-def _error(component: Component, stored: Stored) -> float:
+def error(component: Component, stored: Stored) -> float:
     """The error of its weights, summed over parameters: as measured where they were at hand, else as is usual.
 
     Rounded inputs add theirs, as errors that know nothing of each other do: normally distributed ones are assumed.

@@ -1,47 +1,77 @@
 """What moves a component's weights while it is called: nothing, or the hooks of offload groups."""
 
-from collections import Counter
-from dataclasses import replace
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
-from memplan.facts import SEQUENTIAL, Call, Component, Group
+from memplan.facts import Component
 from memplan.run import FromDisk, InGroups, OnHost, Partly, Placement, Resident, Stored
-from memplan.simulator.partial import slots, streamed
-from memplan.simulator.weights import casts, group_size, sizes, total
+from memplan.simulator.groups import Load, groups_of, loads, streams
+from memplan.simulator.partial import every, slots, streamed
+from memplan.simulator.weights import casts, sizes, total
 
 
-def mover_of(component: Component, placement: Placement, stored: Stored, call: Call, *, ahead: bool = True) -> "Mover":
-    """What moves the weights of `component` while `call` runs, groups in streams `ahead` or not."""
+def mover_of(
+    component: Component, placement: Placement, stored: Stored, entered: Iterable[str] = (), *, ahead: bool = True
+) -> "Mover":
+    """What moves the weights of `component` in a call, groups in streams `ahead` or not.
+
+    The modules `entered` are those of the first forward, in order, by which streams know what to copy ahead.
+    """
     if isinstance(placement, InGroups | FromDisk):
-        groups = Groups(component, placement, stored, call)
-        groups.next = groups.next if ahead else {}
-        return groups
+        return Groups(component, placement, stored, entered if ahead and streams(placement) else ())
     if isinstance(placement, Partly):
         return Slots(component, placement, stored)
     return Mover(0 if isinstance(placement, OnHost) else total(component, stored))
 
 
-class Mover:
-    """Weights on the device while a call runs; these stay.
+@lru_cache(maxsize=1024)
+def stops(component: Component, placement: Placement, stored: Stored) -> frozenset[str]:
+    """The modules at which weights move, of components that are streamed in part those at which they might."""
+    if isinstance(placement, InGroups | FromDisk):
+        return frozenset(path for g in groups_of(component, placement) for path in ("", g.onload, g.offload))
+    if isinstance(placement, Partly):
+        return frozenset((*(g.path for g in every(component, placement, stored)), *casts(component, stored)))
+    return frozenset()
 
-    `to_device`, `to_host` and `ahead` are bytes moved, `tensors` counts what was moved to the device.
+
+class Coming(NamedTuple):
+    """What the hooks of a module copy to the device before it: bytes that it waits for, and bytes `ahead`.
+
+    `hooked` is whether it is the module of a group.
     """
+
+    now: int
+    ahead: int
+    tensors: int
+    hooked: bool
+
+
+class Going(NamedTuple):
+    """What the hooks of a module copy back behind it, in bytes, and whether a group has left the device."""
+
+    sent: int
+    released: bool
+
+
+NOTHING, STAYING = Coming(0, 0, 0, False), Going(0, False)
+
+
+class Mover:
+    """Weights on the device while a call runs, `resident` bytes of them now; these stay."""
 
     def __init__(self, resident: int) -> None:
         """`resident` bytes are there when the call begins."""
         self.resident = resident
-        self.to_device = self.to_host = self.ahead = self.tensors = 0
 
-    def hooked(self, path: str) -> bool:
-        """Whether a group comes in before module `path`."""
-        return False
-
-    def enter(self, path: str, times: int) -> None:
+    def enter(self, path: str, times: int) -> "Coming":
         """Module `path` is entered, `times` times over."""
+        return NOTHING
 
-    def leave(self, path: str, times: int) -> None:
+    def leave(self, path: str, times: int) -> "Going":
         """Module `path` returns, `times` times over."""
+        return STAYING
 
 
 class Groups(Mover):
@@ -50,66 +80,52 @@ class Groups(Mover):
     A weight that two groups have in common comes with the first of them and goes with the first.
     """
 
-    def __init__(self, component: Component, placement: InGroups | FromDisk, stored: Stored, call: Call) -> None:
-        """All groups are in host memory or in files, but for buffers that streams leave behind."""
+    def __init__(
+        self, component: Component, placement: InGroups | FromDisk, stored: Stored, entered: Iterable[str]
+    ) -> None:
+        """All groups are in host memory or in files, but for buffers that streams leave behind.
+
+        Each hooked module prefetches the next one `entered`.
+        """
         super().__init__(outside(component, placement, stored))
-        groups = groups_of(component, placement)
-        self.placement = placement
-        self.bytes = {g: group_size(component, stored, g) for g in groups}
+        self.by_onload, self.by_offload = loads(component, placement, stored)
         self.sizes = sizes(component, stored)
-        times = Counter(i for g in groups for i in set(g.weights))
-        self.common = {g: frozenset(i for i in g.weights if times[i] > 1) for g in groups}
+        order = ["", *(path for path in entered if path and path in self.by_onload)]
+        self.next = {path: self.by_onload[after] for path, after in pairwise(order)}
         self.common_here: set[int] = set()
-        self.by_onload = {g.onload: g for g in groups}
-        self.by_offload = {g.offload: g for g in groups}
-        self.next = self._successors(call) if streams(placement) and call.method == "forward" else {}
-        self.here: set[Group] = set()
+        self.here: set[Load] = set()
 
-    def _successors(self, call: Call) -> dict[str, Group]:
-        """The group that each hooked module prefetches: the next one in the order of the first forward."""
-        order = [call.modules[m] for s in call.segments for m in s.enters if call.modules[m] in self.by_onload]
-        order = ["", *(path for path in order if path)]
-        return {path: self.by_onload[after] for path, after in pairwise(order)}
-
-    def hooked(self, path: str) -> bool:
-        """Whether a group comes in before module `path`."""
-        return path in self.by_onload
-
-    def enter(self, path: str, times: int) -> None:
+    def enter(self, path: str, times: int) -> Coming:
         """A module is entered: its group comes in, and with streams the next one as well."""
-        group = self.by_onload.get(path)
-        if group:
-            self._bring(group, times)
-        if path in self.next and self.next[path].streamed:
-            self.ahead += self._bring(self.next[path], times)
+        group, after = self.by_onload.get(path), self.next.get(path)
+        now, own = self._bring(group) if group else (0, 0)
+        ahead, others = self._bring(after) if after and after.streamed else (0, 0)
+        return Coming(now * times, ahead * times, (own + others) * times, group is not None)
 
-    def kept(self, group: Group) -> bool:
-        """Whether a copy stays elsewhere while `group` is on the device, so that none is sent back."""
-        dropped = isinstance(self.placement, FromDisk) or self.placement.level == SEQUENTIAL
-        return dropped or (streams(self.placement) and group.streamed)
-
-    def _bring(self, group: Group, times: int) -> int:
-        """Copy a group that is not here; the value is how many bytes that moves."""
+    def _bring(self, group: Load) -> tuple[int, int]:
+        """Copy a group that is not here; the value is how many bytes and tensors that moves."""
         if group in self.here:
-            return 0
+            return 0, 0
         self.here.add(group)
-        moved = self.bytes[group] - sum(self.sizes[i] for i in self.common[group] & self.common_here)
-        self.common_here |= self.common[group]
+        moved = group.nbytes
+        if group.common:
+            moved -= sum(self.sizes[i] for i in group.common & self.common_here)
+            self.common_here |= group.common
         self.resident += moved
-        self.to_device += moved * times
-        self.tensors += len(group.weights) * times
-        return moved * times
+        return moved, group.tensors
 
-    def leave(self, path: str, times: int) -> None:
+    def leave(self, path: str, times: int) -> Going:
         """A module returns: its group goes; without streams, or if never pinned, it is copied back."""
         group = self.by_offload.get(path)
-        if group is not None and group in self.here:
-            self.here.remove(group)
-            moved = self.bytes[group] - sum(self.sizes[i] for i in self.common[group] - self.common_here)
-            self.common_here -= self.common[group]
-            self.resident -= moved
-            if not self.kept(group):
-                self.to_host += moved * times
+        if group is None or group not in self.here:
+            return STAYING
+        self.here.remove(group)
+        moved = group.nbytes
+        if group.common:
+            moved -= sum(self.sizes[i] for i in group.common - self.common_here)
+            self.common_here -= group.common
+        self.resident -= moved
+        return Going(0 if group.kept else moved * times, moved > 0)
 
 
 class Slots(Mover):
@@ -127,20 +143,16 @@ class Slots(Mover):
         inside = {component.weights[number].module for group in groups for number in group.weights}
         self.kept = {path: small for path, (small, _) in casts(component, stored).items() if path in inside}
 
-    def hooked(self, path: str) -> bool:
-        """Whether module `path` is a streamed group."""
-        return path in self.groups
-
-    def enter(self, path: str, times: int) -> None:
+    def enter(self, path: str, times: int) -> Coming:
         """A module is entered: a streamed group computes in its slot."""
         self.resident += self.kept.get(path, 0)
-        if path in self.groups:
-            self.to_device += self.groups[path].packed * times
-            self.tensors += self.groups[path].tensors * times
+        group = self.groups.get(path)
+        return Coming(group.packed * times, 0, group.tensors * times, True) if group else NOTHING
 
-    def leave(self, path: str, times: int) -> None:
+    def leave(self, path: str, times: int) -> Going:
         """A module returns; nothing is copied back."""
         self.resident -= self.kept.get(path, 0)
+        return STAYING
 
 
 @lru_cache(maxsize=1024)
@@ -163,17 +175,3 @@ def outside(component: Component, placement: Placement, stored: Stored) -> int:
     if streams(placement) and placement.level == "block_level":
         stay |= {i for g in groups if g.streamed for i in g.weights if component.weights[i].buffer}
     return sum(table[i] for i in stay)
-
-
-def streams(placement: InGroups | FromDisk) -> bool:
-    """Whether groups are copied ahead."""
-    return isinstance(placement, InGroups) and placement.stream
-
-
-def groups_of(component: Component, placement: InGroups | FromDisk) -> tuple[Group, ...]:
-    """The offload groups of `component`; a file has each of a group's tensors once."""
-    grouping = component.grouping(placement.level, placement.blocks, placement.modules)
-    groups = grouping.groups if grouping else ()
-    if isinstance(placement, FromDisk):
-        return tuple(replace(group, weights=tuple(dict.fromkeys(group.weights))) for group in groups)
-    return groups

@@ -1,13 +1,14 @@
 """Components of which some groups are streamed: which those are, their bytes, and the slots that they take turns in."""
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from memplan.facts import Call, Component
+from memplan.facts import Component
 from memplan.run import ALIGNMENT, PAGE, SLOTS, SPLIT, Partly, Placement, Stored, spread
 from memplan.simulator.clock import Clock
+from memplan.simulator.cuts import Section
 from memplan.simulator.weights import changed, tensors
 
 
@@ -32,10 +33,14 @@ def streamed(component: Component, placement: Partly, stored: Stored) -> tuple[P
     return tuple(groups[number] for number in spread([group.nbytes for group in groups], placement.streamed))
 
 
-@lru_cache(maxsize=1024)
 def every(component: Component, placement: Partly, stored: Stored) -> tuple[Packed, ...]:
     """Every group that could be streamed, in order; one that shares weights has no bytes, and so is not."""
-    grouping = component.grouping(placement.level, placement.blocks, placement.modules)
+    return _every(component, (placement.level, placement.blocks, placement.modules), stored)
+
+
+@lru_cache(maxsize=1024)
+def _every(component: Component, setting: tuple[str, int | None, str], stored: Stored) -> tuple[Packed, ...]:
+    grouping = component.grouping(*setting)
     groups = grouping.groups if grouping else ()
     times = Counter(number for group in groups for number in set(group.weights))
     return tuple(
@@ -81,25 +86,27 @@ def pins(groups: tuple[Packed, ...]) -> tuple[int, ...]:
 class Turns:
     """Streamed groups on the clock of one call, in the order in which it enters them."""
 
-    def __init__(self, clock: Clock, groups: Mapping[str, Packed], call: Call) -> None:
-        """The call begins: as many copies as there are slots are issued."""
-        self.clock, self.groups = clock, groups
-        entered = ((call.modules[module], s.repeat) for s in call.segments for module in s.enters)
+    def __init__(self, clock: Clock, groups: Mapping[str, Packed], cut: Sequence[Section]) -> None:
+        """The call begins, of which this is `cut` where groups are entered: a copy is issued for each slot."""
+        self.clock, self.groups, self.cut = clock, groups, cut
+        entered = (passage for section in cut for passage in section.enters)
         self.waiting = deque((path, repeat) for path, repeat in entered if path in groups)
         self.there: deque[float] = deque()
         for _ in range(SLOTS):
             self._issue()
 
-    def enter(self, path: str, times: int) -> None:
-        """A module is entered, `times` times over: a streamed group waits for its copies, on the device."""
-        if path in self.groups:
-            self.clock.host += self.groups[path].tensors * self.clock.rates.launch
-            self.clock.device = max(self.clock.device, self.there.popleft())
+    def before(self, number: int) -> None:
+        """A section begins: a streamed group that is entered waits for its copies, on the device."""
+        for path, _ in self.cut[number].enters:
+            if path in self.groups:
+                self.clock.host += self.groups[path].tensors * self.clock.rates.launch
+                self.clock.device = max(self.clock.device, self.there.popleft())
 
-    def leave(self, path: str, times: int) -> None:
-        """A module returns, `times` times over: the slot of a streamed group is for the next one that has none."""
-        if path in self.groups:
-            self._issue()
+    def behind(self, number: int) -> None:
+        """A section is over: the slot of a streamed group that returns is for the next one that has none."""
+        for path, _ in self.cut[number].leaves:
+            if path in self.groups:
+                self._issue()
 
     def _issue(self) -> None:
         if not self.waiting:

@@ -3,15 +3,26 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache, reduce
 
 from memplan.facts import MATMUL, SEQUENTIAL, Call, Component, Ops, Rates, Segment
-from memplan.run import Compiled, FromDisk, InGroups, OnHost, Partly, Placement, Stored
-from memplan.simulator.clock import Clock
+from memplan.run import Compiled, FromDisk, InGroups, OnHost, Part, Partly, Placement, Stored
+from memplan.simulator.clock import Clock, Work
 from memplan.simulator.compiled import Compilation
-from memplan.simulator.movers import Mover, mover_of
+from memplan.simulator.copies import beside
+from memplan.simulator.cuts import sections
+from memplan.simulator.groups import streams
+from memplan.simulator.movers import Coming, Going, stops
 from memplan.simulator.partial import Turns, streamed
-from memplan.simulator.residency import Copies
+from memplan.simulator.tours import Tour, tour
+from memplan.simulator.weights import works
+
+
+@lru_cache(maxsize=16384)
+def taken(part: Part, call: Call, *, ahead: bool = True) -> float:
+    """Seconds of one `call` of a part, as those of `seconds`."""
+    what = part.component, part.placement, part.stored, call, part.rates
+    return seconds(*what, compiled=part.compiled, ahead=ahead)
 
 
 @lru_cache(maxsize=16384)
@@ -44,57 +55,74 @@ def play(
     *,
     compiled: Compiled | None = None,
     ahead: bool = True,
+    whole: bool = True,
 ) -> Iterator[None]:
-    """One `call` on `clock`, with a pause behind each segment. What is given is that of `seconds`."""
+    """One `call` on `clock`, with a pause wherever weights move, or without `whole` behind each segment.
+
+    What is given is that of `seconds`.
+    """
     if isinstance(placement, OnHost):
         for segment in call.segments:
             clock.on_host(_on_host(segment, clock.rates))
             yield
         return
-    hooks = _hooks(clock, component, placement, stored, call, ahead=ahead)
-    worked = work(component, stored, call, clock.rates, compiled)
-    if hooks is None:
-        for busy, launches in worked:
-            clock.compute(busy, launches)
-            yield
-        return
-    for segment, (busy, launches) in zip(call.segments, worked, strict=True):
-        for module in segment.enters:
-            hooks.enter(call.modules[module], segment.repeat)
-        clock.compute(busy, launches)
-        for module in segment.leaves:
-            hooks.leave(call.modules[module], segment.repeat)
+    at = (stops(component, placement, stored) if component else NOWHERE) if whole else None
+    hooks = _hooks(clock, component, placement, stored, call, ahead=ahead, whole=whole)
+    for number, done in enumerate(work(component, stored, call, clock.rates, compiled=compiled, stops=at)):
+        if hooks:
+            hooks.before(number)
+        clock.compute(done)
+        if hooks:
+            hooks.behind(number)
         yield
+
+
+NOWHERE = frozenset[str]()
+"""Where the pipeline's own code is cut."""
 
 
 @lru_cache(maxsize=1024)
 def work(
-    component: Component | None, stored: Stored, call: Call, rates: Rates, compiled: Compiled | None = None
-) -> tuple[tuple[float, int], ...]:
+    component: Component | None,
+    stored: Stored,
+    call: Call,
+    rates: Rates,
+    *,
+    compiled: Compiled | None = None,
+    stops: frozenset[str] | None = None,
+) -> tuple[Work, ...]:
+    """The work of each segment of `call`, or of each section where it is cut at `stops`."""
+    if stops is None:
+        return tuple(Work.of(*each, rates) for each in _busy(component, stored, call, rates, compiled))
+    every = work(component, stored, call, rates, compiled=compiled)
+    return tuple(reduce(Work.then, every[part.begin : part.end]) for part in sections(call, stops))
+
+
+def _busy(
+    component: Component | None, stored: Stored, call: Call, rates: Rates, compiled: Compiled | None
+) -> Iterator[tuple[float, int]]:
     """For each segment of `call`: seconds that the device is busy, and ops that the host issues.
 
     Of a CUDA graph it issues one. What guards of compiled code cost the host is not counted.
     """
     if component is None:
-        return tuple((sum(map(rates.seconds, s.work)) * s.repeat, _launches(s)) for s in call.segments)
-    copies, done, code = Copies(component, stored, call), [], Compilation(compiled, call)
-    for segment in call.segments:
-        before, product, begun, spared = copies.traffic, "", code.begun, 0
+        yield from ((sum(map(rates.seconds, s.work)) * s.repeat, _launches(s)) for s in call.segments)
+        return
+    layers, casting = works(component, stored, call), beside(component, stored, call).traffic
+    code = Compilation(compiled, call)
+    for segment, cast in zip(call.segments, casting, strict=True):
+        product, begun, spared = "", code.begun, 0
         code.enter(segment)
         for module in segment.enters:
-            copies.enter(call.modules[module], segment.repeat)
-            layer = copies.works.get(call.modules[module])
+            layer = layers.get(call.modules[module])
             product = layer.product if layer else ""
             spared += layer.spared * segment.repeat if layer and code.open else 0
         every = segment.compiled if code.open else segment.work
         busy = sum(rates.seconds(_in_dtype(ops, product), fused=code.open) for ops in every) * segment.repeat
         graphed = compiled is not None and compiled.graphs and code.open
         launches = code.begun - begun if graphed else sum(ops.count for ops in every) * segment.repeat
-        done.append((busy + (copies.traffic - before - spared) / rates.bandwidth, launches))
+        yield busy + (cast - spared) / rates.bandwidth, launches
         code.leave(segment)
-        for module in segment.leaves:
-            copies.leave(call.modules[module])
-    return tuple(done)
 
 
 def _on_host(segment: Segment, rates: Rates) -> float:
@@ -113,16 +141,22 @@ def _in_dtype(ops: Ops, product: str) -> Ops:
 
 
 def _hooks(
-    clock: Clock, component: Component | None, placement: Placement, stored: Stored, call: Call, *, ahead: bool
+    clock: Clock,
+    component: Component | None,
+    placement: Placement,
+    stored: Stored,
+    call: Call,
+    *,
+    ahead: bool,
+    whole: bool,
 ) -> "_Hooks | Turns | None":
     """What moves weights while the call runs, or None where they stay."""
-    if component is not None and isinstance(placement, InGroups | FromDisk):
-        streamed_ahead = isinstance(placement, InGroups) and placement.stream
-        mover = mover_of(component, placement, stored, call, ahead=ahead)
-        return (_Streamed if streamed_ahead else _Hooks)(clock, placement, mover)
-    if component is not None and isinstance(placement, Partly):
-        return Turns(clock, {group.path: group for group in streamed(component, placement, stored)}, call)
-    return None
+    if component is None or not isinstance(placement, InGroups | FromDisk | Partly):
+        return None
+    way = tour(component, placement, stored, call, ahead=ahead, whole=whole)
+    if isinstance(placement, Partly):
+        return Turns(clock, {group.path: group for group in streamed(component, placement, stored)}, way.cut)
+    return (_Streamed if streams(placement) else _Hooks)(clock, placement, way)
 
 
 @dataclass
@@ -131,36 +165,33 @@ class _Hooks:
 
     clock: Clock
     placement: InGroups | FromDisk
-    mover: Mover
+    tour: Tour
 
-    def enter(self, path: str, times: int) -> None:
-        """A module is entered: what its hooks copy before it."""
-        mover = self.mover
-        moved, ahead, tensors = mover.to_device, mover.ahead, mover.tensors
-        mover.enter(path, times)
-        self.clock.host += (mover.tensors - tensors) * self._preparing
-        self._come(path, mover.to_device - moved - (mover.ahead - ahead), mover.ahead - ahead)
+    def before(self, number: int) -> None:
+        """A section begins: what hooks copy before it."""
+        for one in self.tour.coming[number]:
+            self.clock.host += one.tensors * self._preparing
+            self._come(one)
 
-    def leave(self, path: str, times: int) -> None:
-        """A module returns: what its hooks copy back."""
-        sent, held = self.mover.to_host, self.mover.resident
-        self.mover.leave(path, times)
-        self._go(self.mover.to_host - sent, self.mover.resident < held)
+    def behind(self, number: int) -> None:
+        """A section is over: what hooks copy back."""
+        for one in self.tour.going[number]:
+            self._go(one)
 
-    @property
+    @cached_property
     def _preparing(self) -> float:
         """Seconds in which the host issues the copy of one tensor."""
         rates = self.clock.rates
         return rates.dispatch if self.placement.level == SEQUENTIAL else rates.hook
 
-    def _come(self, path: str, now: int, ahead: int) -> None:
+    def _come(self, one: Coming) -> None:
         rate = self.clock.rates.disk if isinstance(self.placement, FromDisk) else self.clock.rates.to_device
-        if now:
-            self.clock.copy(now / rate)
+        if one.now:
+            self.clock.copy(one.now / rate)
 
-    def _go(self, sent: int, released: bool) -> None:
-        if sent:
-            self.clock.copy(sent / self.clock.rates.to_host)
+    def _go(self, one: Going) -> None:
+        if one.sent:
+            self.clock.copy(one.sent / self.clock.rates.to_host)
 
 
 class _Streamed(_Hooks):
@@ -171,18 +202,18 @@ class _Streamed(_Hooks):
     `GroupOffloadingHook` of diffusers/hooks/group_offloading.py.
     """
 
-    def _come(self, path: str, now: int, ahead: int) -> None:
-        if now:
-            self._copy(now)
-        if self.mover.hooked(path):
+    def _come(self, one: Coming) -> None:
+        if one.now:
+            self._copy(one.now)
+        if one.hooked:
             self.clock.wait()
-        if ahead:
-            self._copy(ahead)
+        if one.ahead:
+            self._copy(one.ahead)
 
-    def _go(self, sent: int, released: bool) -> None:
-        if released:
+    def _go(self, one: Going) -> None:
+        if one.released:
             self.clock.finish()
-        super()._go(sent, released)
+        super()._go(one)
 
     def _copy(self, nbytes: int) -> None:
         rates = self.clock.rates

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from memplan.facts import Component
-from memplan.run import Placement, Run, Stored
+from memplan.run import Part, Placement, Run, Stored
 from memplan.simulator.arrivals import Arrival, Device, Start, applied, start_of, stays
 from memplan.simulator.partial import away
 from memplan.simulator.weights import blocks
@@ -42,18 +42,24 @@ class Together:
     required: int
 
 
-@lru_cache(maxsize=4096)
-def stages(component: Component, stored: Stored, placement: Placement, start: Start) -> Stages:
+@lru_cache(maxsize=8192)
+def stages(part: Part) -> Stages:
     """The arrival of a component that has a device to itself.
 
     What conversions reserve on the way is not in `reserved`: it serves the next one, of whichever component.
     """
+    component, stored, placement, start = part.component, part.stored, part.placement, start_of(part.component)
     before, loaded, reserved, converted = _converted(component, stored, start)
+    if not stays(placement):
+        return Stages(loaded, converted, _placed(before, placement), reserved)
+    own, segments = blocks(component, stored, away(component, placement, stored))
+    placed = _placed(before, placement) if before.device.pool.reserved else Stage(own, own)  # the first that came
+    return Stages(loaded, converted, placed, max(reserved, segments))
+
+
+def _placed(before: Arrival, placement: Placement) -> Stage:
     arrival = before.copy()
-    placed = _stage(arrival, lambda: arrival.place(placement))
-    if stays(placement):
-        reserved = max(reserved, blocks(component, stored, away(component, placement, stored))[1])
-    return Stages(loaded, converted, placed, reserved)
+    return _stage(arrival, lambda: arrival.place(placement))
 
 
 @lru_cache(maxsize=256)
@@ -74,14 +80,13 @@ def _stage(arrival: Arrival, step: Callable[[], None]) -> Stage:
 
 def together(run: Run) -> Together:
     """What all components' arrivals take, each as it is by itself, at their moments: `arrived` has them in one pool."""
-    parts = {c.name: (c, run.stored(c.name), run.placement(c.name)) for c in run.facts.model.components}
-    own = {name: stages(*what, start_of(what[0])) for name, what in parts.items()}
+    own = {name: stages(part) for name, part in run.parts.items()}
     held = {name: one.loaded.after for name, one in own.items()}
-    before = highest = sum(held.values())
+    before = highest = after = sum(held.values())
     steps = [(name, own[name].converted) for name in run.storage] + [(name, own[name].placed) for name in applied(run)]
     for name, stage in steps:
-        highest = max(highest, sum(held.values()) - held[name] + stage.highest)
+        highest = max(highest, after - held[name] + stage.highest)
+        after += stage.after - held[name]
         held[name] = stage.after
-    after = sum(held.values())
     reserved = max(highest, sum(one.reserved for one in own.values()))
     return Together(highest, after, reserved, reserved if highest > before else after)

@@ -5,16 +5,30 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from memplan.facts import Call, Component, Rates, Trace
-from memplan.run import Aside, FromDisk, InGroups, OnDemand, OnHost, Partly, Placement, Resident, Run, Stored, by_turns
+from memplan.run import (
+    Aside,
+    FromDisk,
+    InGroups,
+    OnDemand,
+    OnHost,
+    Part,
+    Partly,
+    Placement,
+    Resident,
+    Run,
+    Stored,
+    by_turns,
+)
 from memplan.simulator.arrivals import STAYS
 from memplan.simulator.chain import DOORS, Chain
 from memplan.simulator.formats import FORMATS
+from memplan.simulator.groups import groups_of, streams
 from memplan.simulator.host import pins_at_once
-from memplan.simulator.movers import groups_of, outside, streams
+from memplan.simulator.movers import outside
 from memplan.simulator.partial import streamed
-from memplan.simulator.seconds import seconds
+from memplan.simulator.seconds import taken
 from memplan.simulator.visits import moving
-from memplan.simulator.weights import changed, sizes
+from memplan.simulator.weights import changed, loaded, sizes
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,7 @@ def before_the_call(run: Run) -> float:
     streams is pinned. Left out is what no rate is known of: what conversions compute, and files that are written. A
     file of another dtype than is loaded is taken to be as large as what is loaded.
     """
-    return sum(_once(run, part).before for part in run.facts.model.components)
+    return sum(once_of.before for once_of in _each(run).values())
 
 
 def beside_the_first(run: Run) -> float:
@@ -60,16 +74,20 @@ def beside_the_first(run: Run) -> float:
     components on demand another one may be there than a call leaves.
     """
     trace = run.facts.trace
-    called = [part for part in run.facts.model.components if trace.phases(part.name)]
-    fetched = sum(_once(run, part).beside for part in called)
-    return fetched + sum(_unhidden(run, part) for part in called) + _found(run)
+    fetched = sum(one.beside for name, one in _each(run).items() if name in trace.called)
+    unhidden = sum(_unhidden(part, trace) for name, part in run.parts.items() if name in trace.called)
+    return fetched + unhidden + _found(run)
 
 
-def _once(run: Run, component: Component) -> Once:
+def _each(run: Run) -> dict[str, Once]:
     machine, live = run.facts.machine, run.facts.model.source.startswith("live")
     there = machine.gpu is not None and machine.gpu.kind == "cpu"
-    site = Site(machine.rates, files=not live, link=not there)
-    return once(component, run.placement(component.name), run.stored(component.name), site)
+    return {name: _once(part, files=not live, link=not there) for name, part in run.parts.items()}
+
+
+@lru_cache(maxsize=8192)
+def _once(part: Part, *, files: bool, link: bool) -> Once:
+    return once(part.component, part.placement, part.stored, Site(part.rates, files, link))
 
 
 @lru_cache(maxsize=4096)
@@ -85,6 +103,7 @@ class _Weights:
 
     def __init__(self, component: Component, stored: Stored, site: Site) -> None:
         self.component, self.stored, self.site, self.table = component, stored, site, sizes(component, stored)
+        self.loaded = loaded(component)
         every = range(len(component.weights))
         self.there = set(every) if component.on_device else set[int]()
         self.unread = set(every) - self.there if site.files else set[int]()
@@ -96,7 +115,7 @@ class _Weights:
     def convert(self) -> float:
         """What a quantizer converts goes to the device, and the result back, or stays; casts are the host's."""
         numbers, rates = set(changed(self.component, self.stored)) - self.there, self.site.rates
-        original = sum(self.component.weights[n].nbytes for n in numbers)
+        original = sum(self.loaded[n] for n in numbers)
         if self.stored.format not in FORMATS:
             return self._read(numbers) / rates.disk
         seconds = self.site.come(original, self._read(numbers), rates.to_device)
@@ -145,25 +164,20 @@ class _Weights:
         """Bytes of those of `numbers` that nothing has read before, as they are loaded; from now on they are read."""
         now = numbers & self.unread
         self.unread = self.unread - now
-        return sum(self.component.weights[n].nbytes for n in now)
+        return sum(self.loaded[n] for n in now)
 
     def _bytes(self, numbers: set[int]) -> int:
         return sum(self.table[n] for n in numbers)
 
 
-def _unhidden(run: Run, component: Component) -> float:
+@lru_cache(maxsize=8192)
+def _unhidden(part: Part, trace: Trace) -> float:
     """Seconds by which the first forward of a component takes longer whose groups are not yet copied ahead."""
-    placement, stored = run.placement(component.name), run.stored(component.name)
-    if not isinstance(placement, InGroups) or not streams(placement):
+    if not isinstance(part.placement, InGroups) or not streams(part.placement):
         return 0.0
-    trace, rates = run.facts.trace, run.facts.machine.rates
-    call = next((trace.alternative(call, run.variant(component.name)) for call in _forwards(trace, component)), None)
-    compiled = run.compiled.get(component.name)
-    times = [
-        seconds(component, placement, stored, call, rates, compiled=compiled, ahead=ahead) if call else 0.0
-        for ahead in (False, True)
-    ]
-    return max(times[0] - times[1], 0.0)
+    call = next((trace.alternative(call, part.ways) for call in _forwards(trace, part.component)), None)
+    late, usual = (taken(part, call, ahead=ahead) if call else 0.0 for ahead in (False, True))
+    return max(late - usual, 0.0)
 
 
 def _forwards(trace: Trace, component: Component) -> Iterator[Call]:
@@ -182,5 +196,5 @@ def _found(run: Run) -> float:
     trace = run.facts.trace
     called = (trace.calls[step.call] for step in trace.timeline)
     name = next((call.component for call in called if call.component and call.method in DOORS), "")
-    left, first = name in Chain(run).here, name == hooked[-1]
+    left, first = name in Chain.of(run).here, name == hooked[-1]
     return (left - first) * moving(run, [name], []) if name in hooked else 0.0

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 from memplan.facts import Call
 from memplan.run import Run
-from memplan.simulator.chain import Chain
 from memplan.simulator.course import Course, course
 from memplan.simulator.device import context
+from memplan.simulator.itinerary import itinerary
 from memplan.simulator.reuse import kept
 from memplan.simulator.visits import moving
 from memplan.simulator.walk import Priced, component_of, walk
@@ -59,32 +59,32 @@ def timeline(run: Run) -> tuple[Stretch, ...]:
     Where prompts are reused it is a call with a new one, which holds the most and takes the longest.
     """
     found: list[Stretch] = []
-    now, chain = 0.0, Chain(run)
-    for priced in walk(run, chain):
+    now = 0.0
+    for priced in walk(run):
         found.append(_stretch(run, priced, now))
         now = found[-1].end
-    gone = moving(run, (), chain.finish())
+    gone = moving(run, (), itinerary(run).back)
     if found and gone:
         found.append(replace(found[-1], begin=now, moving=gone, repeat=0))
     return tuple(found)
 
 
 def _stretch(run: Run, priced: Priced, begin: float) -> Stretch:
-    visit, peak, call = priced.visit, priced.peak, priced.visit.call
+    visit, call = priced.visit, priced.visit.call
     placed = run.placement(call.component), run.stored(call.component)
     rates, compiled = run.facts.machine.rates, run.compiled.get(call.component)
-    allocated, around = peak.memory.allocated, context(run.facts.machine.gpu)
+    allocated, around = priced.memory.allocated, context(run.facts.machine.gpu)
     return Stretch(
         call,
         course(component_of(run, call), *placed, call, rates, compiled=compiled),
         begin,
         visit.moving,
-        peak.seconds,
+        priced.seconds,
         visit.step.repeat,
         others=visit.others,
         base=call.base + visit.kept,
-        workspace=allocated - peak.weights - peak.copies - peak.activations,
-        unused=peak.memory.required - around - allocated,
+        workspace=allocated - priced.weights - priced.own.copies - priced.activations,
+        unused=priced.memory.required - around - allocated,
         context=around,
-        host=peak.host + kept(run),
+        host=priced.host + kept(run),
     )

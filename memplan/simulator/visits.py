@@ -1,20 +1,20 @@
-"""The timeline of a run, and who is on the device beside the component that is called."""
+"""The calls of a run one by one, with what others have on the device meanwhile."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
-from memplan.facts import FREED, PAIRED, Call, Step
-from memplan.run import Partly, Run, by_turns
-from memplan.simulator.chain import Chain
+from memplan.facts import Call, Step
+from memplan.run import Part, Partly, Run, by_turns
 from memplan.simulator.forwards import Forwards
 from memplan.simulator.host import host_memory
+from memplan.simulator.itinerary import itinerary
 from memplan.simulator.movers import outside
 from memplan.simulator.partial import away
 from memplan.simulator.weights import anonymous, total
 
 
-@dataclass(frozen=True)
-class Visit:
+class Visit(NamedTuple):
     """`step.repeat` runs of `call`. `others` are bytes of weights that each other one has on the device.
 
     `here` names the components that take turns and are on the device, the called one included; `lent` are those of them
@@ -31,18 +31,19 @@ class Visit:
     kept: int = 0
 
 
-def visits(run: Run, chain: Chain) -> Iterator[Visit]:
-    """Every step in order; `chain` follows them."""
-    parts = [c for c in run.facts.model.components if not by_turns(run.placement(c.name))]
-    resident = {c.name: outside(c, run.placement(c.name), run.stored(c.name)) for c in parts}
+def visits(run: Run) -> Iterator[Visit]:
+    """Every step in order."""
+    resident = {name: _outside(part) for name, part in run.parts.items() if not by_turns(part.placement)}
     staying, forwards = {name: nbytes for name, nbytes in resident.items() if nbytes}, Forwards(run)
-    for step, call in _steps(run):
-        moved = moving(run, *chain.call(call.component, call.method))
-        there = staying | {name: size(run, name) for name in chain.here}
+    for leg in itinerary(run).legs:
+        step, call, moved = leg.step, leg.call, moving(run, leg.come, leg.gone) if leg.come or leg.gone else 0.0
+        there = staying | {name: size(run.parts[name]) for name in leg.here} if leg.here else staying
         others = {name: nbytes for name, nbytes in there.items() if name != call.component}
+        if not forwards.cached(call):
+            yield Visit(step, call, others, leg.here, leg.lent, moved, forwards.kept)
+            continue
         for number, (times, made, kept) in enumerate(forwards.of(call, step.repeat)):
-            here = frozenset(chain.here), chain.lent
-            yield Visit(Step(step.call, times), made, others, *here, 0.0 if number else moved, kept)
+            yield Visit(Step(step.call, times), made, others, leg.here, leg.lent, 0.0 if number else moved, kept)
 
 
 def moving(run: Run, come: Sequence[str], gone: Sequence[str]) -> float:
@@ -50,67 +51,38 @@ def moving(run: Run, come: Sequence[str], gone: Sequence[str]) -> float:
 
     What lies in files comes from the system's cache of them where that has room, else from the disk each time.
     """
-    rates = run.facts.machine.rates
-    seconds = sum(size(run, n) for n in come) / rates.to_device + sum(size(run, n) for n in gone) / rates.to_host
+    rates, parts = run.facts.machine.rates, run.parts
+    seconds = sum(size(parts[n]) for n in come) / rates.to_device + sum(size(parts[n]) for n in gone) / rates.to_host
     read = read_again(run, come)
     return seconds + max(read / rates.disk - read / rates.to_device, 0.0)
 
 
 def read_again(run: Run, come: Iterable[str]) -> int:
     """Bytes of the components that `come` which the disk gives each time, as host memory has no room to keep them."""
-    read = sum(_mapped(run, name) for name in come)
+    read = sum(_mapped(run.parts[name]) for name in come)
     return read if read and not _cached(run) else 0
 
 
 def _cached(run: Run) -> bool:
     """Whether what lies in files finds room in host memory beside what has to be there."""
     machine = run.facts.machine
-    return sum(_mapped(run, part.name) for part in run.facts.model.components) <= machine.ram - host_memory(run).steady
+    return sum(map(_mapped, run.parts.values())) <= machine.ram - host_memory(run).steady
 
 
-def _mapped(run: Run, name: str) -> int:
+@lru_cache(maxsize=8192)
+def _mapped(part: Part) -> int:
     """Bytes of what comes on demand of a component that lie in its files."""
-    component, stored, placement = run.facts.model.component(name), run.stored(name), run.placement(name)
+    component, stored, placement = part.component, part.stored, part.placement
     made = anonymous(component, stored, away(component, placement, stored))
-    return size(run, name) - made if by_turns(placement) else 0
+    return size(part) - made if by_turns(placement) else 0
 
 
-def size(run: Run, name: str) -> int:
-    """Bytes of component `name` as stored, those aside that are streamed."""
-    component, placement = run.facts.model.component(name), run.placement(name)
-    stored = run.stored(name)
-    return outside(component, placement, stored) if isinstance(placement, Partly) else total(component, stored)
+@lru_cache(maxsize=8192)
+def size(part: Part) -> int:
+    """Bytes of a component as stored, those aside that are streamed."""
+    return _outside(part) if isinstance(part.placement, Partly) else total(part.component, part.stored)
 
 
-def _steps(run: Run) -> Iterator[tuple[Step, Call]]:
-    """Each step, and its call as this run makes it.
-
-    Where one takes the place of several, the first so many of the component are made one by one: from them it is known
-    what the others will be given.
-    """
-    known: set[str] = set()
-    freed = {name: _freed(ways) for name, ways in run.variants.items()}
-    for step in run.facts.trace.timeline:
-        made = run.facts.trace.calls[step.call]
-        call, spared = _varied(run, made), min(freed.get(made.component, 0), step.repeat)
-        repeat = step.repeat - spared
-        if spared:
-            freed[made.component] -= spared
-        if not repeat:
-            continue
-        if call.serves > 1 and call.component not in known:
-            known.add(call.component)
-            yield Step(step.call, min(call.serves, repeat)), _varied(run, made, without=PAIRED)
-            repeat -= min(call.serves, repeat)
-        if repeat:
-            yield Step(step.call, -(-repeat // call.serves)), call
-
-
-def _freed(ways: Iterable[str]) -> int:
-    """How many of the first calls are not made."""
-    return sum(int(way.partition(":")[2]) for way in ways if way.startswith(f"{FREED}:"))
-
-
-def _varied(run: Run, call: Call, without: str = "") -> Call:
-    ways = run.variant(call.component) - {without}
-    return run.facts.trace.alternative(call, ways) if ways else call
+@lru_cache(maxsize=8192)
+def _outside(part: Part) -> int:
+    return outside(part.component, part.placement, part.stored)

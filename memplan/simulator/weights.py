@@ -10,6 +10,12 @@ from memplan.simulator.formats import FORMATS, Leaf
 
 
 @lru_cache(maxsize=256)
+def loaded(component: Component) -> tuple[int, ...]:
+    """Bytes of each weight of `component` as it is loaded."""
+    return tuple(weight.nbytes for weight in component.weights)
+
+
+@lru_cache(maxsize=256)
 def tensors(component: Component, stored: Stored) -> tuple[tuple[int, ...], ...]:
     """Bytes of each tensor that holds a weight of `component` as `stored`, weight by weight."""
     form, recast = FORMATS.get(stored.format or ""), dict(stored.recast)
@@ -112,7 +118,7 @@ def works(component: Component, stored: Stored, call: Call) -> dict[str, Work]:
 @lru_cache(maxsize=256)
 def originals(component: Component, stored: Stored) -> int:
     """Bytes of the original weights that host memory keeps: those of the ones that were converted."""
-    return sum(component.weights[i].nbytes for i in changed(component, stored)) if stored.original else 0
+    return sum(loaded(component)[i] for i in changed(component, stored)) if stored.original else 0
 
 
 @lru_cache(maxsize=256)

@@ -1,6 +1,7 @@
 """Which groups of which components are worth streaming, by their facts."""
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache
 
 from memplan.facts import TEXT_ENCODING, Component, Facts, Grouping, Trace
@@ -36,7 +37,7 @@ def called_apart(trace: Trace, component: Component, grouping: Grouping) -> str 
     """The sentence about a layer of a group that is called while its group is not."""
     paths = {grouping.groups[number].onload for number in worthwhile(component, grouping)}
     for call in (call for call in trace.calls if call.component == component.name):
-        owners = [next((p for p in paths if f"{path}.".startswith(f"{p}.")), "") for path in call.modules]
+        owners = [next((p for p in _upwards(path) if p in paths), "") for path in call.modules]
         here: set[str] = set()
         for segment in call.segments:
             here |= {owners[module] for module in segment.enters if owners[module] == call.modules[module]}
@@ -45,6 +46,13 @@ def called_apart(trace: Trace, component: Component, grouping: Grouping) -> str 
                 return f"{component.class_name} calls {call.modules[module]} apart from {owners[module]}"
             here -= {call.modules[module] for module in segment.leaves}
     return None
+
+
+def _upwards(path: str) -> Iterator[str]:
+    """A module's path, and those of the modules around it."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
 
 
 def best(component: Component) -> Grouping | None:

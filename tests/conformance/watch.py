@@ -10,7 +10,6 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from memplan.facts import Call
 from memplan.run import Run
-from memplan.simulator.chain import Chain
 from memplan.simulator.movers import mover_of
 from memplan.simulator.visits import visits
 from tests.conformance.device import Device
@@ -97,7 +96,7 @@ def watched(pipe: Any, device: Device) -> Generator[list[Moments]]:
 # ---- the picture ----------------------------------------------------------------------------------------------------
 def drawn(run: Run) -> Iterator[tuple[Moments, bool]]:
     """The moments of `run` as the simulator has them, call by call; and whether parts of a call stand for several."""
-    for visit in visits(run, Chain(run)):
+    for visit in visits(run):
         for _ in range(visit.step.repeat if visit.call.component else 1):
             repeated = any(segment.repeat > 1 for segment in visit.call.segments)
             yield (
@@ -110,7 +109,9 @@ def _after(run: Run, call: Call, others: int) -> list[tuple[str, set[Held]]]:
     if not call.component:
         return [("", {(0, others)})]
     component = run.facts.model.component(call.component)
-    mover = mover_of(component, run.placement(component.name), run.stored(component.name), call)
+    entered = [call.modules[module] for segment in call.segments for module in segment.enters]
+    followed = entered if call.method == "forward" else []
+    mover = mover_of(component, run.placement(component.name), run.stored(component.name), followed)
     after = [("", {(mover.resident, others)})]
     for segment in call.segments:
         for sign, modules, move in (("+", segment.enters, mover.enter), ("-", segment.leaves, mover.leave)):

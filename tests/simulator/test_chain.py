@@ -94,7 +94,7 @@ def real_turns(family: str) -> list[Turn]:
 def drawn_turns(family: str) -> list[Turn]:
     twin = open_pipeline(build(family))
     model, trace = measure(twin.pipe), dry_run(twin, inputs(family))
-    chain = Chain(offload(model, trace))
+    chain = Chain.of(offload(model, trace))
     turns: list[Turn] = []
     for step in trace.timeline:
         name = trace.calls[step.call].component
@@ -125,7 +125,7 @@ def test_components_are_where_the_library_has_them(family: str) -> None:
 # ---- the rules ------------------------------------------------------------------------------------------------------
 def chain(order: tuple[str, ...], names: str = "abcd", never: tuple[str, ...] = ()) -> Chain:
     components = tuple(Component(n, n, "diffusers", "float32", (Weight("w", 1, "float32"),)) for n in names)
-    return Chain(offload(Model("m", "M", components, order, never), Trace("cuda", (), ())))
+    return Chain.of(offload(Model("m", "M", components, order, never), Trace("cuda", (), ())))
 
 
 def test_only_the_one_before_in_the_chain_goes() -> None:

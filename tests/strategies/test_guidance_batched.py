@@ -13,7 +13,6 @@ from memplan.errors import BadInput
 from memplan.facts import PAIRED, Facts
 from memplan.planner.seating import draw
 from memplan.run import Run
-from memplan.simulator.chain import Chain
 from memplan.simulator.visits import visits
 from memplan.strategies import BatchedGuidance, GroupOffload
 from tests.pipelines import build, inputs
@@ -246,7 +245,7 @@ def known() -> Facts:
 @pytest.mark.slow
 def test_the_first_step_is_priced_as_two_calls_and_the_others_as_one(known: Facts) -> None:
     run = IT.redraw(Run(known))
-    denoising = [v for v in visits(run, Chain(run)) if v.call.component == "transformer"]
+    denoising = [v for v in visits(run) if v.call.component == "transformer"]
     assert [(v.step.repeat, v.call.variant) for v in denoising] == [(2, ()), (2, (PAIRED,))]
     assert denoising[1].call.activations > 1.5 * denoising[0].call.activations
 

@@ -16,7 +16,6 @@ from memplan.errors import BadInput
 from memplan.facts import ZEROED, Facts
 from memplan.planner import recommend
 from memplan.run import Run
-from memplan.simulator.chain import Chain
 from memplan.simulator.visits import visits
 from memplan.strategies import CfgZeroStar, OnGpu
 from tests.measured_facts import facts_of
@@ -199,7 +198,7 @@ def test_the_forwards_that_are_not_made_are_not_priced(family: str, each: int) -
         strategy = CfgZeroStar("transformer", zeros)
         assert strategy.refuses(Run(known)) is None
         run = strategy.redraw(Run(known))
-        denoising = [v for v in visits(run, Chain(run)) if v.call.component == "transformer"]
+        denoising = [v for v in visits(run) if v.call.component == "transformer"]
         assert sum(v.step.repeat for v in denoising) == each * (STEPS - zeros)
         assert all(v.call.variant == (ZEROED,) for v in denoising)
 
@@ -212,7 +211,7 @@ def test_of_two_denoisers_the_first_has_steps_to_spare() -> None:
         run = Run(known)
         for name in names:
             run = CfgZeroStar(name).redraw(run)
-        steps = [v.step.repeat for v in visits(run, Chain(run)) if v.call.component.startswith("transformer")]
+        steps = [v.step.repeat for v in visits(run) if v.call.component.startswith("transformer")]
         calls.append(sum(steps))
     assert calls == [12, 10, 10]
 

@@ -29,7 +29,7 @@ def drawn(facts: Facts, *names: str) -> Run:
 
 # ---- who is there ----------------------------------------------------------------------------------------------------
 def test_a_component_stays_until_another_one_is_called() -> None:
-    chain = Chain(drawn(small.facts(), *NAMES))
+    chain = Chain.of(drawn(small.facts(), *NAMES))
     assert chain.here == {"vae"}  # left by the call before
     turns = [(name, chain.call(name), set(chain.here)) for name in ("", "text_encoder", "", "transformer", "vae")]
     assert [here for _, _, here in turns] == [{"vae"}, {"text_encoder"}, {"text_encoder"}, {"transformer"}, {"vae"}]
@@ -38,7 +38,7 @@ def test_a_component_stays_until_another_one_is_called() -> None:
 
 
 def test_a_method_that_no_hook_sees_drops_nothing() -> None:
-    chain = Chain(drawn(small.facts(), "text_encoder"))
+    chain = Chain.of(drawn(small.facts(), "text_encoder"))
     chain.call("text_encoder")
     chain.call("transformer", "embed")
     assert chain.here == {"text_encoder"}
