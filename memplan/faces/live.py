@@ -9,7 +9,8 @@ from memplan import planner
 from memplan.faces.api import HERE, Progress, Target, facts, listed, named, numbered, of_kind, placed
 from memplan.faces.history import expected
 from memplan.faces.room import standing
-from memplan.facts import Facts
+from memplan.faces.training import checked, weighed
+from memplan.facts import Facts, Purpose, Training
 from memplan.planner import Plan
 from memplan.registry import strategies, switches
 from memplan.strategy import Strategy
@@ -30,17 +31,21 @@ def auto_optimize(
     device: str = "cuda",
     progress: Progress | None = None,
     force: bool = False,
+    train: Training | None = None,
     **call: Any,
 ) -> "Applied":
     """Plan for a live pipeline, or modules, and this call, and apply the pick of that preference to it, or `plan`.
 
+    With `train` the plan is for a training step of its denoiser, which comes to the device; adapters may be added
+    before or after. Then make the optimizer, and wrap the denoiser in DistributedDataParallel last.
     `prefer` is "quality", "speed", "memory" or "balanced"; `plan` is text as reports write it, as
     "bnb_4bit:transformer", parts of it, or a Plan. The value undoes it; what it cannot undo is logged as a warning
     before anything is done. The plan is for the memory of `target` and for what `device` can do: a rehearsal on "cpu"
     has no streams and no device context. Raises NothingFits, before anything is done, when no plan fits, or this one
     does not: not the target, or not what this machine has free by then of device and host memory. A plan that nobody
     named gives way to the pick for what is left. With `force` a plan that does not fit is applied all the same. Raises
-    BadInput for an unknown preference or strategy, and for a pipeline that carries a plan already, which it names.
+    BadInput for an unknown preference or strategy, for a pipeline that carries a plan already, which it names, and for
+    one of which something is wrapped for training on several devices already.
     """
     from memplan.applier import apply, check_free, one_way
     from memplan.probes.sources.modules import as_pipeline
@@ -49,9 +54,10 @@ def auto_optimize(
     if hasattr(as_pipeline(pipe), "components"):
         check_free(as_pipeline(pipe))
     parts = None if plan is None else listed(plan)
-    asked = switches(parts or ())
+    train = checked(train)
+    asked = switches(parts) if parts is not None else weighed(Purpose.TRAINING if train else Purpose.CALLS)
     target = numbered(target, device)
-    measured = facts(pipe, call, target=target, progress=progress, switches=asked)
+    measured = facts(pipe, call, target=target, progress=progress, switches=asked, train=train)
     chosen = _chosen(of_kind(device, _in_place(measured, as_pipeline(pipe))), parts, prefer)
     chosen = standing(chosen, target, None if parts is not None else prefer, undone=NOT_DONE, force=force)
     for stays in one_way(chosen.strategies):

@@ -13,6 +13,10 @@ OPTIMIZERS = (ADAMW, ADAMW_8BIT, ADAFACTOR, SGD, SGD_MOMENTUM)
 """torch's AdamW, bitsandbytes' AdamW8bit, transformers' Adafactor, and torch's SGD without and with momentum."""
 
 
+ACCUMULATE = "accumulate"
+"""The method of a forward and backward that finds gradients, to which it adds; that of the first is "forward"."""
+
+
 @dataclass(frozen=True)
 class Training:
     """A training step as people ask for it.

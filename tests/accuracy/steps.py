@@ -107,8 +107,17 @@ def traced(family: str, training: Training, size: str = "tiny") -> Trace:
     return dry_run_of_training(made, inputs(family, size), training, "cpu", switches=ways())
 
 
-def measured(family: str, training: Training, interval: int | None, size: str = "tiny") -> tuple[int, int]:
-    """The peaks of a real step, forward and backward: without gradients before it, and with."""
+def measured(
+    family: str,
+    training: Training,
+    interval: int | None,
+    size: str = "tiny",
+    then: Callable[[Any], Any] = lambda pipe: None,
+) -> tuple[int, int]:
+    """The peaks of a real step, forward and backward: without gradients before it, and with.
+
+    `then` is done to the pipeline after its blocks are checkpointed.
+    """
     pipe = build(family, size)
     name = denoiser(pipe)
     part, arguments = getattr(pipe, name), given(pipe, inputs(family, size), training.batch or BATCH)
@@ -116,6 +125,7 @@ def measured(family: str, training: Training, interval: int | None, size: str = 
         adapt(part)
     part.train()
     undo = GradientCheckpointing(name, interval).apply(pipe, "cpu") if interval else None
+    then(pipe)
     step = step_of(part, arguments)
     step()
     part.zero_grad(set_to_none=True)

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from memplan.errors import BadInput
 from memplan.facts import Call
+from memplan.facts.training import ACCUMULATE
 from memplan.probes.fakes.twin import Twin
 from memplan.probes.trace.calling import Switches, called
 from memplan.probes.trace.kernels import Kernels
@@ -68,7 +69,7 @@ class TrainingStep:
         with self.in_mode(), seen[0], seen[1], seen[2], Kernels(ledger, device, capability, training=True):
             recordings = [self._record(ledger) for _ in range(1 + self.twice)]
         self.assumptions |= ledger.assumptions
-        entries = zip((("forward", FIRST), ("accumulate", LATER)), recordings, strict=False)
+        entries = zip((("forward", FIRST), (ACCUMULATE, LATER)), recordings, strict=False)
         return tuple(Entry(self.component, *names, r, r.base, variant=ways).call() for names, r in entries)
 
     @contextmanager
