@@ -94,6 +94,7 @@ def test_what_is_for_calls_is_refused_in_a_sentence() -> None:
     [
         ("lora", r'train is \'lora\': write train=memplan.Training\("lora"\)'),
         (Training("some"), "no kind of training 'some': use one of lora, full"),
+        (Training(autocast="bf16"), "no dtype of autocast 'bf16': use one of bfloat16, float16"),
         (Training(optimizer="adam"), "no optimizer 'adam': use one of adamw, adamw8bit"),
         (Training(accumulate=0), "accumulate=0 trains nothing"),
     ],
@@ -189,3 +190,16 @@ def test_the_code_trains(kind: str) -> None:
     assert ("inject_adapter_in_model(LoraConfig(r=4" in script) == (kind == "lora")
     assert "    if number % 2 == 0:\n        optimizer.step()" in script
     assert "        averages.step(trained)" in script
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_code_casts(dtype: str) -> None:
+    train = Training("lora", batch=1, rank=4, autocast=dtype)
+    plan = memplan.price(build("flux"), "", target=TARGET, train=train, **CALL)
+    assert {weight.dtype for weight in plan.run.facts.trace.trained} == {"float32"}
+    assert any(f"is under autocast to {dtype}" in text for text in plan.run.facts.assumptions)
+    script = code.script(plan, "owner/name", {})
+    compile(script, "script", "exec")
+    assert f'    with torch.autocast("cuda", torch.{dtype}):\n        result = model(' in script
+    assert "cast_training_params(pipe.transformer, dtype=torch.float32)" in script
+    assert ("scaler.step(optimizer)" in script) == (dtype == "float16")

@@ -30,7 +30,7 @@ def script(plan: Plan, source: str, call: Mapping[str, Any]) -> str:
     placed = [strategy for strategy in plan.strategies if strategy.purpose is not Purpose.GRADIENTS]
     lines = applying(plan, placed, load.configured, device_of(plan))
     lines = [*training.before(plan, device_of(plan)), *lines] if facts.training else lines
-    loop = training.after(plan) if facts.training else []
+    loop = training.after(plan, device_of(plan)) if facts.training else []
     values = [(name, *_value(name, shown, call)) for name, shown in facts.trace.arguments]
     needed = [needs for _, needs, _ in values if needs]
     own = [
