@@ -157,9 +157,17 @@ def check_device(device: str) -> None:
         raise NoDevice(f"There is no {device} device here.")
 
 
+WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
+"""Classes of torch whose instances train a module on several devices, by name: importing them takes long."""
+
+
 def check_free(pipe: Any) -> None:
-    """Raises BadInput for components that carry a plan, which it names, and for components that are offloaded."""
+    """Raises BadInput for components that carry a plan, which it names, are offloaded, or are wrapped for training."""
     for name, part in _modules(pipe).items():
+        wrapper = _wrapper(part)
+        if wrapper:
+            inside = f"apply the plan to the module that it was made of, then wrap {name} in it"
+            raise BadInput(f"{name} is wrapped in {wrapper} already: {inside}")
         if part in _carried:
             raise BadInput(_taken(name, _carries(part)))
         if any(offloaded(module) for module in part.modules()):
@@ -170,6 +178,12 @@ def _taken(name: str, carried: Applied | None) -> str:
     if carried is None:
         return f"{name} carries a plan already, of a pipeline that is gone: load it anew"
     return f"{name} carries a plan already, {carried.plan}: call undo() on memplan.applied(pipe), then apply another"
+
+
+def _wrapper(part: Any) -> str:
+    """The name of what `part`, or a module in it, is wrapped in for training on several devices; "" for none."""
+    kinds = (kind.__name__ for kind in dict.fromkeys(c for m in part.modules() for c in type(m).__mro__))
+    return next((name for name in kinds if name in WRAPPERS), "")
 
 
 def offloaded(module: Any) -> bool:

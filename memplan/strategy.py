@@ -87,7 +87,7 @@ class Strategy(ABC):
     `known_as` are words of others for it, for those who type them.
     What `frees_host` memory is applied before what decides the same and may take some. What is `midway` can also be
     applied between two calls of components in the middle of a pipeline's call, and leaves what they compute comparable.
-    It is for its `purpose`, and for nothing else.
+    It is for its `purpose`, and for what it is `also_for`; for nothing else.
     """
 
     name: ClassVar[str]
@@ -97,6 +97,7 @@ class Strategy(ABC):
     frees_host: ClassVar[bool] = False
     midway: ClassVar[bool] = False
     purpose: ClassVar[Purpose] = Purpose.CALLS
+    also_for: ClassVar[tuple[Purpose, ...]] = ()
     opt_in: ClassVar[str] = ""
     known_as: ClassVar[tuple[str, ...]] = ()
 
@@ -150,9 +151,14 @@ class Strategy(ABC):
         return ":".join(filter(None, (self.name, ",".join(words))))
 
     @classmethod
+    def serves(cls, purpose: Purpose) -> bool:
+        """Whether it is for this purpose."""
+        return purpose in (cls.purpose, *cls.also_for)
+
+    @classmethod
     def misplaced(cls, facts: Facts) -> str | None:
         """The sentence for a technique that is for another purpose than what is planned, or None."""
-        if cls.purpose is facts.purpose:
+        if cls.serves(facts.purpose):
             return None
         how = f": {cls.purpose.asked}" if cls.purpose.asked else ""
         return f"{cls.name} is for {cls.purpose}, and this is {facts.purpose.one}{how}"

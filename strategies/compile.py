@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from memplan.errors import BadInput
-from memplan.facts import HALVED, PAIRED, SEQUENTIAL, ZEROED, Component, Facts, Trace
+from memplan.facts import CHECKPOINTED, HALVED, PAIRED, SEQUENTIAL, ZEROED, Component, Facts, Purpose, Trace
 from memplan.run import Aside, Compiled, FromDisk, InGroups, OnCall, OnDemand, OnHost, Partly, Run
 from memplan.strategy import Decision, Seat, Strategy, Undo
 
+from .live.recompiling import LIMIT, raised
 from .live.way_back import attributes
 from .rules.compiler import DEVICES, lacking
 
@@ -43,6 +44,12 @@ class Compile(Strategy):
     last bits: pictures of one seed change. So it is never picked by itself. Memory is priced as without it, which is an
     upper bound but for CUDA graphs: what is not written is not allocated.
 
+    A training step is compiled too, forward and backward, beside gradient_checkpointing by its blocks. Where gradients
+    are added up it holds those of one compiled module more than uncompiled. Wrap what is compiled in
+    DistributedDataParallel, never what is wrapped already: that is refused. Batches of other lengths compile anew until
+    the compiler takes a length for one that varies, mostly at the second. Weights of a compiled module whose results
+    nothing uses have gradients of zeros, where uncompiled they have none.
+
     Traps: another LoRA, size or batch compiles anew (enable_lora_hotswap() before the first LoRA keeps it from that);
     it is applied last, and reading a compiled module's attributes does not run it.
     """
@@ -54,7 +61,8 @@ class Compile(Strategy):
     limit: int = 64
 
     name: ClassVar[str] = "compile"
-    opt_in: ClassVar[str] = "its first call takes longer than many calls save, and pictures of one seed change"
+    also_for: ClassVar[tuple[Purpose, ...]] = (Purpose.TRAINING,)
+    opt_in: ClassVar[str] = "its first call takes longer than many calls save, and last bits of what comes out change"
 
     @property
     def seats(self) -> frozenset[Seat]:
@@ -91,7 +99,8 @@ class Compile(Strategy):
             return f"{component.class_name} names no repeated blocks to compile: set region={WHOLE}"
         if not _modules(component, self.region, run.facts.trace):
             return f"this call does not run the {self.region} of {component.name} as a module"
-        return self._guidance(run) or lacking(run.facts.machine, self.name) or self._format(run) or self._placement(run)
+        own = self._guidance(run) or self._step(run) or lacking(run.facts.machine, self.name)
+        return own or self._format(run) or self._placement(run)
 
     def _guidance(self, run: Run) -> str | None:
         """The sentence about a whole component before whose forward something of memplan's decides by its inputs."""
@@ -99,6 +108,19 @@ class Compile(Strategy):
         if self.region != WHOLE or not ways:
             return None
         return f"what has {self.component} called {ways[0]} would be compiled with it: set region={BLOCKS}"
+
+    def _step(self, run: Run) -> str | None:
+        """The sentence about what a training step cannot have compiled."""
+        if not run.facts.training:
+            return None
+        if self.mode in GRAPHED:
+            return (
+                f"{self.mode} records CUDA graphs, and what those of a backward hold is not predicted: leave mode out"
+            )
+        checkpoints = any(way.startswith(f"{CHECKPOINTED}:") for way in run.variant(self.component))
+        if self.region != BLOCKS and checkpoints:
+            return f"blocks of {self.component} that are checkpointed are compiled one by one: set region={BLOCKS}"
+        return None
 
     def _format(self, run: Run) -> str | None:
         """The sentence about weights in whose format nothing would be fused."""
@@ -131,7 +153,7 @@ class Compile(Strategy):
         if any(module._compiled_call_impl is not None for module in modules):
             raise BadInput(f"{self.component} is compiled already: load it anew")
         with ExitStack() as undos:
-            undos.callback(_raised(torch._dynamo.config, self.limit))
+            undos.callback(raised(torch._dynamo.config, self.limit))
             for module in modules:
                 undos.callback(attributes(module, "_compiled_call_impl"))
                 module.compile(**self._settings())
@@ -140,7 +162,7 @@ class Compile(Strategy):
     def code(self, device: str = "cuda") -> tuple[str, ...]:
         """A line of torch's or of diffusers'."""
         part, given = f"pipe.{self.component}", ", ".join(f"{k}={v!r}" for k, v in self._settings().items())
-        config = "torch._dynamo.config.recompile_limit"
+        config = f"torch._dynamo.config.{LIMIT}"
         methods = {BLOCKS: "compile_repeated_blocks", WHOLE: "compile", DECODER: "decoder.compile"}
         limit = f"{config} = max({config}, {self.limit})"
         return "import torch._dynamo", limit, f"{part}.{methods[self.region]}({given})"
@@ -166,14 +188,3 @@ def _modules(component: Component, region: str, trace: Trace) -> tuple[str, ...]
         return (DECODER,) if any(DECODER in call.modules for call in calls) else ()
     forward = any(call.method == "forward" for call in calls)
     return (component.regions if region == BLOCKS else ("",)) if forward else ()
-
-
-def _raised(config: Any, limit: int) -> Undo:
-    """Lets dynamo compile a piece of code up to `limit` times; the value gives it its former limit."""
-    before = config.recompile_limit
-
-    def restore() -> None:
-        config.recompile_limit = before
-
-    config.recompile_limit = max(before, limit)
-    return restore

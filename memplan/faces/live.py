@@ -10,7 +10,8 @@ from memplan.errors import BadInput
 from memplan.faces.api import HERE, Progress, Target, facts, listed, named, numbered, of_kind, placed
 from memplan.faces.history import expected
 from memplan.faces.room import standing
-from memplan.facts import Facts
+from memplan.faces.training import checked, weighed
+from memplan.facts import Facts, Purpose, Training
 from memplan.planner import Plan
 from memplan.registry import strategies, switches
 from memplan.strategy import Strategy
@@ -33,18 +34,21 @@ def auto_optimize(
     device: str = "cuda",
     progress: Progress | None = None,
     force: bool = False,
+    train: Training | None = None,
     **call: Any,
 ) -> "Applied":
     """Plan for a live pipeline, or modules, and this call, and apply the pick of that preference to it, or `plan`.
 
+    With `train` the plan is for a training step of its denoiser, which comes to the device; adapters may be added
+    before or after. Then make the optimizer, and wrap the denoiser in DistributedDataParallel last.
     `prefer` is "quality", "speed", "memory", or "balanced" as by default; `plan` is text as reports write it, as
     "bnb_4bit:transformer", parts of it, or a Plan. The value undoes it; what it cannot undo is logged as a warning
     before anything is done. The plan is for the memory of `target` and for what `device` can do: a rehearsal on "cpu"
     has no streams and no device context. Raises NothingFits, before anything is done, when no plan fits, or this one
     does not: not the target, or not what this machine has free by then of device and host memory. A plan that nobody
     named gives way to the pick for what is left. With `force` a plan that does not fit is applied all the same. Raises
-    BadInput for an unknown preference or strategy, a preference beside a plan, and a pipeline that carries a plan
-    already, which it names.
+    BadInput for an unknown preference or strategy, a preference beside a plan, a pipeline that carries a plan already,
+    which it names, and one of which something is wrapped for training on several devices already.
     """
     from memplan.applier import check_free
     from memplan.probes.sources.modules import as_pipeline
@@ -53,8 +57,8 @@ def auto_optimize(
     if hasattr(as_pipeline(pipe), "components"):
         check_free(as_pipeline(pipe))
     parts = None if plan is None else listed(plan)
-    target = numbered(target, device)
-    measured = facts_of(pipe, call, parts or (), target=target, device=device, progress=progress)
+    train, target = checked(train), numbered(target, device)
+    measured = facts_of(pipe, call, parts or (), target=target, device=device, progress=progress, train=train)
     chosen, wish = _chosen(measured, parts, prefer), prefer if parts is None else None
     chosen = standing(chosen, target, wish, undone=NOT_DONE, force=force)
     return put(chosen, pipe, device)
@@ -68,11 +72,13 @@ def facts_of(
     target: Target,
     device: str,
     progress: Progress | None = None,
+    train: Training | None = None,
 ) -> Facts:
-    """What is measured of a live pipeline for plans of these `parts` that are made for `device`."""
+    """What is measured of a live pipeline for plans of these `parts`, or any, that are made for `device`."""
     from memplan.probes.sources.modules import as_pipeline
 
-    measured = facts(pipe, call, target=target, progress=progress, switches=switches(parts))
+    asked = switches(parts) if parts else weighed(Purpose.TRAINING if train else Purpose.CALLS)
+    measured = facts(pipe, call, target=target, progress=progress, switches=asked, train=train)
     return of_kind(device, _in_place(measured, as_pipeline(pipe)))
 
 

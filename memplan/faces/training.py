@@ -3,7 +3,7 @@
 from typing import Any
 
 from memplan.errors import BadInput
-from memplan.facts import KINDS_OF_TRAINING, OPTIMIZERS, Purpose, Training
+from memplan.facts import AUTOCASTS, KINDS_OF_TRAINING, OPTIMIZERS, Purpose, Training
 from memplan.registry import strategies, switches
 from memplan.strategy import Switch
 
@@ -17,6 +17,8 @@ def checked(train: Any) -> Training | None:
         raise BadInput(f'train is {train!r}: write train=memplan.Training("{kind}")')
     _one_of("kind of training", train.kind, KINDS_OF_TRAINING)
     _one_of("optimizer", train.optimizer, OPTIMIZERS)
+    if train.autocast:
+        _one_of("dtype of autocast", train.autocast, tuple(AUTOCASTS.values()))
     numbers = {"batch": 1 if train.batch is None else train.batch, "accumulate": train.accumulate, "rank": train.rank}
     for name, number in numbers.items():
         if number < 1:

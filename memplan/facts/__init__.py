@@ -70,6 +70,7 @@ from memplan.facts.trace import Ops as Ops
 from memplan.facts.trace import Segment as Segment
 from memplan.facts.trace import Step as Step
 from memplan.facts.trace import Trace as Trace
+from memplan.facts.training import AUTOCASTS as AUTOCASTS
 from memplan.facts.training import FULL as FULL
 from memplan.facts.training import KINDS_OF_TRAINING as KINDS_OF_TRAINING
 from memplan.facts.training import LORA as LORA

@@ -13,6 +13,12 @@ OPTIMIZERS = (ADAMW, ADAMW_8BIT, ADAFACTOR, SGD, SGD_MOMENTUM)
 """torch's AdamW, bitsandbytes' AdamW8bit, transformers' Adafactor, and torch's SGD without and with momentum."""
 
 
+AUTOCASTS = {"bf16": "bfloat16", "fp16": "float16"}
+"""The dtypes that torch.autocast casts to, by how people type them."""
+ACCUMULATE = "accumulate"
+"""The method of a forward and backward that finds gradients, to which it adds; that of the first is "forward"."""
+
+
 @dataclass(frozen=True)
 class Training:
     """A training step as people ask for it.
@@ -21,7 +27,7 @@ class Training:
     forward is given, None for one in a pipeline, and for as many as a module is given. `accumulate` forwards and
     backwards make one step of the `optimizer`. With `ema` averages of the trained weights are kept on the device. A
     LoRA has `rank`, and `targets` are the names of the layers that it adapts; () for those that are usual for the
-    model.
+    model. `autocast` is the dtype in which torch.autocast has the forward compute, "bfloat16" or "float16"; "" without.
     """
 
     kind: str = LORA
@@ -32,6 +38,7 @@ class Training:
     rank: int = 16
     targets: tuple[str, ...] = ()
     component: str = ""
+    autocast: str = ""
 
     @property
     def traced(self) -> "Training":
@@ -45,7 +52,8 @@ class Training:
         adapted = f" beside {', '.join(self.targets)}" if self.targets and self.kind == LORA else ""
         added = f", gradients of {self.accumulate} batches added up" if self.accumulate > 1 else ""
         averaged = ", averages of the trained weights (EMA)" if self.ema else ""
-        return f"{kind}{adapted}, {self.optimizer}{added}{averaged}"
+        cast = f", autocast to {self.autocast}" if self.autocast else ""
+        return f"{kind}{adapted}, {self.optimizer}{added}{averaged}{cast}"
 
 
 @dataclass(frozen=True)

@@ -94,9 +94,17 @@ class Plan:
 
     def _compiled(self) -> tuple[str, ...]:
         names = ", ".join(self.run.compiled)
+        if self.run.facts.training:
+            return self._compiled_steps(names)
         held = "compiled code holds no more than the same code uncompiled, by whose activations it is counted"
         fused = "what follows directly between two products is one kernel, and products are no faster than without"
         return (f"{names}: {held}", f"{names}: {fused}") if names else ()
+
+    def _compiled_steps(self, names: str) -> tuple[str, ...]:
+        held = "a compiled step holds no more than uncompiled, by which it is counted, and beside gradients that are"
+        both = "there already those of one compiled module"
+        slower = "its seconds are those uncompiled, of which some are saved, and those of compiling are left out"
+        return (f"{names}: {held} {both}", f"{names}: {slower}") if names else ()
 
     def _cached(self) -> tuple[str, ...]:
         names = ", ".join(self.run.caches)

@@ -24,7 +24,7 @@ def recommend(facts: Facts, catalogue: Sequence[type[Strategy]]) -> Recommendati
     Where nothing fits, memory is looked at more closely, then techniques come in that others beat, for they may join
     what those cannot, and then last resorts, if less is missing with them. Only what is for that purpose is weighed.
     """
-    catalogue = [kind for kind in catalogue if kind.purpose is facts.purpose]
+    catalogue = [kind for kind in catalogue if kind.serves(facts.purpose)]
     usual = [kind for kind in catalogue if not kind.last_resort]
     resorts = [variant for kind in catalogue if kind.last_resort for variant in kind.variants(facts)]
     found = _finer(facts, usual)

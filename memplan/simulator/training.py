@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from memplan.facts import Call, Facts, Training
+from memplan.facts.training import ACCUMULATE
 from memplan.run import Run
 from memplan.simulator.bill import Bill, Loss, Peak, Traffic
 from memplan.simulator.host import host_memory
@@ -51,9 +52,23 @@ def _passes(run: Run, held: Held) -> Iterator[Peak]:
         plain = trace.calls[step.call]
         call = trace.alternative(plain, run.variant(plain.component))
         part = run.facts.model.component(call.component)
-        peak = _peak(run, call.phase, held, (call.activations,), call)
+        peak = _peak(run, call.phase, held, (call.activations, _at_once(run, call)), call)
         took = seconds(part, run.placement(part.name), run.stored(part.name), call, rates)
         yield replace(peak, seconds=took * step.repeat)
+
+
+def _at_once(run: Run, call: Call) -> int:
+    """Bytes of gradients that compiled code holds beside those that are there already.
+
+    Uncompiled each is added as soon as it is made; a compiled backward returns those of its module together
+    (`CompiledFunction.backward` of torch/_functorch/_aot_autograd/runtime_wrappers.py).
+    """
+    compiled = run.compiled.get(call.component)
+    if compiled is None or call.method != ACCUMULATE:
+        return 0
+    trained = run.facts.trace.trained
+    inside = (f"{path}." if path else "" for path in compiled.modules)
+    return max((sum(w.nbytes for w in trained if w.name.startswith(prefix)) for prefix in inside), default=0)
 
 
 def _after(run: Run, held: Held, training: Training) -> Iterator[Peak]:
@@ -74,7 +89,10 @@ def _after(run: Run, held: Held, training: Training) -> Iterator[Peak]:
 def _peak(run: Run, phase: str, held: Held, others: Sequence[int], call: Call | None = None) -> Peak:
     """The peak of a phase that holds `others` beside what stays: one tensor each, or all that `call` holds."""
     name = run.facts.model.components[0].name
-    beside = (sum(others), call.base + call.reserved_alone, call.base + call.occupied_alone) if call else None
+    more = sum(others) - call.activations if call else 0
+    beside = (
+        (sum(others), *(call.base + n + more for n in (call.reserved_alone, call.occupied_alone))) if call else None
+    )
     allocated, reserved, occupied = beside or (sum(others), *[taken(others, run)[1]] * 2)
     memory = memory_of(run, taken((*held.weights, *held.states), run), allocated, reserved, occupied)
     op = call.ops[call.peak_segment.op] if call else ""

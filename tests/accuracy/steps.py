@@ -1,6 +1,7 @@
 """Dry runs of training steps with the CPU's kernels against real steps on this CPU."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,18 +66,22 @@ def _names(forward: Callable[..., Any]) -> list[str]:
     return list(signature(forward).parameters)
 
 
-def adapt(part: Any, rank: int = RANK) -> None:
-    """A LoRA beside the layers that are usual, as peft makes it."""
+def adapt(part: Any, rank: int = RANK, *, wide: bool = False) -> None:
+    """A LoRA beside the layers that are usual, as peft makes it; where that is `wide`, in float32."""
+    from diffusers.training_utils import cast_training_params
     from peft import LoraConfig, inject_adapter_in_model
 
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(usual(part))), part)
+    if wide:
+        cast_training_params(part, dtype=torch.float32)
 
 
-def step_of(part: Any, arguments: dict[str, Any]) -> Callable[[], None]:
-    """A forward and backward of `part`."""
+def step_of(part: Any, arguments: dict[str, Any], autocast: str = "") -> Callable[[], None]:
+    """A forward and backward of `part`, the forward under autocast to that dtype."""
 
     def step() -> None:
-        out = part(**arguments)
+        with torch.autocast("cpu", getattr(torch, autocast)) if autocast else nullcontext():
+            out = part(**arguments)
         out = out[0] if isinstance(out, tuple) else out.sample
         F.mse_loss(out.float(), torch.zeros_like(out).float()).backward()
 
@@ -107,16 +112,26 @@ def traced(family: str, training: Training, size: str = "tiny") -> Trace:
     return dry_run_of_training(made, inputs(family, size), training, "cpu", switches=ways())
 
 
-def measured(family: str, training: Training, interval: int | None, size: str = "tiny") -> tuple[int, int]:
-    """The peaks of a real step, forward and backward: without gradients before it, and with."""
+def measured(
+    family: str,
+    training: Training,
+    interval: int | None,
+    size: str = "tiny",
+    then: Callable[[Any], Any] = lambda pipe: None,
+) -> tuple[int, int]:
+    """The peaks of a real step, forward and backward: without gradients before it, and with.
+
+    `then` is done to the pipeline after its blocks are checkpointed.
+    """
     pipe = build(family, size)
     name = denoiser(pipe)
     part, arguments = getattr(pipe, name), given(pipe, inputs(family, size), training.batch or BATCH)
     if training.kind == LORA:
-        adapt(part)
+        adapt(part, wide=bool(training.autocast))
     part.train()
     undo = GradientCheckpointing(name, interval).apply(pipe, "cpu") if interval else None
-    step = step_of(part, arguments)
+    then(pipe)
+    step = step_of(part, arguments, training.autocast)
     step()
     part.zero_grad(set_to_none=True)
     first, later = peak_of(step)[1], peak_of(step)[1]

@@ -14,23 +14,38 @@ from tests.some import some
 
 WITHIN = 0.02
 INTERVALS = (None, 1, 2, 4)
+CAST = ("flux", "wan", "sd3", "ltx")
 STEPS = tuple(f"{family} {kind}" for family in ("flux", "wan", "sdxl", "sd3", "ltx") for kind in (FULL, LORA))
 
 
+def training(family: str, kind: str, autocast: str = "") -> Training:
+    return Training(kind, batch=BATCH, rank=RANK, accumulate=2 if family == "wan" else 1, autocast=autocast)
+
+
 @lru_cache(maxsize=8)
-def dry_run(family: str, kind: str) -> Trace:
-    accumulate = 2 if family == "wan" else 1
-    return traced(family, Training(kind, batch=BATCH, rank=RANK, accumulate=accumulate))
+def dry_run(family: str, kind: str, autocast: str = "") -> Trace:
+    return traced(family, training(family, kind, autocast))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("interval", INTERVALS)
 @pytest.mark.parametrize("what", some(STEPS, "flux full", "wan lora", "sdxl full"))
 def test_a_dry_run_peaks_where_the_real_step_does(what: str, interval: int | None) -> None:
-    family, kind = what.split()
-    trace = dry_run(family, kind)
+    compare(*what.split(), interval)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interval", INTERVALS)
+@pytest.mark.parametrize("what", some((name for name in STEPS if name.split()[0] in CAST), "wan full"))
+def test_so_does_one_under_autocast(what: str, interval: int | None) -> None:
+    """Of transformers: what oneDNN's convolutions hold in bfloat16 depends on the CPU."""
+    compare(*what.split(), interval, "bfloat16")
+
+
+def compare(family: str, kind: str, interval: int | None, autocast: str = "") -> None:
+    trace = dry_run(family, kind, autocast)
     assert not trace.failed
-    real = measured(family, Training(kind, batch=BATCH, rank=RANK), interval)
+    real = measured(family, training(family, kind, autocast), interval)
     for number, peak in enumerate(real[: len(trace.calls)]):  # without gradients before it, and adding to them
         call = call_of(trace, interval, number)
         assert (call.activations - call.base) / peak == pytest.approx(1, abs=WITHIN), (number, call)

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 
 import memplan
 from memplan import BadInput, Facts, Recommendation, Target, Training
 from memplan.__main__ import main
 from memplan.faces.api import facts
+from memplan.faces.history.expected import expected
+from memplan.faces.report import code
 from memplan.facts import GIB
 from memplan.planner import recommend as weighed
 from memplan.planner import seated
@@ -91,6 +94,7 @@ def test_what_is_for_calls_is_refused_in_a_sentence() -> None:
     [
         ("lora", r'train is \'lora\': write train=memplan.Training\("lora"\)'),
         (Training("some"), "no kind of training 'some': use one of lora, full"),
+        (Training(autocast="bf16"), "no dtype of autocast 'bf16': use one of bfloat16, float16"),
         (Training(optimizer="adam"), "no optimizer 'adam': use one of adamw, adamw8bit"),
         (Training(accumulate=0), "accumulate=0 trains nothing"),
     ],
@@ -144,3 +148,58 @@ def test_the_command_line_says_the_same(
 def test_options_of_training_need_to_know_what_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recommend", "sd1.5", "--rank", "4"]) == 2
     assert "--rank is for training: say --train lora or --train full" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_plan_for_training_is_applied_to_a_pipeline_in_memory() -> None:
+    pipe = build("flux")
+    train, part = Training("lora", batch=2, rank=4), pipe.transformer
+    settings: dict[str, Any] = {"target": TARGET, "device": "cpu", "train": train, "force": True}
+    with memplan.auto_optimize(pipe, "gradient_checkpointing:transformer,interval=2", **settings, **CALL) as done:
+        assert done.plan == "gradient_checkpointing:transformer,interval=2 + on_gpu:transformer"
+        assert part.gradient_checkpointing
+        assert expected(pipe, CALL).why_none == "the plan that is applied is for a training step, and this is a call"
+    assert not part.gradient_checkpointing
+    with pytest.raises(BadInput, match="is for training, and this is a call"):
+        memplan.auto_optimize(pipe, "gradient_checkpointing:transformer", target=TARGET, device="cpu", **CALL)
+
+
+def test_adapters_that_are_there_are_trained_as_they_are() -> None:
+    pipe = build("flux")
+    pipe.transformer.add_adapter(LoraConfig(r=3, target_modules=["to_q"]))
+    answer = memplan.price(pipe, "", target=TARGET, train=Training("lora", rank=16, batch=1), **CALL).run.facts
+    own = {name: tuple(w.shape) for name, w in pipe.transformer.named_parameters() if w.requires_grad}
+    assert {weight.name: weight.shape for weight in answer.trace.trained} == own
+    assert own
+    assert any("the adapters that transformer has are trained" in text for text in answer.assumptions)
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_the_code_trains(kind: str) -> None:
+    train = Training(kind, batch=2, rank=4, accumulate=2, ema=True)
+    plan = memplan.price(
+        build("flux"), "gradient_checkpointing:transformer,interval=2", target=TARGET, train=train, **CALL
+    )
+    script = code.script(plan, "owner/name", {})
+    compile(script, "script", "exec")
+    lines = script.splitlines()
+    assert "pipe(" not in script
+    order = ["GradientCheckpointing(", "torch.nn.parallel.DistributedDataParallel(model)", "optimizer = "]
+    found = [next(n for n, line in enumerate(lines) if word in line) for word in order]
+    assert found == sorted(found)
+    assert ("inject_adapter_in_model(LoraConfig(r=4" in script) == (kind == "lora")
+    assert "    if number % 2 == 0:\n        optimizer.step()" in script
+    assert "        averages.step(trained)" in script
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_code_casts(dtype: str) -> None:
+    train = Training("lora", batch=1, rank=4, autocast=dtype)
+    plan = memplan.price(build("flux"), "", target=TARGET, train=train, **CALL)
+    assert {weight.dtype for weight in plan.run.facts.trace.trained} == {"float32"}
+    assert any(f"is under autocast to {dtype}" in text for text in plan.run.facts.assumptions)
+    script = code.script(plan, "owner/name", {})
+    compile(script, "script", "exec")
+    assert f'    with torch.autocast("cuda", torch.{dtype}):\n        result = model(' in script
+    assert "cast_training_params(pipe.transformer, dtype=torch.float32)" in script
+    assert ("scaler.step(optimizer)" in script) == (dtype == "float16")

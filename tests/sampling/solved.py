@@ -1,10 +1,14 @@
 """What tests of differentiable calls share: a solve with its gradients, and what a pipeline is like beside them."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import pytest
 import torch
+import torch.utils.checkpoint
 
 import memplan
 from tests.accuracy import measured
@@ -61,6 +65,15 @@ def peak_of(function: Callable[[], Any]) -> tuple[Any, int]:
     """As `measured.peak_of`, where no pipeline of an earlier test is collected meanwhile, and taken off the peak."""
     gc.collect()
     return measured.peak_of(function)
+
+
+@contextmanager
+def without_random_states() -> Generator[None]:
+    """What is checkpointed keeps no states of random numbers, 5 KiB each: they are in host memory beside any device."""
+    plain = torch.utils.checkpoint.checkpoint
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.utils.checkpoint, "checkpoint", partial(plain, preserve_rng_state=False))
+        yield
 
 
 def state(pipe: Any) -> Any:

@@ -12,7 +12,7 @@ import memplan
 from memplan.simulator.differentiated import Stage, peak, solve
 from tests.accuracy.measured import held_by
 from tests.pipelines import build, inputs
-from tests.sampling.solved import denoiser, loss_of, only_the_denoiser, peak_of
+from tests.sampling.solved import denoiser, loss_of, only_the_denoiser, peak_of, without_random_states
 from tests.some import some
 
 STEP = Stage("transformer", saved=100, forward=120, backward=150, again=130, gradients=40, given=5)
@@ -46,8 +46,11 @@ def test_forwards_without_gradients_can_be_the_peak() -> None:
     assert peak((), plain=7) == 7
 
 
-TOLERANCE = 0.06
-"""What schedulers keep of each step is not in the stages: of the smallest of these solves, half a MiB, 6 %."""
+TOLERANCE = 0.01
+"""What is left out: timesteps and sigmas, 2.4 KiB."""
+LATENTS = 4
+"""Those that the loop holds while the last step's backward runs: what it began with and what it returned, and the
+gradients of that and of what the denoiser gave."""
 
 
 # ---- against real solves ---------------------------------------------------------------------------------------------
@@ -123,12 +126,16 @@ def check(family: str, options: dict[str, Any]) -> None:
     checkpoint = options.get("checkpoint")
     if checkpoint == "block":
         denoiser(pipe).enable_gradient_checkpointing()
-    one, plain = stage(pipe, call)
+    with without_random_states():
+        one, plain = stage(pipe, call)
     denoiser(pipe).disable_gradient_checkpointing()
 
     def whole() -> None:
         with memplan.differentiable(pipe, **options):
             loss_of(pipe(**call)).backward()
 
-    predicted = peak(solve(one, steps, last=options.get("last"), remade=checkpoint == "step"), plain)
-    assert peak_of(whole)[1] == pytest.approx(predicted, rel=TOLERANCE)
+    remade = checkpoint == "step"
+    beside = (LATENTS - remade) * one.given  # what steps that are made again were given is in their stages
+    predicted = peak(solve(one, steps, last=options.get("last"), remade=remade), plain) + beside
+    with without_random_states():
+        assert peak_of(whole)[1] == pytest.approx(predicted, rel=TOLERANCE)

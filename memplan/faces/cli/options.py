@@ -9,7 +9,7 @@ from memplan.catalogue import models
 from memplan.errors import BadInput
 from memplan.faces.api import Target
 from memplan.faces.limits import EXAMPLE
-from memplan.facts import KINDS_OF_TRAINING, OPTIMIZERS, Differentiable, Training
+from memplan.facts import AUTOCASTS, KINDS_OF_TRAINING, OPTIMIZERS, Differentiable, Training
 
 CALL = (
     (("--prompt",), str, "TEXT"),
@@ -73,6 +73,9 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--optimizer", choices=OPTIMIZERS, help=f"{OPTIMIZERS[0]} where none is named")
     group.add_argument("--accumulate", type=int, metavar="N", help="batches whose gradients are added up for one step")
     group.add_argument("--ema", action="store_true", default=None, help="keep averages of the trained weights")
+    group.add_argument(
+        "--autocast", choices=AUTOCASTS, help="the forward computes in it, and weights stay in the dtype of --dtype"
+    )
     group.add_argument("--rank", type=int, metavar="N", help="rank of the adapters")
     group.add_argument("--targets", type=_names, metavar="LAYERS", help='layers to adapt, as "to_q,to_v"')
 
@@ -144,6 +147,7 @@ def training(args: argparse.Namespace, call: dict[str, Any]) -> Training | None:
     """
     named = {name: getattr(args, name) for name in ("optimizer", "accumulate", "ema", "rank", "targets")}
     given = {name: value for name, value in named.items() if value is not None}
+    given |= {"autocast": AUTOCASTS[args.autocast]} if args.autocast else {}
     if args.train:
         return Training(args.train, batch=call.pop("num_images_per_prompt", None), **given)
     if given:

@@ -49,6 +49,8 @@ def remember(done: Any, plan: Plan) -> None:
 def of_plan(plan: Plan) -> Expected:
     """A plan's prediction, without what earlier runs taught."""
     measured, pace = plan.run.facts, plan.run.facts.machine.learned.pace
+    if measured.training:
+        return Expected(plan=str(plan), why_none="the plan that is applied is for a training step, and this is a call")
     phases = (
         (p.phase, p.component, Figures(p.memory.allocated, p.memory.reserved, p.seconds / pace, p.host))
         for p in plan.bill.peaks
@@ -85,6 +87,8 @@ def _for_this(known: Expected, pipe: Any, call: Mapping[str, Any]) -> Expected:
     """The prediction, if it was made for a call like this one: other texts are taken for as long."""
     from memplan.probes.trace import show
 
+    if known.why_none:
+        return known
     defaults = {name: show(p.default) for name, p in signature(type(pipe).__call__).parameters.items()}
     planned, now = (_counted(dict(one)) for one in (known.call, words(call)))
     left = {name for name in SIZES if name not in now and defaults.get(name, NONE) == NONE}  # the pipeline chooses them

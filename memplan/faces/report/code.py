@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from memplan.faces.report import training
 from memplan.faces.report.loading import loading
 from memplan.faces.sampling.asked import written
 from memplan.facts import DENOISING, Purpose
@@ -28,6 +29,8 @@ def script(plan: Plan, source: str, call: Mapping[str, Any]) -> str:
     load = loading(facts.model, source, formats(plan))
     placed = [strategy for strategy in plan.strategies if strategy.purpose is not Purpose.GRADIENTS]
     lines = applying(plan, placed, load.configured, device_of(plan))
+    lines = [*training.before(plan, device_of(plan)), *lines] if facts.training else lines
+    loop = training.after(plan, device_of(plan)) if facts.training else []
     values = [(name, *_value(name, shown, call)) for name, shown in facts.trace.arguments]
     needed = [needs for _, needs, _ in values if needs]
     own = [
@@ -36,15 +39,20 @@ def script(plan: Plan, source: str, call: Mapping[str, Any]) -> str:
         f"from diffusers import {facts.model.class_name}",
         *load.imports,
     ]
-    imports = [*own, *filter(is_import, lines), *needed]
+    imports = [*own, *filter(is_import, [*lines, *loop]), *([] if loop else needed)]
     return "\n".join([
         *merged(imports),
         "",
         *load.lines,
         *(line for line in lines if not is_import(line)),
         "",
-        *_in_context(plan, ["result = pipe(", *(f"    {name}={value}" for name, _, value in values), ")"]),
+        *([line for line in loop if not is_import(line)] or _in_context(plan, _call(values))),
     ])  # fmt: skip
+
+
+def _call(values: Iterable[tuple[str, str, str]]) -> list[str]:
+    """The pipeline's call with its arguments: of each the name, the import that it needs, and its value."""
+    return ["result = pipe(", *(f"    {name}={value}" for name, _, value in values), ")"]
 
 
 def _in_context(plan: Plan, made: list[str]) -> list[str]:

@@ -17,6 +17,15 @@ def adapted(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     yield from ((path, part) for path, part in module.named_modules() if hasattr(part, "adapter_layer_names"))
 
 
+def trainable(module: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """The weights of the adapters in `module` that are active, which a training step of them trains."""
+    for _, layer in adapted(module):
+        tables = [getattr(layer, name) for name in layer.adapter_layer_names]
+        own = (table[name] for table in tables for name in layer.active_adapters if name in table)
+        for part in own:
+            yield from part.parameters() if isinstance(part, torch.nn.Module) else (part,)
+
+
 def attributes(module: torch.nn.Module) -> tuple[str, ...]:
     """The attributes of the wrappers in `module` that hold weights of adapters, such as lora_A."""
     return tuple(dict.fromkeys(name for _, layer in adapted(module) for name in layer.adapter_layer_names))

@@ -13,9 +13,16 @@ USUAL = ("to_k", "to_q", "to_v", "to_out.0")
 EXAMPLE = 'as in targets=("to_q", "to_v")'
 
 
-def add_lora(module: torch.nn.Module, rank: int, targets: tuple[str, ...], mode: FakeTensorMode) -> tuple[str, ...]:
+def add_lora(
+    module: torch.nn.Module,
+    rank: int,
+    targets: tuple[str, ...],
+    mode: FakeTensorMode,
+    dtype: torch.dtype | None = None,
+) -> tuple[str, ...]:
     """Adapt the layers of `module` that `targets` name, or those that are usual; the weights added are fakes of `mode`.
 
+    They have that dtype, or where none is given the one of the layers.
     Returns the names by which layers were chosen. Raises BadInput where there are none, and without peft.
     """
     try:
@@ -31,10 +38,14 @@ def add_lora(module: torch.nn.Module, rank: int, targets: tuple[str, ...], mode:
     for part in module.modules():
         for name, weight in part._parameters.items():
             if weight is not None and not isinstance(weight, FakeTensor):
-                fake: Any = fake_of(weight, mode)
+                fake: Any = fake_of(weight if dtype is None else _in_dtype(weight, dtype), mode)
                 part._parameters[name] = fake.requires_grad_(weight.requires_grad)
     make_castable(module)
     return chosen
+
+
+def _in_dtype(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return torch.nn.Parameter(weight.detach().to(dtype))
 
 
 def usual(module: torch.nn.Module) -> tuple[str, ...]:

@@ -12,7 +12,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from memplan.errors import BadInput
 from memplan.facts import Call
+from memplan.facts.training import ACCUMULATE
 from memplan.probes.fakes.twin import Twin
+from memplan.probes.trace.autocast import autocasting, rules_of
 from memplan.probes.trace.calling import Switches, called
 from memplan.probes.trace.kernels import Kernels
 from memplan.probes.trace.known import KnownOps
@@ -32,6 +34,8 @@ The calls of the two have methods of their own, so that each is told from the ot
 class TrainingStep:
     """Forward and backward of `component`, done `twice` where gradients are added up; `inputs` are by name.
 
+    The forward computes under autocast to the dtype that `autocast` names, "" for none.
+
     `failed` says which ways fail, and in which words.
     """
 
@@ -41,6 +45,7 @@ class TrainingStep:
     twin: Twin
     kind: tuple[str, tuple[int, int]]
     twice: bool = False
+    autocast: str = ""
     failed: dict[str, str] = field(default_factory=dict)
     assumptions: dict[str, None] = field(default_factory=dict)
 
@@ -65,10 +70,11 @@ class TrainingStep:
         for tensor in tensors_in(tree_leaves(self.inputs)):
             ledger.admit(tensor)
         seen = called(self.module, ways, switches), torch.random.fork_rng(devices=[]), unseen_fakes()
-        with self.in_mode(), seen[0], seen[1], seen[2], Kernels(ledger, device, capability, training=True):
+        kernels = Kernels(ledger, device, capability, training=True)
+        with self.in_mode(), seen[0], seen[1], seen[2], kernels, rules_of(device):
             recordings = [self._record(ledger) for _ in range(1 + self.twice)]
         self.assumptions |= ledger.assumptions
-        entries = zip((("forward", FIRST), ("accumulate", LATER)), recordings, strict=False)
+        entries = zip((("forward", FIRST), (ACCUMULATE, LATER)), recordings, strict=False)
         return tuple(Entry(self.component, *names, r, r.base, variant=ways).call() for names, r in entries)
 
     @contextmanager
@@ -98,7 +104,8 @@ class TrainingStep:
     def passes(self, ledger: Ledger) -> None:
         """A forward, its loss and its backward."""
         inputs = tree_map(detached, self.inputs)
-        result = self.module(**inputs)
+        with autocasting(self.autocast):
+            result = self.module(**inputs)
         losses = [_loss(tensor) for tensor in learned(result, self.component)]
         ledger.cut()
         ones = [torch.ones_like(loss) for loss, _ in losses]

@@ -1,6 +1,6 @@
 """Bytes that a loss or an op of a backward holds only while it runs, beside its inputs and what it gives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -31,25 +31,31 @@ def _convolution(args: Any, device: str) -> int:
     On a CUDA device it is taken to be that of a convolution from the result's gradient to the image's: nothing
     published tells them apart.
     """
-    gradient, image, filters, wanted = args[0], args[1], args[2], args[-1]
+    gradient, image, filters, stride, wanted = *args[:3], args[4], args[-1]
     if device == "cuda":
         return cudnn_workspace((gradient, filters), image)
-    return _on_cpu(gradient, image, filters, trains=wanted[1])
+    return _on_cpu(gradient, image, filters, wanted, strided=max(stride) > 1)
 
 
-def _on_cpu(gradient: torch.Tensor, image: torch.Tensor, filters: torch.Tensor, *, trains: bool) -> int:
+def _on_cpu(
+    gradient: torch.Tensor, image: torch.Tensor, filters: torch.Tensor, wanted: Sequence[bool], *, strided: bool
+) -> int:
     """What oneDNN's backward holds: copies in blocks of channels.
 
-    Measured as the forward's was, on channels-first images and with a stride of 1: for the image's gradient the
-    result's and the filter in blocks, or its own; where the filter `trains`, for its gradient both images in blocks, or
-    its own. With channels last only filters are in blocks. Larger strides hold more, which is left out.
+    Measured as the forward's was, on channels-first images: for the image's gradient the result's and the filter in
+    blocks, or its own; where the filter's is `wanted` too, for that both images in blocks, or its own. With
+    channels last only filters are in blocks. A `strided` one makes the image's gradient with channels last, which is
+    copied out and then made contiguous, so that there are two more of it (`mkldnn_to_dense` of ATen/native/mkldnn/
+    MKLDNNConversions.cpp). The scratchpad of its kernel before that is left out: it is larger where images are small.
     """
+    of_images, trains = wanted[:2]
     if not image.is_contiguous():
         return (3 if trains else 2) * size_of(filters)
-    of_image = max(blocked(gradient) + size_of(filters), size_of(image))
+    of_image = max(blocked(gradient) + size_of(filters), (1 + strided) * size_of(image))
     if not trains:
         return of_image
-    return max(blocked(image) + blocked(gradient), size_of(filters), of_image - size_of(filters))
+    before = of_image - size_of(filters) if of_images else 0
+    return max(blocked(image) + blocked(gradient), size_of(filters), before)
 
 
 def _attention_on_cpu(args: Any, device: str) -> int:
