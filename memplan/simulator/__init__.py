@@ -41,8 +41,10 @@ def simulate(run: Run) -> Bill:
 def emptied(run: Run) -> Bill:
     """The bill of a call of `run` if the allocator's cache were emptied before each of its calls of components.
 
-    That is so where components take turns on the device, however many of them do.
+    That is so where components take turns on the device, however many of them do. Where gradients are kept none does.
     """
+    if run.facts.training or run.facts.differentiable:
+        return simulate(run)
     return _simulated(run, emptied=True)
 
 
