@@ -1,10 +1,12 @@
 """Changes a script's tree: what goes, what comes in its place, and where the comments of what goes stay."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 import libcst as cst
+from libcst import matchers as m
 
 from memplan.faces.patching.arguments import with_argument, without
 
@@ -24,14 +26,16 @@ class Block:
 class Edits:
     """By node of the original tree: what is set and taken out of calls, which small statements go, what is added.
 
-    `moves` keep the arguments given there, and go without any. `returns` are statements that return a pipeline which is
-    to have a name first.
+    `moves` keep the arguments given there, and go without any; `margins` are how much deeper than its statement a call
+    stands. `returns` are statements that return a pipeline which is to have a name first.
     """
 
+    margins: dict[cst.Call, str] = field(default_factory=dict)
     sets: dict[cst.Call, dict[str, str]] = field(default_factory=dict)
     unset: dict[cst.Call, tuple[str, ...]] = field(default_factory=dict)
     moves: Mapping[cst.Call, tuple[cst.Arg, ...]] = field(default_factory=dict)
     dropped: set[cst.CSTNode] = field(default_factory=set)
+    before: dict[cst.CSTNode, list[Block]] = field(default_factory=dict)
     after: dict[cst.CSTNode, list[Block]] = field(default_factory=dict)
     imports: dict[cst.CSTNode, list[cst.Import | cst.ImportFrom]] = field(default_factory=dict)
     returns: dict[cst.CSTNode, str] = field(default_factory=dict)
@@ -53,7 +57,7 @@ class _Editor(cst.CSTTransformer):
         if original_node in edits.moves:
             return _moved(call, edits.moves[original_node])
         for name, code in edits.sets.get(original_node, {}).items():
-            call = with_argument(call, name, code)
+            call = with_argument(call, name, code, edits.margins.get(original_node, ""))
         return without(call, edits.unset.get(original_node, ()))
 
     # ---- statements ----
@@ -74,14 +78,16 @@ class _Editor(cst.CSTTransformer):
         made: list[cst.BaseStatement] = []
         waiting: list[cst.EmptyLine] = []
         for old, new in zip(before, after, strict=True):
+            for block in self._edits.before.get(old, []):
+                made += _lines(block, waiting)
+                waiting = [_comment(block.end)]
             kept, comments = self._kept(cast("Statement", old), cast("Statement", new))
             for statement in kept[:1]:
                 made.append(_led(statement, waiting))
                 waiting = []
             waiting += comments
             for block in self._edits.after.get(old, []):
-                first, *rest = block.statements
-                made += [_led(cast("Statement", first), [*waiting, *map(_comment, block.begin)]), *rest]
+                made += _lines(block, waiting)
                 waiting = [_comment(block.end)]
             made += [cst.SimpleStatementLine([small]) for small in self._edits.imports.get(old, [])]
             for statement in kept[1:]:
@@ -91,17 +97,44 @@ class _Editor(cst.CSTTransformer):
 
     def _kept(self, old: Statement, new: Statement) -> tuple[list[Statement], list[cst.EmptyLine]]:
         """What is left of a statement; of one that goes, its comments."""
+        if isinstance(old, cst.If) and isinstance(new, cst.If) and _is_plain(old) and _is_empty(new):
+            return [], [*new.leading_lines, *_inside(part for part in (new.body, new.orelse) if part)]
         if not isinstance(old, cst.SimpleStatementLine) or not isinstance(new, cst.SimpleStatementLine):
             return [new], []
-        if old in self._edits.returns:
-            return _named(new, self._edits.returns[old]), []
         pairs = zip(old.body, new.body, strict=True)
         small = [one for was, one in pairs if was not in self._edits.dropped]
-        if small:
-            last = small[-1].with_changes(semicolon=cst.MaybeSentinel.DEFAULT)
-            return [new.with_changes(body=[*small[:-1], last]) if len(small) < len(new.body) else new], []
-        inside = [_comment(found.value) for small in (*old.body, old.trailing_whitespace) for found in _comments(small)]
-        return [], [*new.leading_lines, *inside]
+        if not small:
+            return [], [*new.leading_lines, *_inside((*old.body, old.trailing_whitespace))]
+        new = new.with_changes(leading_lines=[*new.leading_lines, *_lost(old, new)])
+        if old in self._edits.returns:
+            return _named(new, self._edits.returns[old]), []
+        last = small[-1].with_changes(semicolon=cst.MaybeSentinel.DEFAULT)
+        return [new.with_changes(body=[*small[:-1], last]) if len(small) < len(new.body) else new], []
+
+
+def _lines(block: Block, comments: Sequence[cst.EmptyLine]) -> list[cst.BaseStatement]:
+    """A block's statements, with comments and its own first one before them."""
+    first, *rest = block.statements
+    return [_led(cast("Statement", first), [*comments, *map(_comment, block.begin)]), *rest]
+
+
+def _lost(old: cst.SimpleStatementLine, new: cst.SimpleStatementLine) -> list[cst.EmptyLine]:
+    """The comments that went with what was taken out of a line."""
+    left = Counter(comment.value for comment in _comments(old)) - Counter(comment.value for comment in _comments(new))
+    return [_comment(text) for text in left.elements()]
+
+
+def _is_plain(branch: cst.If) -> bool:
+    """Whether the questions of a branch, and of those that follow it, do nothing but ask."""
+    does = m.Call(func=~m.Attribute(attr=m.Name("is_available"))) | m.NamedExpr() | m.Await()
+    rest = branch.orelse
+    return not m.findall(branch.test, does) and (not isinstance(rest, cst.If) or _is_plain(rest))
+
+
+def _is_empty(branch: cst.If | cst.Else) -> bool:
+    """Whether nothing is left of a branch, and of those that follow it."""
+    after = branch.orelse if isinstance(branch, cst.If) else None
+    return isinstance(branch.body, cst.IndentedBlock) and not branch.body.body and (after is None or _is_empty(after))
 
 
 def _moved(call: cst.Call, kept: tuple[cst.Arg, ...]) -> cst.BaseExpression:
@@ -142,6 +175,11 @@ def _comments(node: cst.CSTNode) -> Iterator[cst.Comment]:
         if isinstance(child, cst.Comment):
             yield child
         yield from _comments(child)
+
+
+def _inside(nodes: Iterable[cst.CSTNode]) -> list[cst.EmptyLine]:
+    """The comments inside of nodes, each on a line of its own."""
+    return [_comment(found.value) for node in nodes for found in _comments(node)]
 
 
 def _comment(text: str) -> cst.EmptyLine:
