@@ -87,7 +87,7 @@ def _load(here: Found, adding: Added, decided: Calls, edits: Edits) -> None:
     _check_dtype(here, adding, decided)
     single = adding.dtype[:1] != "{"
     plain = not (has(pipeline.load, *DTYPES) or decided.dtypes) and adding.dtype != "torch.float32"
-    sets |= {"torch_dtype": adding.dtype} if plain and (single or not pipeline.from_file) else {}
+    sets |= {"dtype": adding.dtype} if plain and (single or not pipeline.from_file) else {}
     edits.dropped |= _unused(
         here.script, [pipeline.load, *(load for own in here.homes.own.values() for load in own.loads)]
     )
