@@ -173,8 +173,7 @@ def test_a_whole_file_of_several() -> None:
         f"transformer = {class_of('transformer')}.from_single_file('x.safetensors', config='owner/name', "
         "subfolder='transformer', dtype=torch.bfloat16)",
         f"vae = {class_of('vae')}.from_pretrained('owner/name', subfolder='vae', dtype=torch.float32)",
-        "pipe = SmallPipeline.from_single_file('x.safetensors', transformer=transformer, vae=vae, "
-        "dtype=torch.float16)",
+        "pipe = SmallPipeline.from_single_file('x.safetensors', transformer=transformer, vae=vae, dtype=torch.float16)",
     ]
 
 

@@ -19,6 +19,10 @@ from memplan.planner.saved import Saved
 PLACES = ("enable_group_offload", "enable_model_cpu_offload", "enable_sequential_cpu_offload")
 """Methods of a pipeline that place it, beside .to()."""
 
+CALL, STEPS = "__call__", ("encode_prompt", "encode_image")
+"""The methods of a pipeline that compute; of a call that begins with another one than the first, that of the plan is
+priced."""
+
 
 class Running:
     """From install() on, pipelines of the plan's class get the plan before their first call; nobody else moves them.
@@ -34,18 +38,18 @@ class Running:
 
     def install(self) -> None:
         """Waits for diffusers, which this does not import."""
-        every_class(self.around)
+        every_class(self.around, (CALL, *STEPS))
         when_imported(ROOMS[0][0], self._hold)
 
     def around(self, pipe: Any, original: Callable[..., Any], args: tuple[Any, ...], given: dict[str, Any]) -> Any:
-        """A call of a pipeline: the first one of its class has the plan applied before it."""
+        """A call of a pipeline, or of a part of its work: the first one of its class has the plan applied before it."""
         if self._busy:  # a dry run calls a twin of the pipeline
             return original(pipe, *args, **given)
         self._threads.busy = True
         self.others |= set() if self._is_meant(pipe) else {type(pipe).__name__}
         try:
             if self._is_meant(pipe) and pipe not in self.done:
-                self._apply(pipe, given_to(pipe, args, given))
+                self._apply(pipe, given_to(pipe, args, given) if original.__name__ == CALL else {})
             return original(pipe, *args, **given)
         finally:
             self._threads.busy = False
