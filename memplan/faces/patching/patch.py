@@ -14,6 +14,7 @@ from memplan.faces.patching.arguments import has
 from memplan.faces.patching.blocks import begin, end
 from memplan.faces.patching.calls import calls
 from memplan.faces.patching.chosen import Found, given_dtypes
+from memplan.faces.patching.classes import check_class
 from memplan.faces.patching.decisions import Calls
 from memplan.faces.patching.device import device
 from memplan.faces.patching.edit import Block, Edits, edited
@@ -64,6 +65,7 @@ def patched(here: Found, plan: Plan) -> Patched:
     adding = added(plan, on, own, frozenset(absent), at_once=not pipeline.from_file)
     _check_absent(script, absent, adding)
     check_files(script, homes, plan)
+    check_class(script, pipeline, adding, plan)
     edits = Edits(moves=decided.moves, dropped={*decided.dropped, *_places(script)})
     _load(here, adding, decided, edits)
     taken = frozenset(name.value for name in script.all(cst.Name))
