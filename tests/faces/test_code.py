@@ -1,6 +1,7 @@
 """A plan as a script."""
 
 import ast
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,15 @@ def test_it_loads_applies_and_calls_in_this_order() -> None:
     steps += ['pipe.text_encoder.to("cuda")', "result = pipe("]
     assert [text.index(step) for step in steps] == sorted(text.index(step) for step in steps)
     ast.parse(text)
+
+
+def test_what_stays_on_the_device_whole_is_moved_at_once() -> None:
+    parts = [part.name for part in small.facts().model.components]
+    whole = (LayerwiseCasting("text_encoder", skip=("norm",)), *map(OnGpu, parts))
+    text = script(draw(small.facts(), whole), "/models/small", {})
+    assert re.findall(r"pipe\S*\.to\(.*\)", text) == ['pipe.to("cuda")']
+    assert text.index("apply_layerwise_casting(\n") < text.index("pipe.to(") < text.index("result")
+    assert 'pipe.to("cuda")' not in script(draw(small.facts(), whole[:-1]), "/models/small", {})
 
 
 def test_arguments_are_written_out() -> None:
