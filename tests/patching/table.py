@@ -26,6 +26,7 @@ class Case:
 
 
 PATCHED = {
+    "cast_and_returned": Case("sdxl", "vae_tiling:vae + group_offload:unet,stream=true"),
     "chain_with_comments": Case("flux", "int8_weight_only:transformer + model_offload"),
     "chained": Case("sdxl", "bnb_4bit:unet"),
     "class_attribute": Case("flux", STREAMED),
@@ -42,6 +43,7 @@ PATCHED = {
     "dtype_of_the_device": Case("sd", OFFLOAD),
     "either_way_placed": Case("flux", STREAMED),
     "encoded_first": Case("flux", STREAMED),
+    "fallback_of_its_own": Case("flux", OFFLOAD),
     "from_components": Case("sd", OFFLOAD),
     "from_pipe": Case("sdxl", OFFLOAD),
     "function": Case("flux", "bnb_4bit:transformer,text_encoder_2"),
@@ -53,6 +55,7 @@ PATCHED = {
     "handed_to_a_function": Case("flux", OFFLOAD),
     "lazy_imports": Case("flux", STREAMED),
     "lora_after_the_move": Case("flux", OFFLOAD),
+    "low_memory_flag": Case("video", STREAMED),
     "matched": Case("sdxl", OFFLOAD),
     "names_taken": Case("sdxl", "vae_tiling:vae,tile=256"),
     "no_dtype": Case("sd", ""),
@@ -111,6 +114,7 @@ REFUSED = {
     "magics": Case("flux", OFFLOAD),
     "modular_pipeline": Case("flux", OFFLOAD),
     "moved_back": Case("flux", OFFLOAD),
+    "moved_in_a_loop": Case("flux", OFFLOAD),
     "no_pipeline": Case("flux", OFFLOAD),
     "one_arm_of_two": Case("flux", OFFLOAD),
     "one_line_suite": Case("flux", OFFLOAD),

@@ -38,6 +38,7 @@ PREPARING = (
 def calls(script: Script, pipeline: Pipeline, homes: Homes) -> Calls:
     """All of them. Raises NotPatched for those that cannot be taken out or understood."""
     found = Calls(anchors=[pipeline.load])
+    _check_loops(script, homes)
     for call in script.all(cst.Call):
         if isinstance(call.func, cst.Attribute) and method(call) in MOVES:
             move(script, pipeline, homes, call, found)
@@ -52,6 +53,29 @@ def calls(script: Script, pipeline: Pipeline, homes: Homes) -> Calls:
         if homes.part(assign.targets[0].target) and assign not in found.dropped and method(assign.value) != "compile":
             found.anchors.append(assign)
     return found
+
+
+def _check_loops(script: Script, homes: Homes) -> None:
+    """Raises NotPatched for a loop over several pipelines that decides about the memory of each."""
+    for call in script.all(cst.Call):
+        loop = script.within(call, cst.For)
+        if (
+            isinstance(loop, cst.For)
+            and isinstance(call.func, cst.Attribute)
+            and method(call) in (*MOVES, *OF_PIPELINE)
+        ):
+            named = isinstance(loop.target, cst.Name) and script.text(call.func.value) == loop.target.value
+            if named and _has_it(script, homes, loop.iter):
+                what = f"{script.text(call)} is for several pipelines at once"
+                raise script.refuse(call, what, "write it for each of them by itself")
+
+
+def _has_it(script: Script, homes: Homes, several: cst.BaseExpression) -> bool:
+    """Whether the pipeline is among what a loop goes over: a list of names, or the values of a table."""
+    if isinstance(several, cst.List | cst.Tuple):
+        return any(homes.has(element.value) for element in several.elements)
+    table = several.func.value if isinstance(several, cst.Call) and isinstance(several.func, cst.Attribute) else several
+    return any(isinstance(one, cst.Subscript) and script.same(one.value, table) for one in homes.names)
 
 
 def _decides(script: Script, homes: Homes, call: cst.Call) -> bool:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import libcst as cst
-from libcst import matchers as m
 
 from memplan.faces.patching.arguments import with_argument, without
+from memplan.faces.patching.emptied import is_left_empty, without_else
 
 Statement = cst.SimpleStatementLine | cst.BaseCompoundStatement
 
@@ -61,6 +61,9 @@ class _Editor(cst.CSTTransformer):
         return without(call, edits.unset.get(original_node, ()))
 
     # ---- statements ----
+    def leave_If(self, original_node: cst.If, updated_node: cst.If) -> cst.If:
+        return without_else(original_node, updated_node)
+
     def leave_IndentedBlock(
         self, original_node: cst.IndentedBlock, updated_node: cst.IndentedBlock
     ) -> cst.IndentedBlock:
@@ -97,8 +100,8 @@ class _Editor(cst.CSTTransformer):
 
     def _kept(self, old: Statement, new: Statement) -> tuple[list[Statement], list[cst.EmptyLine]]:
         """What is left of a statement; of one that goes, its comments."""
-        if isinstance(old, cst.If) and isinstance(new, cst.If) and _is_plain(old) and _is_empty(new):
-            return [], [*new.leading_lines, *_inside(part for part in (new.body, new.orelse) if part)]
+        if is_left_empty(old, new):
+            return [], [*new.leading_lines, *_inside(part for part in new.children if part not in new.leading_lines)]
         if not isinstance(old, cst.SimpleStatementLine) or not isinstance(new, cst.SimpleStatementLine):
             return [new], []
         pairs = zip(old.body, new.body, strict=True)
@@ -124,19 +127,6 @@ def _lost(old: cst.SimpleStatementLine, new: cst.SimpleStatementLine) -> list[cs
     return [_comment(text) for text in left.elements()]
 
 
-def _is_plain(branch: cst.If) -> bool:
-    """Whether the questions of a branch, and of those that follow it, do nothing but ask."""
-    does = m.Call(func=~m.Attribute(attr=m.Name("is_available"))) | m.NamedExpr() | m.Await()
-    rest = branch.orelse
-    return not m.findall(branch.test, does) and (not isinstance(rest, cst.If) or _is_plain(rest))
-
-
-def _is_empty(branch: cst.If | cst.Else) -> bool:
-    """Whether nothing is left of a branch, and of those that follow it."""
-    after = branch.orelse if isinstance(branch, cst.If) else None
-    return isinstance(branch.body, cst.IndentedBlock) and not branch.body.body and (after is None or _is_empty(after))
-
-
 def _moved(call: cst.Call, kept: tuple[cst.Arg, ...]) -> cst.BaseExpression:
     """What is moved, or with arguments that are left the call with those alone."""
     assert isinstance(call.func, cst.Attribute)
@@ -148,12 +138,14 @@ def _moved(call: cst.Call, kept: tuple[cst.Arg, ...]) -> cst.BaseExpression:
     return inner.with_changes(**around)
 
 
-def _named(line: cst.SimpleStatementLine, name: str) -> list[Statement]:
+def _named(line: cst.SimpleStatementLine, text: str) -> list[Statement]:
     """A line that returns a value as two, of which the first gives it a name."""
     (small,) = (one for one in line.body if isinstance(one, cst.Return))
     assert small.value is not None
-    assign = cst.Assign([cst.AssignTarget(cst.Name(name))], small.value)
-    return [line.with_changes(body=[assign]), cst.SimpleStatementLine([cst.Return(cst.Name(name))])]
+    target, value = (cst.parse_expression(text) for _ in range(2))
+    assert isinstance(target, cst.Name | cst.Attribute | cst.Subscript)
+    assign = cst.Assign([cst.AssignTarget(target)], small.value)
+    return [line.with_changes(body=[assign]), cst.SimpleStatementLine([cst.Return(value)])]
 
 
 def _led(statement: Statement, lines: Sequence[cst.EmptyLine]) -> Statement:

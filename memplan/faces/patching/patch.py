@@ -31,6 +31,9 @@ from memplan.faces.report.code import device_of
 from memplan.faces.report.loading import QUANTIZATION
 from memplan.planner import Plan
 
+OF_LOADS = (*PLANNED, "load_in_4bit", "load_in_8bit")
+"""Arguments of a component's loading that decide what the plan decides."""
+
 
 @dataclass(frozen=True)
 class Patched:
@@ -71,6 +74,8 @@ def patched(here: Found, plan: Plan) -> Patched:
     taken = frozenset(name.value for name in script.all(cst.Name))
     replaced = (device_of(plan), shown) if shown and on is None else None
     style = Style(str(plan), replaced, taken)
+    if where.split:
+        edits.returns[where.at] = here.home
     if adding.lines:
         places = edits.before if where.before else edits.after
         places.setdefault(where.at, []).append(style.block(here.home, adding.lines, shown))
@@ -103,7 +108,7 @@ def _load(here: Found, adding: Added, decided: Calls, edits: Edits) -> None:
             check_keywords(here.script, load)
             edits.margins[load] = here.script.margin(load)
             edits.sets[load] = {QUANTIZATION: code} if code else {}
-            edits.unset[load] = tuple(option for option in PLANNED if not (code and option == QUANTIZATION))
+            edits.unset[load] = tuple(option for option in OF_LOADS if not (code and option == QUANTIZATION))
     if pipeline.target is None:
         edits.returns[pipeline.statement] = here.home
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from memplan.faces.patching.decisions import Calls
+from memplan.faces.patching.decisions import OWN_LINE, Calls
 from memplan.faces.patching.find import Pipeline
 from memplan.faces.patching.homes import Homes
 from memplan.faces.patching.moves import placed_before
@@ -18,11 +18,15 @@ Block = cst.Module | cst.IndentedBlock
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """A statement after which lines are added, or `before` which, and the call that moved the pipeline, if one did."""
+    """A statement after which lines are added, or `before` which, and the call that moved the pipeline, if one did.
+
+    One that is `split` casts the pipeline and returns it: lines are added between the two.
+    """
 
     at: cst.CSTNode
     move: cst.Call | None = None
     before: bool = False
+    split: bool = False
 
 
 def place(script: Script, pipeline: Pipeline, homes: Homes, found: Calls) -> Place:
@@ -47,6 +51,10 @@ def place(script: Script, pipeline: Pipeline, homes: Homes, found: Calls) -> Pla
     _check_one_device(script, [(call, to) for call, to in found.devices or found.parts if call in moves])
     _check_last(script, homes, statements[last])
     _check_given(script, homes, found, statements[first:])
+    for call in (one for one in moves if found.moves.get(one) and first < len(statements)):
+        if statements[first] in script.ancestors(call):
+            _check_cast(script, call)
+            return Place(statements[first], call, split=True)
     return Place(statements[last], moves[-1] if moves else None)
 
 
@@ -83,6 +91,14 @@ def _check_last(script: Script, homes: Homes, statement: cst.BaseStatement) -> N
     if leaves or used(script, homes, statement):
         what = "the pipeline is prepared on one line with what comes after that"
         raise script.refuse(statement, what, "put each statement on a line of its own")
+
+
+def _check_cast(script: Script, call: cst.Call) -> None:
+    """Raises NotPatched where a pipeline is cast in a statement that does more with it than to return it."""
+    returned = isinstance(script.parent(call), cst.Return)
+    if not returned or not isinstance(script.statement(call), cst.SimpleStatementLine):
+        what = f"{script.text(call)} casts the pipeline where it is used already"
+        raise script.refuse(call, what, OWN_LINE)
 
 
 def _check_given(script: Script, homes: Homes, found: Calls, rest: Sequence[cst.BaseStatement]) -> None:

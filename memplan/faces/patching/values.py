@@ -76,7 +76,11 @@ def dtype(script: Script, node: cst.BaseExpression | None) -> str:
 
 
 def _is_text(script: Script, node: cst.BaseExpression) -> bool:
-    """Whether an expression makes a string, as f"cuda:{rank}" or "cuda:" + rank does."""
+    """Whether an expression makes a string, as f"cuda:{rank}" does, or is a parameter that is said to be one."""
+    if isinstance(node, cst.Name):
+        place = _only(script, node)
+        annotation = place.annotation if isinstance(place, cst.Param) else None
+        return annotation is not None and script.text(annotation.annotation).strip("\"'") == "str"
     if isinstance(node, cst.BinaryOperation):
         return _is_text(script, node.left) or isinstance(value(script, node.left), str)
     if isinstance(node, cst.Call):
