@@ -61,7 +61,7 @@ def assembled(model: Model, say: Callable[[str], None], options: Options = NO_OP
             return _from_checkpoint(cls, texts, place, parts, options)
         rest = dtypes([part for part in own if part.name not in parts] or model.components)
         table = {name: _dtype(dtype) for name, dtype in rest.items()}
-        return cls.from_pretrained(place, torch_dtype=table, **parts, **options.pretrained())
+        return cls.from_pretrained(place, dtype=table, **parts, **options.pretrained())
 
 
 def _class(part: Component) -> Any:
@@ -70,7 +70,7 @@ def _class(part: Component) -> Any:
 
 def _from_place(part: Component, place: str, options: Options) -> Any:
     """A component of either library; of one that has no files of the variant, those of none."""
-    arguments = {**options.pretrained(), "subfolder": part.name, "torch_dtype": _dtype(part.dtype)}
+    arguments = {**options.pretrained(), "subfolder": part.name, "dtype": _dtype(part.dtype)}
     folder = Path(place) / part.name
     if options.variant and folder.is_dir() and not [*folder.glob(f"*.{options.variant}*")]:
         del arguments["variant"]
@@ -81,7 +81,7 @@ def _from_file(part: Component, place: str, options: Options) -> Any:
     """A component of diffusers from a checkpoint; its config is named, as diffusers may guess another."""
     import diffusers
 
-    arguments = {"config": place, "subfolder": part.name, "torch_dtype": _dtype(part.dtype)}
+    arguments = {"config": place, "subfolder": part.name, "dtype": _dtype(part.dtype)}
     if part.file.endswith(GGUF):
         arguments["quantization_config"] = diffusers.GGUFQuantizationConfig(compute_dtype=_dtype(part.dtype))
     return _class(part).from_single_file(part.file, **arguments, **options.single_file())
@@ -89,7 +89,7 @@ def _from_file(part: Component, place: str, options: Options) -> Any:
 
 def _from_checkpoint(cls: Any, texts: list[Component], place: str, parts: Mapping[str, Any], options: Options) -> Any:
     """The pipeline from a checkpoint with text encoders, each of which has its own dtype afterwards."""
-    arguments = {"config": place, "torch_dtype": _dtype(together(texts))}
+    arguments = {"config": place, "dtype": _dtype(together(texts))}
     pipe = cls.from_single_file(texts[0].file, **arguments, **parts, **options.whole_file())
     for part in texts:
         getattr(pipe, part.name).to(_dtype(part.dtype))

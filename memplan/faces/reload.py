@@ -29,7 +29,7 @@ def reload(pipe: Any, *, progress: Progress | None = None) -> tuple[str, ...]:
             progress(f"loading {name}")
         old = getattr(pipe, name)
         with libraries_quiet():
-            new = type(old).from_pretrained(**place, torch_dtype=old.dtype)
+            new = type(old).from_pretrained(**place, dtype=old.dtype)
         pipe.register_modules(**{name: new.to(next(old.parameters()).device)})
     return tuple(places)
 

@@ -1,6 +1,7 @@
 """A plan as a script."""
 
 import ast
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -48,10 +49,19 @@ def test_imports_come_first_and_once() -> None:
 
 def test_it_loads_applies_and_calls_in_this_order() -> None:
     text = written()
-    steps = ['from_pretrained("/models/small", torch_dtype=torch.bfloat16)', "pipe.transformer,", "pipe.vae,"]
+    steps = ['from_pretrained("/models/small", dtype=torch.bfloat16)', "pipe.transformer,", "pipe.vae,"]
     steps += ['pipe.text_encoder.to("cuda")', "result = pipe("]
     assert [text.index(step) for step in steps] == sorted(text.index(step) for step in steps)
     ast.parse(text)
+
+
+def test_what_stays_on_the_device_whole_is_moved_at_once() -> None:
+    parts = [part.name for part in small.facts().model.components]
+    whole = (LayerwiseCasting("text_encoder", skip=("norm",)), *map(OnGpu, parts))
+    text = script(draw(small.facts(), whole), "/models/small", {})
+    assert re.findall(r"pipe\S*\.to\(.*\)", text) == ['pipe.to("cuda")']
+    assert text.index("apply_layerwise_casting(\n") < text.index("pipe.to(") < text.index("result")
+    assert 'pipe.to("cuda")' not in script(draw(small.facts(), whole[:-1]), "/models/small", {})
 
 
 def test_arguments_are_written_out() -> None:
@@ -63,7 +73,7 @@ def test_components_of_another_dtype_are_loaded_in_it() -> None:
     facts = small.facts()
     parts = tuple(replace(c, dtype="float32") if c.name == "vae" else c for c in facts.model.components)
     text = written(replace(facts, model=replace(facts.model, components=parts)))
-    assert 'torch_dtype={"vae": torch.float32, "default": torch.bfloat16}' in text
+    assert 'dtype={"vae": torch.float32, "default": torch.bfloat16}' in text
     ast.parse(text)
 
 
@@ -146,8 +156,8 @@ def test_a_denoiser_alone_is_loaded_by_itself() -> None:
     """FluxPipeline.from_single_file() refuses a file without text encoders."""
     assert loaded({"transformer": "x.safetensors"}, {"transformer": "float16"}) == [
         f"transformer = {class_of('transformer')}.from_single_file('x.safetensors', config='owner/name', "
-        "subfolder='transformer', torch_dtype=torch.float16)",
-        "pipe = SmallPipeline.from_pretrained('owner/name', transformer=transformer, torch_dtype=torch.bfloat16)",
+        "subfolder='transformer', dtype=torch.float16)",
+        "pipe = SmallPipeline.from_pretrained('owner/name', transformer=transformer, dtype=torch.bfloat16)",
     ]
 
 
@@ -157,13 +167,13 @@ def test_a_gguf_file_is_loaded_with_its_quantization() -> None:
     assert "config='owner/name', subfolder='transformer', config_revision='dev'" in first
     assert second == (
         "pipe = SmallPipeline.from_pretrained('owner/name', revision='dev', transformer=transformer, "
-        "torch_dtype={'vae': torch.float32, 'default': torch.bfloat16})"
+        "dtype={'vae': torch.float32, 'default': torch.bfloat16})"
     )
 
 
 def test_a_whole_file_of_one_dtype() -> None:
     files = dict.fromkeys(("transformer", "text_encoder", "vae"), "x.safetensors")
-    assert loaded(files, {}) == ["pipe = SmallPipeline.from_single_file('x.safetensors', torch_dtype=torch.bfloat16)"]
+    assert loaded(files, {}) == ["pipe = SmallPipeline.from_single_file('x.safetensors', dtype=torch.bfloat16)"]
 
 
 def test_a_whole_file_of_several() -> None:
@@ -171,10 +181,9 @@ def test_a_whole_file_of_several() -> None:
     files = dict.fromkeys(("transformer", "text_encoder"), "x.safetensors")
     assert loaded(files, {"text_encoder": "float16", "vae": "float32"}) == [
         f"transformer = {class_of('transformer')}.from_single_file('x.safetensors', config='owner/name', "
-        "subfolder='transformer', torch_dtype=torch.bfloat16)",
-        f"vae = {class_of('vae')}.from_pretrained('owner/name', subfolder='vae', torch_dtype=torch.float32)",
-        "pipe = SmallPipeline.from_single_file('x.safetensors', transformer=transformer, vae=vae, "
-        "torch_dtype=torch.float16)",
+        "subfolder='transformer', dtype=torch.bfloat16)",
+        f"vae = {class_of('vae')}.from_pretrained('owner/name', subfolder='vae', dtype=torch.float32)",
+        "pipe = SmallPipeline.from_single_file('x.safetensors', transformer=transformer, vae=vae, dtype=torch.float16)",
     ]
 
 

@@ -49,6 +49,8 @@ def asked(line: str, shell: str, folder: Path, command: tuple[str, ...] = ("-m",
         ('memplan price sdxl --with "vae_tiling:vae + group_off', "fish", {"vae_tiling:vae + group_offload"}),
         ("memplan recommend sdxl --gpu RTX\\ 4060\\ T", "fish", {"RTX 4060 Ti 16 GB", "RTX 4060 Ti 8 GB"}),
         ("memplan probe my_mo", "bash", {"my_model/"}),
+        ("memplan matrix --models sdxl flux.1-", "bash", {"flux.1-dev", "flux.1-schnell"}),
+        ("memplan matrix --gpus RTX\\ 3090 RTX\\ 4060\\ T", "fish", {"RTX 4060 Ti 16 GB", "RTX 4060 Ti 8 GB"}),
     ],
 )
 def test_what_is_offered(line: str, shell: str, offered: set[str], tmp_path: Path) -> None:

@@ -304,6 +304,25 @@ def test_a_browser_zooms_and_tells_what_is_pointed_at(tmp_path: Path) -> None:
     assert [float(least) for least in shown] == [pytest.approx(start)] * 3
 
 
+TICKS = """
+const shown = (min, max) => {
+  const u = { width: 800, scales: { x: { min, max } } };
+  return clock(u, timeSplits(u, 0, min, max)).join();
+};
+document.body.dataset.x = [shown(0, 61.7), shown(0, 7464), shown(100, 100.003), shown(5, 5)].join(";");
+"""
+
+
+@browser.needed
+@pytest.mark.slow
+def test_times_are_in_minutes_where_they_are_long(tmp_path: Path) -> None:
+    seen = browser.opened(written(tmp_path, text(), TICKS))
+    shown = re.findall(r'<body data-x="([^"]*)"', seen.dom)[0].split(";")
+    assert shown[0] == "0 s,10 s,20 s,30 s,40 s,50 s,60 s"
+    assert shown[1] == ",".join(f"{at} min" for at in range(0, 121, 20))
+    assert shown[2:] == ["100 s,100.0005 s,100.001 s,100.0015 s,100.002 s,100.0025 s,100.003 s", "5 s"]
+
+
 @browser.needed
 @pytest.mark.slow
 def test_a_browser_complains_of_what_is_broken(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_they_reach_a_component_from_a_file(calls: dict[str, Mock]) -> None:
     assembled(flux("x.safetensors"), Mock(), read_options(GIVEN, None))
     found = took(calls, "FluxTransformer2DModel.from_single_file")
     of_the_config = {"config": "black-forest-labs/FLUX.1-dev", "config_revision": "v1", "subfolder": "transformer"}
-    assert found == {**HUB, **of_the_config, "torch_dtype": torch.bfloat16}
+    assert found == {**HUB, **of_the_config, "dtype": torch.bfloat16}
     assert GIVEN.items() <= took(calls, "T5EncoderModel.from_pretrained").items()
 
 

@@ -47,10 +47,8 @@ def test_a_script_and_a_load_ask_for_the_same(second: str, monkeypatch: pytest.M
             patch.setattr(diffusers.AutoencoderKL, "from_pretrained", Mock())
             load()
         casts = {name: getattr(double.return_value, name).to.call_args for name in kinds}
-        final = {
-            name: given.args[0] if given else double.call_args.kwargs["torch_dtype"] for name, given in casts.items()
-        }
-        made.append({"together": double.call_args.kwargs["torch_dtype"], **final})
+        final = {name: given.args[0] if given else double.call_args.kwargs["dtype"] for name, given in casts.items()}
+        made.append({"together": double.call_args.kwargs["dtype"], **final})
     expected = {"text_encoder": torch.float16, "text_encoder_2": getattr(torch, second)}
     assert made[0] == made[1] == {"together": getattr(torch, together(texts)), **expected}
 

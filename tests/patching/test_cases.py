@@ -9,6 +9,7 @@ import pytest
 
 from memplan.errors import Unsupported
 from memplan.faces.api import placed
+from memplan.faces.patching.diff import diff
 from memplan.faces.report.code import applying, device_of, formats, is_import
 from tests.patching.models import plan
 from tests.patching.table import CASES, REFUSED, SNIPPETS, answer, done, files, kept
@@ -82,6 +83,33 @@ def test_a_long_plan_is_named_on_several_lines() -> None:
     assert max(map(len, lines)) <= 120
     assert any(line.startswith("        #   ") for line in lines)
     assert done(file, long, once).source == once
+
+
+@pytest.mark.parametrize("last", [b'pipe.to("cuda")', b'pipe.to("cuda")\npipe("a bay")'])
+def test_a_last_line_without_an_end_stays_so(last: bytes) -> None:
+    file, case = EVERY["comment_inside"]
+    load = b'pipe = FluxPipeline.from_pretrained("models/flux", torch_dtype=torch.bfloat16)\n'
+    once = done(file, case, b"import torch\nfrom diffusers import FluxPipeline\n" + load + last).source
+    assert not once.endswith(b"\n")
+    assert done(file, case, once).source == once
+
+
+def test_another_encoding_is_kept_and_shown() -> None:
+    file, case = EVERY["statement"]
+    before = b"# -*- coding: latin-1 -*-\n# caf\xe9\n" + file.read_bytes()
+    after = done(file, case, before).source
+    assert b"# caf\xe9\n" in after
+    assert done(file, case, after).source == after
+    assert "caf\u00e9" in diff(file.name, before, after.replace(b"import torch\n", b""))
+
+
+def test_pipelines_of_one_name_in_two_functions_are_patched_one_by_one() -> None:
+    file, case = EVERY["two_functions"]
+    first = done(file, type(case)(case.family, "vae_slicing:vae", pipe="6")).source
+    line = next(n for n, text in enumerate(first.splitlines(), 1) if b"Img2ImgPipeline.from_pretrained" in text)
+    both = done(file, type(case)(case.family, case.plan, pipe=str(line)), first).source
+    assert both.count(b"enable_slicing()") == both.count(b"enable_model_cpu_offload(") == 1
+    assert done(file, type(case)(case.family, "vae_slicing:vae", pipe="6"), both).source == both
 
 
 def test_every_file_has_its_case() -> None:

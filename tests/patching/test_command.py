@@ -139,6 +139,29 @@ def test_both_of_two_after_each_other(asked: dict[str, Any], script: Script) -> 
     assert file.read_text("utf-8").count("enable_model_cpu_offload") == 2
 
 
+def test_a_script_that_cannot_be_written_is_told(
+    asked: dict[str, Any], script: Script, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    file = script("statement")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main(["patch", str(file), *OFFLOAD, "--write"]) == 2
+    assert f"the script {file} cannot be written: No space left on device" in capsys.readouterr().err
+
+
+def test_a_plan_of_another_class_is_refused_where_it_needs_what_is_not_there(
+    asked: dict[str, Any], script: Script, capsys: Out
+) -> None:
+    file = str(script("class_attribute"))
+    assert main(["patch", file, "--plan", "group_offload:unet", "--model", "sdxl"]) == 2
+    told = "FluxPipeline has no unet, and the plan is for StableDiffusionXLPipeline. Name the model"
+    assert told in capsys.readouterr().err
+    assert main(["patch", file, *OFFLOAD, "--model", "sdxl"]) == 0
+    assert "loads FluxPipeline, and the plan was made for a call of" in capsys.readouterr().err
+
+
 def test_files_that_are_not_there(capsys: Out) -> None:
     assert main(["patch", "none.py"]) == 2
     assert "the script none.py cannot be read" in capsys.readouterr().err

@@ -41,6 +41,7 @@ RUNS = {
     "offload_already_there": ("sdxl", "pipe", "layerwise_casting:unet + on_demand:vae"),
     "quantization_already_there": ("flux", "pipe", "int8_weight_only:transformer + model_offload"),
     "quanto_in_place": ("flux", "pipe", "partial_residency:transformer,streamed=1,level=block_level"),
+    "returned_once_moved": ("flux", "pipeline()", "vae_slicing:vae + layerwise_casting:transformer"),
     "statement": ("sdxl", "pipe", "vae_slicing:vae + model_offload"),
     "flux": ("flux", "pipe", "int8_weight_only:text_encoder_2 + group_offload:transformer"),
 }

@@ -42,6 +42,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         running.install()
         job()
-        if not running.done:
-            print("memplan: the plan was applied to nothing: no pipeline of its class was called", file=sys.stderr)
+        if running.unused:
+            print(f"memplan: the plan was applied to nothing: {running.unused}", file=sys.stderr)
     return 0

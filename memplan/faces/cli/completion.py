@@ -64,7 +64,9 @@ def _plans(prefix: str, **_: Any) -> Iterator[str]:
 COMPLETERS: dict[str, Callable[..., Iterable[str]]] = {
     "MODEL": _models,
     "--model": _models,
+    "--models": _models,
     "--gpu": _cards,
+    "--gpus": _cards,
     "STRATEGY": _strategies,
     "--with": _plans,
     "--plan": _plans,

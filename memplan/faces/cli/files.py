@@ -20,7 +20,7 @@ def check(args: argparse.Namespace) -> None:
     if (args.train or args.differentiable) and asked:
         kind = "a training step" if args.train else "one that keeps gradients"
         raise BadInput(f"--{asked[0]} is for calls of a pipeline: {kind} has no timeline and no file")
-    for file in filter(None, (args.html, args.png)):
+    for file in filter(None, (args.html, args.png, getattr(args, "save", None))):
         writable(file)
 
 

@@ -79,7 +79,7 @@ def _price(found: "Matrix", args: argparse.Namespace) -> None:
             for number, row in enumerate(found.price(processes), 1):
                 progress(f"{number} of {every} cases, {perf_counter() - start:.0f} s: {row.case}")
     except KeyboardInterrupt:
-        if args.csv:
+        if args.csv and found.rows:
             _tell(found, args.csv, "; the same command goes on from there")
         raise
 

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if done.source == before:
         print(f"memplan: {path.name} has this plan already: {plan}", file=sys.stderr)
     elif args.write:
-        path.write_bytes(done.source)
+        _write(path, done.source)
         print(f"memplan: {path.name} is written: {plan}", file=sys.stderr)
     else:
         print(diff(path.name, before, done.source), end="")
@@ -77,6 +77,13 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BadInput(f"the script {path} cannot be read: {error.strerror or error}") from None
+
+
+def _write(path: Path, source: bytes) -> None:
+    try:
+        path.write_bytes(source)
+    except OSError as error:
+        raise BadInput(f"the script {path} cannot be written: {error.strerror or error}") from None
 
 
 def _saved(plan: str | None) -> Saved | None:

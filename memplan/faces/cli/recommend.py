@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from memplan.faces import api
@@ -26,7 +27,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--code", action="store_true", help="print the preferred plan as a script")
     options.add_bars(parser)
     options.add_pictures(parser)
-    parser.add_argument("--save", metavar="FILE", help="write the preferred plan into a file, for memplan apply")
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="write the preferred plan into a file, for memplan apply"
+    )
     options.add_reading(parser)
 
 
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         found = api.recommend(args.model, progress=progress, **purpose, **options.reading(args), **call)
         if not found.picks and not any(purpose.values()):
             nearest = nearest_call(args.model, found, progress=progress, **options.reading(args), **call)
-    if args.save and found.picks:
+    if args.save:
         _save(args, found, call)
     print(_answer(args, found, call, nearest))
     shown = {"prompt": api.PROMPT, **call}
@@ -54,7 +57,9 @@ def _save(args: argparse.Namespace, found: Recommendation, call: dict[str, Any])
     from memplan.faces.travel.files import save
 
     pick = found.pick(args.prefer)
-    assert pick is not None
+    if pick is None:
+        print(f"memplan: no plan fits, and {args.save} is not written", file=sys.stderr)
+        return
     print(f"memplan: the plan is in {save(pick, args.save, call, args.dtype)}", file=sys.stderr)
 
 

@@ -22,7 +22,7 @@ def cases(
     """Every case, model by model, each once; what they have in common is that of `asked`.
 
     Each model is asked for the arguments of `call` that it takes. Raises BadInput for a model or card that does not
-    exist, with those that do, for a size that is none, and for an argument that no model takes. Without arguments it
+    exist, with some that do, for a size that is none, and for an argument that no model takes. Without arguments it
     needs no torch.
     """
     check_sizes(call)
@@ -42,14 +42,20 @@ def _name(source: str) -> str:
 
 
 def _card(name: str, ram: float, asked: Case) -> str:
-    """The name of the card in the catalogue. Raises BadInput for none, with those that there are."""
+    """The name of the card in the catalogue. Raises BadInput for none, with some that there are."""
     try:
         gpu = machine(replace(asked, gpu=name, ram=ram).target).gpu
     except NoGpu as error:
-        every = "" if "Do you mean" in error.why else f" It has: {', '.join(card.name for card in cards())}."
-        raise BadInput(error.why + every) from error
+        raise BadInput(error.why + ("" if "Do you mean" in error.why else _examples())) from error
     assert gpu is not None
     return gpu.name
+
+
+def _examples() -> str:
+    """The newest card of each maker, and how many there are."""
+    names = [card.name for card in cards()]
+    newest = {name.partition(" ")[0]: name for name in names}
+    return f" It has {len(names)}, as {', '.join(newest.values())}."
 
 
 # ---- what a call takes -----------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Has calls of pipelines go another way: of one class for a while, or of all that a script will define."""
 
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
 from typing import Any
@@ -37,21 +37,27 @@ def _wrap(kind: Any, around: Around, method: str = "__call__") -> None:
     setattr(kind, method, call)
 
 
-def every_class(around: Around) -> None:
-    """Has calls of every pipeline of diffusers go by `around`, from when diffusers is imported, which this does not."""
+def every_class(around: Around, methods: Sequence[str] = ("__call__",)) -> None:
+    """Has calls of these methods of every pipeline of diffusers go by `around`.
+
+    That is from when diffusers is imported, which this does not.
+    """
     for room, base in ROOMS:
-        when_imported(room, partial(_watch, room, base, around))
+        when_imported(room, partial(_watch, room, base, around, methods))
 
 
-def _watch(room: str, name: str, around: Around) -> None:
-    """Wraps the call of a class, and of each subclass that has one of its own, as it is defined."""
+def _watch(room: str, name: str, around: Around, methods: Sequence[str]) -> None:
+    """Wraps methods of a class, and of each subclass that has one of its own, as it is defined."""
     base: Any = getattr(sys.modules[room], name)
+
+    def wrapped(cls: Any) -> None:
+        for method in methods:
+            if method in vars(cls):
+                _wrap(cls, around, method)
 
     def defined(cls: Any, /, **options: Any) -> None:
         super(base, cls).__init_subclass__(**options)
-        if "__call__" in vars(cls):
-            _wrap(cls, around)
+        wrapped(cls)
 
-    if "__call__" in vars(base):
-        _wrap(base, around)
+    wrapped(base)
     base.__init_subclass__ = classmethod(defined)

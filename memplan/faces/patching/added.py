@@ -7,7 +7,7 @@ import libcst as cst
 from libcst.metadata import Assignment, GlobalScope, MetadataWrapper, ScopeProvider
 
 from memplan.faces.api import placed
-from memplan.faces.report.code import applying, device_of, formats, is_import, merged
+from memplan.faces.report.code import applying, device_of, formats, is_import, merged, whole
 from memplan.faces.report.loading import MAPPING, dtypes_as_code, mapping
 from memplan.planner import Plan
 from memplan.strategy import Strategy
@@ -47,19 +47,19 @@ def added(
     where, model = device or device_of(plan), plan.run.facts.model
     configs = {name: config for name, config in formats(plan).items() if name not in absent}
     parts = {name: configs[name] for name, reached in own.items() if reached and name in configs}
-    whole = {name: config for name, config in configs.items() if at_once and name not in own}
+    at_load = {name: config for name, config in configs.items() if at_once and name not in own}
     strategies = [s for s in placed(plan) if not {seat.component for seat in s.seats} <= absent]
-    found = applying(plan, strategies, {*parts, *whole}, where)
+    found = applying(plan, strategies, {*parts, *at_load}, where, absent)
     again = [line for strategy in strategies if _is_whole(strategy, where) for line in strategy.code(where)]
     known = {part.name for part in model.components}
     beside = tuple(name for name in own if name not in known and not again)
-    found += [f'{PIPE}.{name}.to("{where}")' for name in beside]
-    named = [line for config in (*parts.values(), *whole.values()) for line in config.imports]
+    found += [f'{PIPE}.{name}.to("{where}")' for name in beside if whole(where) not in found]
+    named = [line for config in (*parts.values(), *at_load.values()) for line in config.imports]
     dtype = dtypes_as_code([part for part in model.components if not part.file] or model.components)
-    imports = [*named, *filter(is_import, found), *([MAPPING] if whole else []), "import torch"]
+    imports = [*named, *filter(is_import, found), *([MAPPING] if at_load else []), "import torch"]
     return Added(
         tuple(merged(imports)),
-        mapping(whole) if whole else "",
+        mapping(at_load) if at_load else "",
         {name: config.value for name, config in parts.items()},
         dtype,
         tuple(line for line in found if not is_import(line)),

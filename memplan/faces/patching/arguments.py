@@ -20,14 +20,15 @@ def without(call: cst.Call, names: Collection[str]) -> cst.Call:
     return call.with_changes(args=kept)
 
 
-def with_argument(call: cst.Call, name: str, code: str) -> cst.Call:
+def with_argument(call: cst.Call, name: str, code: str, margin: str = "") -> cst.Call:
     """The call with `name` set to the value that `code` is, in the place of an earlier value or at the end.
 
-    One on a single line has its arguments on a line each afterwards where the value takes several.
+    One on a single line has its arguments on a line each afterwards where the value takes several; `margin` is how much
+    deeper than its statement it stands.
     """
     if "\n" in code and not _is_spread(call):
-        call = _spread(call)
-    value = cst.parse_expression(_deeper(code) if _is_spread(call) else code)
+        call = _spread(call, margin)
+    value = cst.parse_expression(_deeper(code, call) if _is_spread(call) else code)
     args = list(call.args)
     for at, given in enumerate(args):
         if given.keyword and given.keyword.value == name:
@@ -50,10 +51,10 @@ def _is_spread(call: cst.Call) -> bool:
     return isinstance(call.whitespace_before_args, cst.ParenthesizedWhitespace)
 
 
-def _spread(call: cst.Call) -> cst.Call:
+def _spread(call: cst.Call, margin: str) -> cst.Call:
     """The call with each argument on a line of its own."""
-    inner = cst.ParenthesizedWhitespace(indent=True, last_line=cst.SimpleWhitespace("    "))
-    outer = cst.ParenthesizedWhitespace(indent=True)
+    inner = cst.ParenthesizedWhitespace(indent=True, last_line=cst.SimpleWhitespace(f"{margin}    "))
+    outer = cst.ParenthesizedWhitespace(indent=True, last_line=cst.SimpleWhitespace(margin))
     none = cst.SimpleWhitespace("")
     args = [
         given.with_changes(comma=cst.Comma(whitespace_after=inner), whitespace_after_arg=none) for given in call.args
@@ -67,6 +68,9 @@ def has(call: cst.Call, *names: str) -> bool:
     return any(given.keyword is not None and given.keyword.value in names for given in call.args)
 
 
-def _deeper(code: str) -> str:
+def _deeper(code: str, call: cst.Call) -> str:
+    """The code with the lines after its first one as deep as the arguments of a call that has them on lines."""
+    before = call.whitespace_before_args
+    depth = before.last_line.value if isinstance(before, cst.ParenthesizedWhitespace) else ""
     first, *rest = code.split("\n")
-    return "\n".join([first, *(indent(line, "    ") for line in rest)])
+    return "\n".join([first, *(indent(line, depth) for line in rest)])

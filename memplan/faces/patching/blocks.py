@@ -32,13 +32,13 @@ def end(home: str) -> str:
     return f"# memplan ({home}): {END}"
 
 
-def lifted(source: bytes, homes: frozenset[str]) -> Lifted:
-    """`source` with a place in place of each block for one of `homes`."""
+def lifted(source: bytes, homes: frozenset[str], others: tuple[range, ...] = ()) -> Lifted:
+    """`source` with a place in place of each block for one of `homes`, but for those in the lines of `others`."""
     kept: list[bytes] = []
     devices: dict[str, str] = {}
     shifts: list[tuple[int, int]] = []
     inside, gone = "", 0
-    for line in source.splitlines(keepends=True):
+    for number, line in enumerate(source.splitlines(keepends=True), 1):
         found = _BEGINS.match(line.rstrip(b"\n"))
         home, plan = (found["home"].decode(), found["plan"].decode()) if found else ("", "")
         if inside:
@@ -46,11 +46,14 @@ def lifted(source: bytes, homes: frozenset[str]) -> Lifted:
             if home == inside and plan == END:
                 shifts.append((len(kept), gone))
                 inside, gone = "", 0
-        elif found and plan != END and home in homes:
+        elif found and plan != END and home in homes and not any(number in lines for lines in others):
             inside = home
             devices[home] = (found["device"] or b"").decode()
             ends = line[len(line.rstrip(b"\r\n")) :]
             kept.append(line[: len(line) - len(line.lstrip())] + PLACE.encode() + ends)
         else:
             kept.append(line)
-    return Lifted(b"".join(kept), devices, tuple(shifts)) if not inside else Lifted(source, {}, ())
+    if inside:
+        return Lifted(source, {}, ())
+    text = b"".join(kept)
+    return Lifted(text if source[-1:] in b"\r\n" else text.rstrip(b"\r\n"), devices, tuple(shifts))

@@ -1,5 +1,6 @@
 """Changes a script's tree: what goes, what comes in its place, and where the comments of what goes stay."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -7,6 +8,7 @@ from typing import cast
 import libcst as cst
 
 from memplan.faces.patching.arguments import with_argument, without
+from memplan.faces.patching.emptied import is_left_empty, without_else
 
 Statement = cst.SimpleStatementLine | cst.BaseCompoundStatement
 
@@ -24,14 +26,17 @@ class Block:
 class Edits:
     """By node of the original tree: what is set and taken out of calls, which small statements go, what is added.
 
-    `moves` keep the arguments given there, and go without any. `returns` are statements that return a pipeline which is
-    to have a name first. `unnamed` are names that imports are to bring in no longer, but for others.
+    `moves` keep the arguments given there, and go without any; `margins` are how much deeper than its statement a call
+    stands. `returns` are statements that return a pipeline which is to have a name first. `unnamed` are names that
+    imports are to bring in no longer, but for others.
     """
 
+    margins: dict[cst.Call, str] = field(default_factory=dict)
     sets: dict[cst.Call, dict[str, str]] = field(default_factory=dict)
     unset: dict[cst.Call, tuple[str, ...]] = field(default_factory=dict)
     moves: Mapping[cst.Call, tuple[cst.Arg, ...]] = field(default_factory=dict)
     dropped: set[cst.CSTNode] = field(default_factory=set)
+    before: dict[cst.CSTNode, list[Block]] = field(default_factory=dict)
     after: dict[cst.CSTNode, list[Block]] = field(default_factory=dict)
     imports: dict[cst.CSTNode, list[cst.Import | cst.ImportFrom]] = field(default_factory=dict)
     returns: dict[cst.CSTNode, str] = field(default_factory=dict)
@@ -54,7 +59,7 @@ class _Editor(cst.CSTTransformer):
         if original_node in edits.moves:
             return _moved(call, edits.moves[original_node])
         for name, code in edits.sets.get(original_node, {}).items():
-            call = with_argument(call, name, code)
+            call = with_argument(call, name, code, edits.margins.get(original_node, ""))
         return without(call, edits.unset.get(original_node, ()))
 
     def leave_ImportFrom(self, original_node: cst.ImportFrom, updated_node: cst.ImportFrom) -> cst.ImportFrom:
@@ -68,6 +73,9 @@ class _Editor(cst.CSTTransformer):
         )
 
     # ---- statements ----
+    def leave_If(self, original_node: cst.If, updated_node: cst.If) -> cst.If:
+        return without_else(original_node, updated_node)
+
     def leave_IndentedBlock(
         self, original_node: cst.IndentedBlock, updated_node: cst.IndentedBlock
     ) -> cst.IndentedBlock:
@@ -85,14 +93,16 @@ class _Editor(cst.CSTTransformer):
         made: list[cst.BaseStatement] = []
         waiting: list[cst.EmptyLine] = []
         for old, new in zip(before, after, strict=True):
+            for block in self._edits.before.get(old, []):
+                made += _lines(block, waiting)
+                waiting = [_comment(block.end)]
             kept, comments = self._kept(cast("Statement", old), cast("Statement", new))
             for statement in kept[:1]:
                 made.append(_led(statement, waiting))
                 waiting = []
             waiting += comments
             for block in self._edits.after.get(old, []):
-                first, *rest = block.statements
-                made += [_led(cast("Statement", first), [*waiting, *map(_comment, block.begin)]), *rest]
+                made += _lines(block, waiting)
                 waiting = [_comment(block.end)]
             made += [cst.SimpleStatementLine([small]) for small in self._edits.imports.get(old, [])]
             for statement in kept[1:]:
@@ -102,17 +112,31 @@ class _Editor(cst.CSTTransformer):
 
     def _kept(self, old: Statement, new: Statement) -> tuple[list[Statement], list[cst.EmptyLine]]:
         """What is left of a statement; of one that goes, its comments."""
+        if is_left_empty(old, new):
+            return [], [*new.leading_lines, *_inside(part for part in new.children if part not in new.leading_lines)]
         if not isinstance(old, cst.SimpleStatementLine) or not isinstance(new, cst.SimpleStatementLine):
             return [new], []
-        if old in self._edits.returns:
-            return _named(new, self._edits.returns[old]), []
         pairs = zip(old.body, new.body, strict=True)
         small = [one for was, one in pairs if was not in self._edits.dropped]
-        if small:
-            last = small[-1].with_changes(semicolon=cst.MaybeSentinel.DEFAULT)
-            return [new.with_changes(body=[*small[:-1], last]) if len(small) < len(new.body) else new], []
-        inside = [_comment(found.value) for small in (*old.body, old.trailing_whitespace) for found in _comments(small)]
-        return [], [*new.leading_lines, *inside]
+        if not small:
+            return [], [*new.leading_lines, *_inside((*old.body, old.trailing_whitespace))]
+        new = new.with_changes(leading_lines=[*new.leading_lines, *_lost(old, new)])
+        if old in self._edits.returns:
+            return _named(new, self._edits.returns[old]), []
+        last = small[-1].with_changes(semicolon=cst.MaybeSentinel.DEFAULT)
+        return [new.with_changes(body=[*small[:-1], last]) if len(small) < len(new.body) else new], []
+
+
+def _lines(block: Block, comments: Sequence[cst.EmptyLine]) -> list[cst.BaseStatement]:
+    """A block's statements, with comments and its own first one before them."""
+    first, *rest = block.statements
+    return [_led(cast("Statement", first), [*comments, *map(_comment, block.begin)]), *rest]
+
+
+def _lost(old: cst.SimpleStatementLine, new: cst.SimpleStatementLine) -> list[cst.EmptyLine]:
+    """The comments that went with what was taken out of a line."""
+    left = Counter(comment.value for comment in _comments(old)) - Counter(comment.value for comment in _comments(new))
+    return [_comment(text) for text in left.elements()]
 
 
 def _moved(call: cst.Call, kept: tuple[cst.Arg, ...]) -> cst.BaseExpression:
@@ -126,12 +150,14 @@ def _moved(call: cst.Call, kept: tuple[cst.Arg, ...]) -> cst.BaseExpression:
     return inner.with_changes(**around)
 
 
-def _named(line: cst.SimpleStatementLine, name: str) -> list[Statement]:
+def _named(line: cst.SimpleStatementLine, text: str) -> list[Statement]:
     """A line that returns a value as two, of which the first gives it a name."""
     (small,) = (one for one in line.body if isinstance(one, cst.Return))
     assert small.value is not None
-    assign = cst.Assign([cst.AssignTarget(cst.Name(name))], small.value)
-    return [line.with_changes(body=[assign]), cst.SimpleStatementLine([cst.Return(cst.Name(name))])]
+    target, value = (cst.parse_expression(text) for _ in range(2))
+    assert isinstance(target, cst.Name | cst.Attribute | cst.Subscript)
+    assign = cst.Assign([cst.AssignTarget(target)], small.value)
+    return [line.with_changes(body=[assign]), cst.SimpleStatementLine([cst.Return(value)])]
 
 
 def _led(statement: Statement, lines: Sequence[cst.EmptyLine]) -> Statement:
@@ -153,6 +179,11 @@ def _comments(node: cst.CSTNode) -> Iterator[cst.Comment]:
         if isinstance(child, cst.Comment):
             yield child
         yield from _comments(child)
+
+
+def _inside(nodes: Iterable[cst.CSTNode]) -> list[cst.EmptyLine]:
+    """The comments inside of nodes, each on a line of its own."""
+    return [_comment(found.value) for node in nodes for found in _comments(node)]
 
 
 def _comment(text: str) -> cst.EmptyLine:

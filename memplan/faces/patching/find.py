@@ -10,9 +10,12 @@ from memplan.faces.patching.reading import Script, method, root
 PRETRAINED, SINGLE_FILE, FROM_PIPE = "from_pretrained", "from_single_file", "from_pipe"
 TRAINING = ("backward", "zero_grad")
 """Methods that only training calls."""
+LEARNING = ("bitsandbytes.optim.", "torch.autograd.grad", "torch.optim.")
+"""With what the full names of functions begin that only training calls."""
 HAND = (
     "load the pipeline with from_pretrained() and hand it the components that are your own, as in controlnet=controlnet"
 )
+OTHER_SCRIPT = "patch the script that generates pictures"
 NAME_IT = "give it a name first, as in pipe = {}.from_pretrained(...)"
 
 
@@ -35,8 +38,10 @@ def check(script: Script) -> None:
     """Raises NotPatched for a script that trains."""
     for call in script.all(cst.Call):
         if method(call) in TRAINING and isinstance(call.func, cst.Attribute):
-            what = f".{method(call)}() trains, and plans are for inference"
-            raise script.refuse(call, what, "patch the script that generates pictures")
+            raise script.refuse(call, f".{method(call)}() trains, and plans are for inference", OTHER_SCRIPT)
+        if script.qualified(call.func).startswith(LEARNING):
+            what = f"{script.qualified(call.func)}() is for training, and plans are for inference"
+            raise script.refuse(call, what, OTHER_SCRIPT)
 
 
 def pipelines(script: Script) -> list[Pipeline]:
@@ -55,6 +60,11 @@ def pipelines(script: Script) -> list[Pipeline]:
         if name.startswith(("diffusers.", "transformers.")) and name.endswith(f".{PRETRAINED}"):
             what = f"{name.split('.')[-2]} is loaded by itself, and no pipeline of diffusers is"
             raise script.refuse(call, what, HAND)
+    for line in script.all(cst.ImportFrom):
+        library = script.text(line.module) if line.module is not None else ""
+        if isinstance(line.names, cst.ImportStar) and library == "diffusers":
+            what = "which names are of diffusers cannot be told"
+            raise script.refuse(line, what, "import them by name, as in from diffusers import FluxPipeline")
     last = script.module.body[-1] if script.module.body else script.module
     cure = "name a script that calls from_pretrained() or from_single_file() of a pipeline imported from diffusers"
     raise script.refuse(last, "up to here no pipeline of diffusers is loaded", cure)

@@ -1,7 +1,7 @@
 """By which names a script has its pipeline and the pipeline's components, and which pipelines it makes of it."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import libcst as cst
 
@@ -10,6 +10,7 @@ from memplan.faces.patching.aliases import check_only, components
 from memplan.faces.patching.find import (
     FROM_PIPE,
     PRETRAINED,
+    SINGLE_FILE,
     Pipeline,
     is_pipeline,
     loads,
@@ -30,10 +31,14 @@ OPTIONS = (
 
 @dataclass(frozen=True, eq=False)
 class Own:
-    """The calls that load a component, () where that cannot be told, and what each is assigned to."""
+    """The calls that load a component, () where that cannot be told, and what each is assigned to.
+
+    `file` is the call that loads it from a single file; into what comes so no other config can be put.
+    """
 
     loads: tuple[cst.Call, ...]
     targets: tuple[cst.BaseExpression, ...] = ()
+    file: cst.Call | None = None
 
 
 def own_parts(script: Script, pipeline: Pipeline) -> dict[str, Own]:
@@ -46,14 +51,31 @@ def own_parts(script: Script, pipeline: Pipeline) -> dict[str, Own]:
     return found
 
 
-def left_out(script: Script, pipeline: Pipeline, homes: "Homes") -> dict[str, cst.CSTNode]:
-    """The components that a pipeline does without, as text_encoder_3=None or pipe.safety_checker = None says."""
+def left_out(script: Script, pipeline: Pipeline, homes: "Homes | None") -> dict[str, cst.CSTNode]:
+    """The components that a pipeline does without, as text_encoder_3=None or pipe.safety_checker = None says.
+
+    Without `homes` those that it does without as it is loaded.
+    """
     named = [(given.keyword.value, given) for given in pipeline.load.args if given.keyword is not None]
     found: dict[str, cst.CSTNode] = {n: g for n, g in named if n not in OPTIONS and value(script, g.value) is None}
+    for assign in script.all(cst.Assign) if homes else ():
+        target = assign.targets[0].target
+        if homes and isinstance(target, cst.Attribute) and homes.has(target.value):
+            found.pop(target.attr.value, None)
+            if value(script, assign.value) is None:
+                found[target.attr.value] = assign
+    return found
+
+
+def _later(script: Script, pipeline: Pipeline, homes: "Homes") -> dict[str, Own]:
+    """The components that a pipeline is given once it is there, as in pipe.vae = vae."""
+    without, found = left_out(script, pipeline, None), {}
     for assign in script.all(cst.Assign):
-        part = homes.part(assign.targets[0].target)
-        if part and isinstance(assign.targets[0].target, cst.Attribute) and value(script, assign.value) is None:
-            found[part] = assign
+        target = assign.targets[0].target
+        if isinstance(target, cst.Attribute) and homes.has(target.value) and target.attr.value not in OPTIONS:
+            own, name = _loaded(script, assign.value), target.attr.value
+            if own.loads or own.file or (name in without and value(script, assign.value) is UNKNOWN):
+                found[name] = own
     return found
 
 
@@ -67,9 +89,11 @@ def _loaded(script: Script, given: cst.BaseExpression) -> Own:
         return Own(loads, tuple(target for part in parts for target in part.targets))
     if isinstance(bare, cst.Call) and method(bare) == PRETRAINED and script.qualified(bare.func):
         return Own((bare,))
+    if isinstance(bare, cst.Call) and method(bare) == SINGLE_FILE and script.qualified(bare.func):
+        return Own((), file=bare)
     if place is not None and place.value is not None and isinstance(given, cst.Name):
         found = _loaded(script, place.value)
-        return Own(found.loads, (*found.targets, given)) if found.loads else found
+        return replace(found, targets=(*found.targets, given)) if found.loads else found
     return Own(())
 
 
@@ -88,6 +112,7 @@ class Homes:
             for target in [*self._assigned(), *self._handed()]:
                 if not self.has(target):
                     self._known.append(target)
+        self.own |= _later(script, pipeline, self)
         self._parts = list(components(script, self))
         for target, name in self._parts:
             check_only(script, self, target, name)
@@ -160,7 +185,7 @@ class Homes:
 
 
 def derived(script: Script, homes: "Homes") -> Iterator[tuple[cst.Call, Pipeline]]:
-    """Pipelines that are made from the components of another one."""
+    """Pipelines that are made from the components of another one, and from none besides."""
     for call, name in loads(script, FROM_PIPE):
         given = call.args[0].value if call.args else None
         if given is not None and homes.has(given):
@@ -169,5 +194,16 @@ def derived(script: Script, homes: "Homes") -> Iterator[tuple[cst.Call, Pipeline
         name = script.qualified(call.func)
         if name.startswith("diffusers.") and is_pipeline(name.rpartition(".")[2]):
             source = shared(call)
-            if source is not None and homes.has(source):
+            if homes.has(source) if source is not None else _has_all(call, homes):
                 yield call, pipeline(script, call, name)
+
+
+def _has_all(call: cst.Call, homes: "Homes") -> bool:
+    """Whether a pipeline is handed components of another one, one by one, and none of its own."""
+    named = {given.keyword.value: given.value for given in call.args if given.keyword is not None}
+    parts = [value for name, value in named.items() if name not in OPTIONS]
+    return bool(parts) and len(named) == len(call.args) and all(_is_part(value, homes) for value in parts)
+
+
+def _is_part(value: cst.BaseExpression, homes: "Homes") -> bool:
+    return isinstance(value, cst.Attribute) and homes.has(value.value)

@@ -6,21 +6,25 @@ from collections.abc import Iterator
 import libcst as cst
 
 from memplan.faces.patching.added import Added
-from memplan.faces.patching.calls import Calls
 from memplan.faces.patching.chosen import Found
+from memplan.faces.patching.decisions import Calls
+from memplan.faces.patching.device import elsewhere
 from memplan.faces.patching.find import Pipeline
 from memplan.faces.patching.homes import Homes
+from memplan.faces.patching.places import Place
 from memplan.faces.patching.reading import Script, method
+from memplan.faces.report.code import device_of
 from memplan.planner import Plan
 
 LOADS_MORE = ("load_ip_adapter", "load_lora_weights", "load_textual_inversion")
 
 
-def notes(here: Found, decided: Calls, adding: Added, plan: Plan) -> tuple[str, ...]:
+def notes(here: Found, where: Place, decided: Calls, adding: Added, plan: Plan) -> tuple[str, ...]:
     """What the plan's bill has not, and what of the script's own was taken out."""
     script, pipeline, homes, others = here.script, here.pipeline, here.homes, here.others
     return (
         *_taken_out(script, decided, adding),
+        *_device_elsewhere(here, where, decided, plan),
         *_unpriced(script, homes),
         *(
             f"{name} is not in the plan: it stays on the device, and its memory is not in the bill"
@@ -40,6 +44,14 @@ def _taken_out(script: Script, decided: Calls, adding: Added) -> Iterator[str]:
         word = what.removesuffix("()").replace("_vae_", "_").replace("enable_attention_slicing", "set_attention_slice")
         if what and word not in code and not re.search("offload|freeze|quantize|disable|reset|remove", word):
             yield f"line {script.line(small)}: {what} is taken out, as the plan does not have it"
+
+
+def _device_elsewhere(here: Found, where: Place, decided: Calls, plan: Plan) -> Iterator[str]:
+    if where.move is None and not here.lifted.shifts and not elsewhere(here.script, decided):
+        for call, given in decided.devices[:1]:
+            shown = here.script.text(given) if given is not None else "cuda"
+            line = f"line {here.script.line(call)}: the pipeline was moved to {shown} there"
+            yield f"{line}; the plan is applied where it is loaded, on {device_of(plan)}"
 
 
 def _unpriced(script: Script, homes: Homes) -> Iterator[str]:

@@ -12,19 +12,27 @@ from memplan.faces.patching import imports
 from memplan.faces.patching.added import Added, added, imports_of, statements
 from memplan.faces.patching.arguments import has
 from memplan.faces.patching.blocks import begin, end
-from memplan.faces.patching.calls import Calls, calls, placed_before
+from memplan.faces.patching.calls import calls
 from memplan.faces.patching.chosen import Found, given_dtypes
+from memplan.faces.patching.classes import check_class
+from memplan.faces.patching.decisions import Calls
 from memplan.faces.patching.device import device
 from memplan.faces.patching.edit import Block, Edits, edited
 from memplan.faces.patching.find import Pipeline
+from memplan.faces.patching.gguf import check_files
 from memplan.faces.patching.homes import Homes, derived, left_out
+from memplan.faces.patching.keywords import check_keywords
+from memplan.faces.patching.moves import placed_before
 from memplan.faces.patching.notes import notes
 from memplan.faces.patching.places import place
 from memplan.faces.patching.reading import Script, argument
-from memplan.faces.patching.values import assigned, dtype
+from memplan.faces.patching.values import assigned, dtype, dtypes
 from memplan.faces.report.code import device_of
 from memplan.faces.report.loading import QUANTIZATION
 from memplan.planner import Plan
+
+OF_LOADS = (*PLANNED, "load_in_4bit", "load_in_8bit")
+"""Arguments of a component's loading that decide what the plan decides."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +67,23 @@ def patched(here: Found, plan: Plan) -> Patched:
     own = {name: len(part.loads) == 1 for name, part in homes.own.items() if part.loads or _has(plan, name)}
     adding = added(plan, on, own, frozenset(absent), at_once=not pipeline.from_file)
     _check_absent(script, absent, adding)
+    check_files(script, homes, plan)
+    check_class(script, pipeline, adding, plan)
     edits = Edits(moves=decided.moves, dropped={*decided.dropped, *_places(script)})
     _load(here, adding, decided, edits)
     taken = frozenset(name.value for name in script.all(cst.Name))
     replaced = (device_of(plan), shown) if shown and on is None else None
     style = Style(str(plan), replaced, taken)
+    if where.split:
+        edits.returns[where.at] = here.home
     if adding.lines:
-        edits.after.setdefault(where.after, []).append(style.block(here.home, adding.lines, shown))
+        places = edits.before if where.before else edits.after
+        places.setdefault(where.at, []).append(style.block(here.home, adding.lines, shown))
     for _, other in derived(script, homes):
         _derive(script, other, adding, style, edits)
     _import(script, pipeline, adding, edits)
     module = _pruned(here, edited(script.module, edits))
-    return Patched(module.bytes, notes(here, decided, adding, plan))
+    return Patched(module.bytes, notes(here, where, decided, adding, plan))
 
 
 # ---- edits ----------------------------------------------------------------------------------------------------------
@@ -81,17 +94,21 @@ def _load(here: Found, adding: Added, decided: Calls, edits: Edits) -> None:
     _check_dtype(here, adding, decided)
     single = adding.dtype[:1] != "{"
     plain = not (has(pipeline.load, *DTYPES) or decided.dtypes) and adding.dtype != "torch.float32"
-    sets |= {"torch_dtype": adding.dtype} if plain and (single or not pipeline.from_file) else {}
+    sets |= {"dtype": adding.dtype} if plain and (single or not pipeline.from_file) else {}
     edits.dropped |= _unused(
         here.script, [pipeline.load, *(load for own in here.homes.own.values() for load in own.loads)]
     )
+    check_keywords(here.script, pipeline.load)
+    edits.margins[pipeline.load] = here.script.margin(pipeline.load)
     edits.sets[pipeline.load] = sets
     edits.unset[pipeline.load] = tuple(name for name in PLANNED if name not in sets)
     for name, own in here.homes.own.items():
         code = adding.parts.get(name)
         for load in own.loads:
+            check_keywords(here.script, load)
+            edits.margins[load] = here.script.margin(load)
             edits.sets[load] = {QUANTIZATION: code} if code else {}
-            edits.unset[load] = tuple(option for option in PLANNED if not (code and option == QUANTIZATION))
+            edits.unset[load] = tuple(option for option in OF_LOADS if not (code and option == QUANTIZATION))
     if pipeline.target is None:
         edits.returns[pipeline.statement] = here.home
 
@@ -125,8 +142,8 @@ def _unused(script: Script, loads: list[cst.Call]) -> set[cst.CSTNode]:
 def _check_dtype(here: Found, adding: Added, decided: Calls) -> None:
     """Raises NotPatched where the script loads the pipeline in another dtype than the plan is for."""
     for given in given_dtypes(here, decided):
-        name = dtype(here.script, given)
-        if name and adding.dtype[:1] != "{" and adding.dtype != f"torch.{name}":
+        name, found = dtype(here.script, given), dtypes(here.script, given)
+        if name and adding.dtype[:1] != "{" and adding.dtype not in {f"torch.{one}" for one in found}:
             cure = f"plan for it with --dtype {name}, or write {adding.dtype} there"
             what = f"the script loads the pipeline in {name}, and the plan is for {adding.dtype}"
             raise here.script.refuse(given, what, cure)

@@ -1,24 +1,32 @@
 """Where a plan is applied in a script: after all that prepares the pipeline, and before its first call."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import libcst as cst
 
-from memplan.faces.patching.calls import Calls, placed_before, used
+from memplan.faces.patching.decisions import OWN_LINE, Calls
 from memplan.faces.patching.find import Pipeline
 from memplan.faces.patching.homes import Homes
-from memplan.faces.patching.reading import Script
+from memplan.faces.patching.moves import placed_before
+from memplan.faces.patching.reading import Script, method
+from memplan.faces.patching.uses import gives, used, uses
 
 Block = cst.Module | cst.IndentedBlock
 
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """A statement after which lines are added, and the call that moved the pipeline there, if one did."""
+    """A statement after which lines are added, or `before` which, and the call that moved the pipeline, if one did.
 
-    after: cst.CSTNode
+    One that is `split` casts the pipeline and returns it: lines are added between the two.
+    """
+
+    at: cst.CSTNode
     move: cst.Call | None = None
+    before: bool = False
+    split: bool = False
 
 
 def place(script: Script, pipeline: Pipeline, homes: Homes, found: Calls) -> Place:
@@ -27,20 +35,26 @@ def place(script: Script, pipeline: Pipeline, homes: Homes, found: Calls) -> Pla
     if earlier:
         return Place(earlier[0])
     block = script.parent(pipeline.statement)
-    here = [(call, _in(script, block, call)) for call, _ in found.devices]
+    here = [(call, _in(script, block, call)) for call, _ in found.devices or found.parts]
     for call, top in here:
         if isinstance(top, cst.If) and _is_condition(script, top, call, found):
-            return Place(script.statement(call), call)
+            line = script.statement(call)
+            return Place(line, call, before=uses(script, homes, found, line))
     statements = list(block.body) if isinstance(block, Block) else []
     start = statements.index(pipeline.statement)
-    uses = (at for at in range(start + 1, len(statements)) if _uses(script, homes, found, statements[at]))
-    first = next(uses, len(statements))
+    using = (at for at in range(start + 1, len(statements)) if uses(script, homes, found, statements[at]))
+    first = next(using, len(statements))
     tops = [_in(script, block, anchor) for anchor in found.anchors]
     places = [statements.index(top) for top in tops if top is not None]
     last = max((at for at in places if start <= at < first), default=start)
-    moves = [call for call, top in here if top is not None and start <= statements.index(top) <= last]
-    _check_one_device(script, moves)
+    moves = [call for call, top in here if top is not None and start <= statements.index(top) <= first]
+    _check_one_device(script, [(call, to) for call, to in found.devices or found.parts if call in moves])
     _check_last(script, homes, statements[last])
+    _check_given(script, homes, found, statements[first:])
+    for call in (one for one in moves if found.moves.get(one) and first < len(statements)):
+        if statements[first] in script.ancestors(call):
+            _check_cast(script, call)
+            return Place(statements[first], call, split=True)
     return Place(statements[last], moves[-1] if moves else None)
 
 
@@ -61,12 +75,12 @@ def _is_condition(script: Script, branch: cst.If, move: cst.Call, found: Calls) 
     return bool(asks) and not any(branch in script.ancestors(one) for one in others)
 
 
-def _check_one_device(script: Script, moves: list[cst.Call]) -> None:
+def _check_one_device(script: Script, moves: Sequence[tuple[cst.Call, cst.BaseExpression | None]]) -> None:
     """Raises NotPatched for moves to several devices."""
-    texts = list(dict.fromkeys(script.text(move.args[0].value) for move in moves if move.args))
+    texts = list(dict.fromkeys(script.text(to) for _, to in moves if to is not None))
     if len(texts) > 1:
         what = f"the pipeline is moved to one of several devices, {', '.join(texts)}"
-        raise script.refuse(moves[1], what, "move it once, to a device that a variable names")
+        raise script.refuse(moves[1][0], what, "move it once, to a device that a variable names")
 
 
 def _check_last(script: Script, homes: Homes, statement: cst.BaseStatement) -> None:
@@ -79,11 +93,18 @@ def _check_last(script: Script, homes: Homes, statement: cst.BaseStatement) -> N
         raise script.refuse(statement, what, "put each statement on a line of its own")
 
 
-def _uses(script: Script, homes: Homes, found: Calls, statement: cst.BaseStatement) -> bool:
-    """Whether a statement calls the pipeline, when it is run itself and not only defined."""
-    if isinstance(statement, cst.FunctionDef | cst.ClassDef):
-        return False
-    small = statement.body if isinstance(statement, cst.SimpleStatementLine) else ()
-    if small and all(one in found.dropped for one in small):
-        return False
-    return used(script, homes, statement)
+def _check_cast(script: Script, call: cst.Call) -> None:
+    """Raises NotPatched where a pipeline is cast in a statement that does more with it than to return it."""
+    returned = isinstance(script.parent(call), cst.Return)
+    if not returned or not isinstance(script.statement(call), cst.SimpleStatementLine):
+        what = f"{script.text(call)} casts the pipeline where it is used already"
+        raise script.refuse(call, what, OWN_LINE)
+
+
+def _check_given(script: Script, homes: Homes, found: Calls, rest: Sequence[cst.BaseStatement]) -> None:
+    """Raises NotPatched where a statement prepares the pipeline and gives it away: the plan comes in between."""
+    for call in found.preparing:
+        for top in rest:
+            if top in script.ancestors(call) and gives(script, homes, top):
+                what = f"{method(call)}() prepares the pipeline in one branch, which gives it away there"
+                raise script.refuse(call, what, "return the pipeline after that, at the end of the function")

@@ -94,6 +94,19 @@ class Script:
         found: int = self._positions[node].start.line
         return found + sum(count for line, count in self.shifts if line < found)
 
+    def lines(self, node: cst.CSTNode) -> range:
+        """The numbers of the lines that it takes, of the script as it was parsed."""
+        found = self._positions[node]
+        return range(found.start.line, found.end.line + 1)
+
+    def margin(self, call: cst.Call) -> str:
+        """How much deeper than its statement the line stands on which the arguments of a call begin."""
+        last = call.func.attr if isinstance(call.func, cst.Attribute) else call.func
+        lines = self.module.code.splitlines()
+        own, whole = (lines[self._positions[node].start.line - 1] for node in (last, self.statement(call)))
+        own, whole = (line[: len(line) - len(line.lstrip())] for line in (own, whole))
+        return own.removeprefix(whole)
+
     def text(self, node: cst.CSTNode) -> str:
         """The code of a node."""
         return self.module.code_for_node(node)

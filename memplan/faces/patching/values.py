@@ -10,6 +10,8 @@ from memplan.faces.patching.reading import Script, argument, method
 UNKNOWN: Any = object()
 """The worth of what only a run would tell."""
 DTYPES = ("bfloat16", "float16", "float32", "half", "float", "double", "float64")
+SHORT = {"half": "float16", "float": "float32", "double": "float64"}
+"""The dtypes that have a second name."""
 DEVICE, TORCH_DEVICE, DTYPE = "device", "torch.device", "dtype"
 """What an argument of .to() is."""
 DEPTH = 8
@@ -38,8 +40,10 @@ def kind(script: Script, node: cst.BaseExpression, depth: int = DEPTH) -> str:
     found = value(script, node)
     if isinstance(found, str) or (isinstance(found, int) and not isinstance(found, bool)):
         return DEVICE
-    if dtype(script, node):
+    if dtypes(script, node):
         return DTYPE
+    if _is_text(script, node):
+        return DEVICE
     if isinstance(node, cst.Call) and script.qualified(node.func) == "torch.device":
         return TORCH_DEVICE
     if isinstance(node, cst.IfExp) and depth:
@@ -49,16 +53,41 @@ def kind(script: Script, node: cst.BaseExpression, depth: int = DEPTH) -> str:
     return kinds.pop() if len(kinds) == 1 else _by_name(node)
 
 
+def dtypes(script: Script, node: cst.BaseExpression | None, depth: int = DEPTH) -> tuple[str, ...]:
+    """The dtypes of torch that `node` may be, as "bfloat16"; () where it is none, or one of them cannot be told."""
+    if node is None or not depth:
+        return ()
+    name = script.qualified(node).removeprefix("torch.")
+    if name in DTYPES and name != script.qualified(node):
+        return (SHORT.get(name, name),)
+    arms = (node.body, node.orelse) if isinstance(node, cst.IfExp) else _origins(script, node)
+    found = [dtypes(script, arm, depth - 1) for arm in arms]
+    return tuple(dict.fromkeys(one for arm in found for one in arm)) if all(found) else ()
+
+
 def dtype(script: Script, node: cst.BaseExpression | None) -> str:
-    """The dtype of torch that `node` is, as "bfloat16"; "" where it is none or cannot be told."""
-    for _ in range(DEPTH):
-        if node is None:
-            break
-        name = script.qualified(node)
-        if name.startswith("torch.") and name.removeprefix("torch.") in DTYPES:
-            return {"half": "float16", "float": "float32"}.get(name[6:], name[6:])
-        node = _origin(script, node)
-    return ""
+    """The dtype of torch that `node` is on a device; "" where it is none, or cannot be told.
+
+    Of two, one is that of a computer without a device where it is float32.
+    """
+    found = dtypes(script, node)
+    halves = [one for one in found if one != "float32"] if len(found) > 1 else list(found)
+    return halves[0] if len(halves) == 1 else ""
+
+
+def _is_text(script: Script, node: cst.BaseExpression) -> bool:
+    """Whether an expression makes a string, as f"cuda:{rank}" does, or is a parameter that is said to be one."""
+    if isinstance(node, cst.Name):
+        place = _only(script, node)
+        annotation = place.annotation if isinstance(place, cst.Param) else None
+        return annotation is not None and script.text(annotation.annotation).strip("\"'") == "str"
+    if isinstance(node, cst.BinaryOperation):
+        return _is_text(script, node.left) or isinstance(value(script, node.left), str)
+    if isinstance(node, cst.Call):
+        called = node.func
+        joins = isinstance(called, cst.Attribute) and method(node) in ("format", "join")
+        return method(node) == "str" or (joins and isinstance(called, cst.Attribute) and _is_text(script, called.value))
+    return isinstance(node, cst.FormattedString | cst.ConcatenatedString | cst.SimpleString)
 
 
 def _by_name(node: cst.BaseExpression) -> str:

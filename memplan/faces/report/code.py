@@ -12,6 +12,7 @@ from memplan.faces.report.loading import loading
 from memplan.faces.sampling.asked import written
 from memplan.facts import DENOISING, Purpose
 from memplan.planner import Plan
+from memplan.planner.label import ON_GPU
 from memplan.probes.fakes.sizes import is_size
 from memplan.run import Resident, Run
 from memplan.strategy import Config, Decision, Strategy
@@ -75,7 +76,7 @@ def _denoisers(plan: Plan) -> frozenset[str]:
 
 def in_memory(plan: Plan, strategies: Iterable[Strategy]) -> str:
     """The lines that apply `strategies`, those of `plan` for every component, to a `pipe` that is on no device yet."""
-    found = [line for strategy in strategies for line in strategy.code(device_of(plan))]
+    found = lines(strategies, {part.name for part in plan.run.facts.model.components}, device_of(plan))
     imports = merged(["import torch", *filter(is_import, found)])
     return "\n".join([*imports, "", *(line for line in found if not is_import(line))])
 
@@ -85,13 +86,37 @@ def formats(plan: Plan) -> dict[str, Config]:
     return {name: config for strategy in plan.strategies for name, config in _configs(strategy, plan.run)}
 
 
-def applying(plan: Plan, strategies: Iterable[Strategy], configured: Set[str], device: str) -> list[str]:
-    """The lines of `strategies` for a `pipe` of which the components that are `configured` came in their formats."""
+def applying(
+    plan: Plan,
+    strategies: Iterable[Strategy],
+    configured: Set[str],
+    device: str,
+    absent: Set[str] = frozenset(),
+) -> list[str]:
+    """The lines of `strategies` for a `pipe` of which the components that are `configured` came in their formats.
+
+    Those that are `absent` it does without.
+    """
     left = []
     for strategy in strategies:
         own = dict(_configs(strategy, plan.run))
         left += [] if own and configured >= own.keys() else [strategy]
-    return [line for strategy in left for line in strategy.code(device)]
+    return lines(left, {part.name for part in plan.run.facts.model.components} - absent, device)
+
+
+def lines(strategies: Iterable[Strategy], components: Set[str], device: str) -> list[str]:
+    """The lines of `strategies` for a `pipe` of these components, which goes to the device whole if all of them do."""
+    listed = list(strategies)
+    on = [s for s in listed if s.name == ON_GPU]
+    if not components or components != {seat.component for s in on for seat in s.seats}:
+        return [line for strategy in listed for line in strategy.code(device)]
+    rest = [line for strategy in listed if strategy not in on for line in strategy.code(device)]
+    return [*rest, whole(device)]
+
+
+def whole(device: str) -> str:
+    """The line that moves all of a `pipe`."""
+    return f'pipe.to("{device}")'
 
 
 # ---- arguments ------------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ class _Place:
 def _from_place(model: Model, place: _Place, held: list[Component], configs: Configs) -> Loading:
     """A pipeline from its own place, but for components of diffusers that are `held` by checkpoints."""
     rest = [part for part in model.components if not part.file]
-    arguments = {part.name: part.name for part in held} | {"torch_dtype": dtypes_as_code(rest or held)}
+    arguments = {part.name: part.name for part in held} | {"dtype": dtypes_as_code(rest or held)}
     arguments |= {"variant": json.dumps(model.variant)} if model.variant else {}
     arguments |= {QUANTIZATION: mapping(configs)} if configs else {}
     pipe = _call(f"pipe = {model.class_name}.from_pretrained", place.arguments(), arguments)
@@ -89,7 +89,7 @@ def _whole(model: Model, place: _Place, texts: list[Component], configs: Configs
         for part in beside
         for line in (_single(part, place) if part.file else _pretrained(part, place, configs.get(part.name)))
     ]
-    arguments = {part.name: part.name for part in beside} | {"torch_dtype": f"torch.{common}"}
+    arguments = {part.name: part.name for part in beside} | {"dtype": f"torch.{common}"}
     lines += _call(f"pipe = {model.class_name}.{FROM_FILE}", {"": json.dumps(texts[0].file)}, arguments)
     lines += [f"pipe.{part.name}.to(torch.{part.dtype})" for part in texts if part.dtype != common]
     return Loading(tuple(_import(part.library, part.class_name) for part in beside), tuple(lines))
@@ -101,13 +101,13 @@ def _single(part: Component, place: _Place) -> Iterator[str]:
     arguments = {"config": config.pop(""), "subfolder": json.dumps(part.name), **config}
     if _is_gguf(part):
         arguments[QUANTIZATION] = f"GGUFQuantizationConfig(compute_dtype=torch.{part.dtype})"
-    arguments["torch_dtype"] = f"torch.{part.dtype}"
+    arguments["dtype"] = f"torch.{part.dtype}"
     return _call(f"{part.name} = {part.class_name}.{FROM_FILE}", {"": json.dumps(part.file)}, arguments)
 
 
 def _pretrained(part: Component, place: _Place, config: Config | None) -> Iterator[str]:
     """A component that no checkpoint holds, from the pipeline's own place."""
-    arguments = {"subfolder": json.dumps(part.name), "torch_dtype": f"torch.{part.dtype}"}
+    arguments = {"subfolder": json.dumps(part.name), "dtype": f"torch.{part.dtype}"}
     arguments |= {QUANTIZATION: config.value} if config else {}
     return _call(f"{part.name} = {part.class_name}.from_pretrained", place.arguments(), arguments)
 

@@ -1,13 +1,13 @@
 """The timeline of one plan as a still picture, drawn with Pillow, which diffusers needs anyway."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memplan.faces.report.bill import margin, where
 from memplan.faces.report.html.colours import light
-from memplan.faces.report.html.timelines import Names, drawn
-from memplan.facts.units import GIB, amount, duration
+from memplan.faces.report.html.timelines import Names, drawn, rows
+from memplan.facts.units import GIB, MINUTE, TENTHS, amount, duration
 from memplan.planner import Plan
 from memplan.planner.label import label
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 WIDE, HIGH = 1600, 900
 LEFT, TOP, RIGHT, BOTTOM = 110, 220, 40, 150
 """Around the plot."""
+GAP = 4
+"""Pixels between the name of a phase and what is beside it, at least."""
 COLOURS = light()
 INK, SOFT, LINE, GROUND, LIMIT = (COLOURS[name] for name in ("ink", "soft", "line", "ground", "limit"))
 ABOVE_WEIGHTS = ("workspace", "unused", "copies", "activations")
 STEPS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 LONGEST = 140
 """Characters of a line of small text."""
-Row = tuple[float, float, dict[str, int]]
-"""When it begins and ends, and bytes by what holds them."""
 
 
 def picture(plan: Plan) -> bytes:
@@ -38,27 +38,6 @@ def picture(plan: Plan) -> bytes:
     return out.getvalue()
 
 
-def rows(timeline: dict[str, Any]) -> Iterator[Row]:
-    """Every moment of a timeline, as the page draws it."""
-    for stretch in timeline["stretches"]:
-        points = timeline["courses"][stretch["course"]]["points"]
-        begin = stretch["begin"]
-        if stretch["moving"]:
-            yield begin, begin + stretch["moving"], _row(stretch, points[0][1], 0, 0)
-        for run in range(stretch["repeat"]):
-            start, last = begin + stretch["moving"] + run * stretch["seconds"], 0.0
-            for end, weights, copies, activations, _ in points:
-                yield start + last, start + end, _row(stretch, weights, copies, activations)
-                last = end
-
-
-def _row(stretch: dict[str, Any], weights: int, copies: int, activations: int) -> dict[str, int]:
-    own = {stretch["component"]: weights} if weights else {}
-    held = {f"weights of {name}": nbytes for name, nbytes in (*stretch["others"].items(), *own.items())}
-    beside = {name: stretch[name] for name in ("context", "workspace", "unused")}
-    return {**beside, **held, "copies": copies, "activations": activations + stretch["base"]}
-
-
 class _Drawing:
     """The parts of the picture."""
 
@@ -68,7 +47,9 @@ class _Drawing:
         self.timeline = drawn(plan, Names())
         self.rows = list(rows(self.timeline))
         weights = {f"weights of {name}": COLOURS[f"w{min(n, 5)}"] for name, n in self.timeline["weights"]}
-        self.colours = {"context": COLOURS["context"], **weights, **{name: COLOURS[name] for name in ABOVE_WEIGHTS}}
+        colours = {"context": COLOURS["context"], **weights, **{name: COLOURS[name] for name in ABOVE_WEIGHTS}}
+        held = {name for _, _, parts in self.rows for name, nbytes in parts.items() if nbytes}
+        self.colours = {name: colour for name, colour in colours.items() if name in held}
         self.limit = plan.run.facts.machine.vram
         self.end = max((end for _, end, _ in self.rows), default=1.0) or 1.0
         self.highest = max(self.rows, key=lambda row: sum(row[2].values()))
@@ -92,8 +73,8 @@ class _Drawing:
     def everything(self) -> None:
         """From the back to the front."""
         self.grid()
-        self.stack()
         self.phases()
+        self.stack()
         self.frame()
         self.peak()
         self.key()
@@ -103,10 +84,11 @@ class _Drawing:
         for at in _ticks(self.most / GIB, 8):
             self.draw.line((LEFT, self.y(at * GIB), WIDE - RIGHT, self.y(at * GIB)), fill=LINE)
             self.text((LEFT - 10, self.y(at * GIB)), f"{at:g}", 20, SOFT, "rm")
-        for at in _ticks(self.end, 10):
-            self.text((self.x(at), HIGH - BOTTOM + 10), f"{at:g}", 20, SOFT, "ma")
+        unit, word = (MINUTE, "min") if self.end > TENTHS * MINUTE else (1, "s")
+        for at in _ticks(self.end / unit, 10):
+            self.text((self.x(at * unit), HIGH - BOTTOM + 10), f"{at:g} {word}", 20, SOFT, "ma")
         self.text((LEFT - 10, TOP - 10), "GiB", 20, SOFT, "rs")
-        self.text((WIDE - RIGHT, HIGH - BOTTOM + 36), "seconds of the call", 20, SOFT, "ra")
+        self.text((WIDE - RIGHT, HIGH - BOTTOM + 36), "time of the call", 20, SOFT, "ra")
 
     def stack(self) -> None:
         """In each column of pixels the highest of the moments that fall into it."""
@@ -124,19 +106,34 @@ class _Drawing:
                 below = above
 
     def phases(self) -> None:
-        """Where each phase begins, and its name where there is room."""
-        from PIL import ImageFont
-
-        font, found = ImageFont.load_default(20), list[tuple[str, float, float]]()
+        """Where each phase begins, and the names of those that can be seen or hold the peak."""
+        found = list[tuple[str, float, float]]()
         for stretch in self.timeline["stretches"]:
             end = stretch["begin"] + stretch["moving"] + stretch["repeat"] * stretch["seconds"]
             begin = found.pop()[1] if found and found[-1][0] == stretch["phase"] else stretch["begin"]
             found.append((stretch["phase"], begin, end))
-        for name, begin, end in found:
-            left, right = self.x(begin), self.x(end)
-            self.draw.line((left, TOP - 24, left, HIGH - BOTTOM), fill=SOFT)
-            if font.getlength(name) + 8 < right - left:
-                self.text(((left + right) / 2, TOP - 6), name, 20, INK, "ms")
+        seen = [one for one in found if self.x(one[2]) - self.x(one[1]) >= 1 or one[1] <= self.highest[0] < one[2]]
+        for _, begin, _ in seen:
+            self.draw.line((self.x(begin), TOP - 24, self.x(begin), HIGH - BOTTOM), fill=SOFT)
+        for name, left in self.placed([(name, self.x(begin), self.x(end)) for name, begin, end in seen]):
+            self.text((left, TOP - 6), name, 20, INK, "ls")
+
+    def placed(self, phases: Sequence[tuple[str, float, float]]) -> list[tuple[str, float]]:
+        """Names with where they begin: over a phase, or where it is too narrow behind or before it, if that is free."""
+        wide = [one for one in phases if self.length(one[0]) + 2 * GAP < one[2] - one[1]]
+        found = [(name, (left + right - self.length(name)) / 2) for name, left, right in wide]
+        for name, left, right in (one for one in phases if one not in wide):
+            own = self.length(name)
+            starts = (start for start in (right + GAP, left - GAP - own) if LEFT <= start <= WIDE - RIGHT - own)
+            free = (s for s in starts if all(s + own + GAP <= at or at + self.length(n) + GAP <= s for n, at in found))
+            found += [(name, start) for start in [next(free, None)] if start is not None]
+        return found
+
+    def length(self, words: str) -> float:
+        """Pixels of small text."""
+        from PIL import ImageFont
+
+        return float(ImageFont.load_default(20).getlength(words))
 
     def frame(self) -> None:
         """What is drawn, the figures, and the limit."""
@@ -145,7 +142,7 @@ class _Drawing:
         words = label(self.plan.strategies, facts)
         self.text((LEFT, 70), shorten(words), 20, SOFT)
         figures = f"{duration(bill.seconds)}, VRAM {amount(bill.peak.memory.required)} ({margin(self.plan)})"
-        self.text((LEFT, 100), f"{figures}, RAM {amount(bill.host.peak)}, {bill.loss.word}", 24)
+        self.text((LEFT, 100), f"{figures}, RAM {amount(bill.host.peak)}, loss: {bill.loss.word}", 24)
         missing = ", and ".join(map(str, self.plan.shortages))
         self.text((LEFT, 166), shorten(f"does not fit: needs {missing}") if missing else "", 20, LIMIT)
         self.draw.line((LEFT, HIGH - BOTTOM, WIDE - RIGHT, HIGH - BOTTOM), fill=SOFT)
@@ -168,12 +165,12 @@ class _Drawing:
         """Squares with words."""
         x, y = float(LEFT), HIGH - 74
         for name, colour in self.colours.items():
-            room = 34 + 11 * len(name)
+            room = 36 + self.length(name)
             if x + room > WIDE - RIGHT:
                 x, y = float(LEFT), y + 32
             self.draw.rectangle((x, y, x + 18, y + 18), fill=colour)
             self.text((x + 26, y + 9), name, 20, INK, "lm")
-            x += room + 14
+            x += room
 
 
 def shorten(words: str) -> str:

@@ -35,7 +35,7 @@ def save(plan: Plan, path: str | Path, call: Mapping[str, Any], dtype: str | Non
     try:
         file.write_text(f"{text}\n", "utf-8")
     except OSError as error:
-        raise BadInput(f"the plan cannot be saved: {error}") from None
+        raise BadInput(f"the plan cannot be saved in {file}: {error.strerror or error}") from None
     return file
 
 

@@ -20,28 +20,37 @@ from memplan.planner.saved import Saved
 PLACES = ("enable_group_offload", "enable_model_cpu_offload", "enable_sequential_cpu_offload")
 """Methods of a pipeline that place it, beside .to()."""
 
+CALL, STEPS = "__call__", ("encode_prompt", "encode_image")
+"""The methods of a pipeline that compute; of a call that begins with another one than the first, that of the plan is
+priced."""
+
 
 class Running:
-    """From install() on, pipelines of the plan's class get the plan before their first call; nobody else moves them."""
+    """From install() on, pipelines of the plan's class get the plan before their first call; nobody else moves them.
+
+    `done` are those that have it, `others` the classes of those that were called without.
+    """
 
     def __init__(self, saved: Saved, device: str = "cuda", target: Target = HERE, *, force: bool = False) -> None:
         self._saved, self._device, self._target, self._force = saved, device, target, force
         self.done: WeakSet[Any] = WeakSet()
+        self.others: set[str] = set()
         self._threads = threading.local()
 
     def install(self) -> None:
         """Waits for diffusers, which this does not import."""
-        every_class(self.around)
+        every_class(self.around, (CALL, *STEPS))
         when_imported(ROOMS[0][0], self._hold)
 
     def around(self, pipe: Any, original: Callable[..., Any], args: tuple[Any, ...], given: dict[str, Any]) -> Any:
-        """A call of a pipeline: the first one of its class has the plan applied before it."""
+        """A call of a pipeline, or of a part of its work: the first one of its class has the plan applied before it."""
         if self._busy:  # a dry run calls a twin of the pipeline
             return original(pipe, *args, **given)
         self._threads.busy = True
+        self.others |= set() if self._is_meant(pipe) else {type(pipe).__name__}
         try:
             if self._is_meant(pipe) and pipe not in self.done:
-                self._apply(pipe, given_to(pipe, args, given))
+                self._apply(pipe, given_to(pipe, args, given) if original.__name__ == CALL else {})
             return original(pipe, *args, **given)
         finally:
             self._threads.busy = False
@@ -66,6 +75,12 @@ class Running:
             raise SystemExit(3 if isinstance(error, NothingFits) else 2 if isinstance(error, BadInput) else 1) from None
         self.done.add(pipe)
         print(f"memplan: {self._saved} is applied to {type(pipe).__name__}", file=sys.stderr)
+
+    @property
+    def unused(self) -> str:
+        """Why the plan was applied to nothing; "" where it was applied."""
+        called = f"called {', '.join(sorted(self.others))}" if self.others else "called no pipeline"
+        return "" if self.done else f"it is for {self._saved.model['class']}, and the script {called}"
 
     # ---- what the script does by itself ----
     def _hold(self) -> None:

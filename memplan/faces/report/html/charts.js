@@ -9,8 +9,8 @@ const amount = (bytes) => (bytes >= GIB ? `${(bytes / GIB).toFixed(2)} GiB` : `$
 function duration(seconds) {
   if (seconds < 1) return seconds < 0.01 ? `${(seconds * 1000).toFixed(2)} ms` : `${Math.round(seconds * 1000)} ms`;
   if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;
-  const whole = Math.round(seconds);
-  return `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, "0")} s`;
+  const whole = Math.round(seconds), minutes = Math.floor(whole / 60), two = (n) => String(n).padStart(2, "0");
+  return minutes < 60 ? `${minutes} min ${two(whole % 60)} s` : `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
 }
 
 const pixels = (u, n) => n * (u.ctx.canvas.width / u.width);
@@ -25,8 +25,25 @@ function axis(more) {
 }
 
 const figures = (unit, places) => (u, ticks) => ticks.map((value) => `${Number((value / unit).toPrecision(places))}`);
-const timeAxis = (more) => axis({ label: "seconds of the call", values: figures(1, 8), ...more });
+const timeAxis = (more) => axis({ label: "time of the call", values: clock, splits: timeSplits, ...more });
 const gibAxis = (more) => axis({ label: "GiB", size: LEFT - 20, values: figures(GIB, 4), splits: gibSplits, ...more });
+
+/* Times are written in minutes where more than ten of them are shown, else in seconds. */
+const unitOf = (min, max) => (max - min > 600 ? 60 : 1);
+
+function clock(u, ticks) {
+  const unit = unitOf(u.scales.x.min, u.scales.x.max);
+  return ticks.map((at) => (at === null ? "" : `${Number((at / unit).toPrecision(8))} ${unit === 60 ? "min" : "s"}`));
+}
+
+/* Round steps of the unit, as far apart as their words need. */
+function timeSplits(u, n, min, max) {
+  const unit = unitOf(min, max), least = Math.max(max - min, 1e-9) / Math.max(u.width / 85, 2) / unit;
+  const ten = 10 ** Math.floor(Math.log10(least)), steps = unit === 60 ? [1, 2, 3, 5, 6, 10] : [1, 2, 5, 10];
+  const step = steps.map((one) => one * Math.max(ten, unit === 60 ? 1 : 0)).find((one) => one >= least) * unit, found = [];
+  for (let at = Math.ceil(min / step); at * step <= max; at++) found.push(at * step);
+  return found;
+}
 
 /* Round steps of GiB, as bytes are powers of two and axes would be cut at powers of ten. */
 function gibSplits(u, n, min, max) {
@@ -48,29 +65,45 @@ function onCanvas(u, draw) {
   ctx.restore();
 }
 
-/* Lines where phases begin, and their names above where there is room. */
-function drawPhases(u, phases, named) {
+/* Lines where phases begin; and where `peak` is the second of the highest moment, their names above. */
+function drawPhases(u, phases, peak = null) {
   onCanvas(u, (ctx, bbox) => {
-    ctx.font = withFont(u, FONT);
-    ctx.textAlign = "center";
-    for (const phase of phases) {
-      const from = Math.max(u.valToPos(phase.begin, "x", true), bbox.left);
-      const to = Math.min(u.valToPos(phase.end, "x", true), bbox.left + bbox.width);
+    const shown = [], right = bbox.left + bbox.width;
+    for (const { name, begin, end } of phases) {
+      const from = Math.max(u.valToPos(begin, "x", true), bbox.left), to = Math.min(u.valToPos(end, "x", true), right);
       if (to < from) continue;
+      shown.push({ name, from, to, worth: to - from >= pixels(u, 1) || (begin <= peak && peak < end) });
       ctx.strokeStyle = theme.colour("soft");
       ctx.globalAlpha = 0.55;
       ctx.setLineDash([pixels(u, 3), pixels(u, 3)]);
       ctx.beginPath();
-      ctx.moveTo(from, bbox.top - (named ? pixels(u, 18) : 0));
+      ctx.moveTo(from, bbox.top - (peak === null ? 0 : pixels(u, 18)));
       ctx.lineTo(from, bbox.top + bbox.height);
       ctx.stroke();
-      ctx.globalAlpha = 1;
-      ctx.fillStyle = theme.colour("ink");
-      if (named && ctx.measureText(phase.name).width + pixels(u, 8) < to - from) {
-        ctx.fillText(phase.name, (from + to) / 2, bbox.top - pixels(u, 6));
-      }
     }
+    ctx.globalAlpha = 1;
+    ctx.font = withFont(u, FONT);
+    ctx.fillStyle = theme.colour("ink");
+    const named = peak === null ? [] : placed(ctx, shown.filter(({ worth }) => worth), bbox.left, right, pixels(u, 4));
+    named.forEach(([name, left]) => ctx.fillText(name, left, bbox.top - pixels(u, 6)));
   });
+}
+
+/* [name, left]: over a phase, or where that is too narrow behind or before it, as long as names do not meet. */
+function placed(ctx, phases, left, right, gap) {
+  const taken = [];
+  const free = (from, to) => from >= left && to <= right && taken.every(([, a, b]) => to + gap <= a || b + gap <= from);
+  const width = (name) => ctx.measureText(name).width;
+  const isWide = ({ name, from, to }) => width(name) + 2 * gap < to - from;
+  for (const { name, from, to } of phases.filter(isWide)) {
+    taken.push([name, (from + to - width(name)) / 2, (from + to + width(name)) / 2]);
+  }
+  for (const { name, from, to } of phases.filter((phase) => !isWide(phase))) {
+    const starts = [to + gap, from - gap - width(name)];
+    const at = starts.find((start) => free(start, start + width(name)));
+    if (at !== undefined) taken.push([name, at, at + width(name)]);
+  }
+  return taken;
 }
 
 /* The charts of one plan show the same stretch of time. Who is told gets its data ready before they do. */

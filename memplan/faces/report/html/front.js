@@ -27,7 +27,7 @@ function frontChart(place, points, limit) {
       y: { range: (u, min, max) => (u.zoomed ? [min, max] : [0, Math.max(most, line ? limit : 0) * 1.12]) },
     },
     axes: [
-      timeAxis(wide ? { label: "seconds per call, logarithmic", ...ROUND } : { label: "seconds per call" }),
+      timeAxis(wide ? { label: "time per call, logarithmic", ...ROUND } : { label: "time per call" }),
       gibAxis({ label: "VRAM, GiB" }),
     ],
     series: [{}, ...series],
@@ -35,11 +35,11 @@ function frontChart(place, points, limit) {
       draw: [(u) => { drawAbove(u, limit); if (line) drawLimit(u, limit, true, { around: false }); drawNames(u, sorted); }],
       setCursor: [(u) => {
         const found = closest(u, sorted);
-        if (found !== nearest) tellPoint(nearest = found);
+        if (found !== nearest) tellPoint(nearest = found, sorted);
       }],
     },
   }, [times, ...series.map((one) => column(one.keep))], place);
-  tellPoint(null);
+  tellPoint(null, sorted);
   return u;
 }
 
@@ -49,11 +49,11 @@ function around(min, max) {
   return [Math.max(min - beside, 0), max + beside];
 }
 
-/* Round seconds on a logarithmic axis. */
+/* Round times on a logarithmic axis. */
 function rounds(u, n, min, max) {
-  const found = [];
-  for (let ten = 10 ** Math.floor(Math.log10(min)); ten <= max; ten *= 10) {
-    found.push(...[1, 1.5, 2, 3, 4, 5, 6, 8].map((step) => step * ten).filter((at) => min <= at && at <= max));
+  const unit = unitOf(min, max), found = [];
+  for (let ten = 10 ** Math.floor(Math.log10(min / unit)); ten * unit <= max; ten *= 10) {
+    found.push(...[1, 1.5, 2, 3, 4, 5, 6, 8].map((step) => step * ten * unit).filter((at) => min <= at && at <= max));
   }
   return found;
 }
@@ -106,10 +106,11 @@ function closest(u, points) {
   return best;
 }
 
-function tellPoint(point) {
+function tellPoint(point, points) {
   const place = document.getElementById("point");
   if (!point) {
-    place.textContent = "Each dot is a plan that no other beats in everything. Point at one to see what it is.";
+    const pale = points.some((one) => !one.fits) ? "; the pale ones do not fit" : "";
+    place.textContent = `Each dot is a plan that no other beats in everything${pale}. Point at one to see what it is.`;
     return;
   }
   const picked = point.picks.length ? ` (${point.picks.join(", ")})` : "", not = point.fits ? "" : ", does not fit";

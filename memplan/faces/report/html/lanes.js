@@ -16,7 +16,7 @@ function lanesChart(place, sync, plan, lines) {
     series: [{}, { paths: () => null, points: { show: false } }],
     hooks: { draw: [(u) => {
       shown.forEach(([lane, spans], n) => drawLane(u, lane, spans, shown.length - 1 - n));
-      drawPhases(u, phases, false);
+      drawPhases(u, phases);
     }] },
   }), [[...lines.t, lines.end], [...lines.t, lines.end].map(() => 0)], place);
   return [chart, new Map(found)];

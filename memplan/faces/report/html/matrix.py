@@ -10,6 +10,8 @@ from memplan.faces.report.matrix import MEANING, asked, cell, short
 from memplan.facts import LOSSES
 from memplan.facts.units import duration
 
+DANGEROUS = frozenset('"$`!\\%')
+"""Characters that some shell replaces inside of double quotes."""
 STYLES = ("page.css", "matrix.css")
 SCRIPTS = ("theme.js",)
 
@@ -21,13 +23,12 @@ def page(rows: Sequence[Row]) -> str:
     title = f"{models} {'model' if models == 1 else 'models'} on {cards} {'card' if cards == 1 else 'cards'}"
     body = [_header(title), *(_section(ram, rows, numbers) for ram in dict.fromkeys(row.ram for row in rows))]
     body += ["<section><h2>Plans</h2>", *(_case(row, number) for row, number in numbers.items()), "</section>"]
-    body.append(f"<footer><p>{escape(MEANING)}</p></footer>")
     return filled(title, "\n".join(body), STYLES, SCRIPTS)
 
 
 def _header(title: str) -> str:
     button = '<button id="theme" type="button">Theme: as the system</button>'
-    return f'<header><div class="top"><h1>{title}</h1>{button}</div>{_legend()}</header>'
+    return f'<header><div class="top"><h1>{title}</h1>{button}</div><p>{escape(MEANING)}</p>{_legend()}</header>'
 
 
 def _legend() -> str:
@@ -87,4 +88,11 @@ def command(row: Row) -> str:
     words += [word for name, value in row.arguments.items() for word in ("--call", f"{name}={value!r}")]
     named = (("--dtype", row.dtype), ("--variant", row.variant), ("--limit", row.limit))
     words += [word for name, value in named if value for word in (name, value)]
-    return shlex.join([*words, *(["--reserve", f"{row.reserve:g}"] if row.reserve else [])])
+    words += ["--reserve", f"{row.reserve:g}"] if row.reserve else []
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    """A word as every shell reads it: in double quotes where it needs any, unless a shell would look into those."""
+    quoted = shlex.quote(word)
+    return quoted if quoted == word or DANGEROUS & set(word) else f'"{word}"'

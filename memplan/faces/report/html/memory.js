@@ -18,7 +18,7 @@ function memoryChart(place, sync, plan, lines, limit) {
     axes: [timeAxis({ label: "", labelSize: 0, size: 22 }), gibAxis({ label: "device memory, GiB" })],
     series: [{}, ...series],
     hooks: { draw: [(u) => {
-      drawPhases(u, phases, true);
+      drawPhases(u, phases, lines.t[lines.peak]);
       drawLimit(u, limit, near, { first: !near && lines.t[lines.peak] > lines.end / 2 });
       drawPeak(u, lines, plan.highest);
     }] },

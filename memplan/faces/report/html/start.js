@@ -4,6 +4,8 @@ const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const answer = read("answer"), timelines = read("timelines"), charts = [];
 const limits = { vram: answer.machine.vram, ram: answer.machine.ram };
 const PAPER = 690;
+/* Seconds of a phase that has a button of its own, at least. */
+const LEAST = 1e-4;
 
 /* Squares with words, and figures where there are any: [[words, colour, figure]]. */
 function legend(place, entries, round) {
@@ -72,7 +74,7 @@ function moment(lines, row, second, spans) {
 function buttons(place, plan, time, end) {
   const named = [["whole call", 0, end]];
   for (const phase of phasesOf(plan)) {
-    if (phase.end - phase.begin <= 0) continue;
+    if (phase.end - phase.begin < LEAST) continue;
     named.push([`${phase.name} ${duration(phase.end - phase.begin)}`, phase.begin, phase.end]);
     if (phase.calls > 2) named.push([`${phase.name}: one call ${duration(phase.longest)}`, ...phase.one]);
   }

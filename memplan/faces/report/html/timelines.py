@@ -1,6 +1,6 @@
 """The timelines of a recommendation as the page draws them: equal calls once, and no more points than can be seen."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from memplan.faces.report.html.thin import shares, thinned
@@ -12,6 +12,9 @@ MOST, LEAST, ALL = 240, 40, 6000
 """Points of one call at most and at least, and about as many of all the different calls of a plan."""
 SLICES = 48
 """Into how many slices of a call the lanes are cut."""
+
+Row = tuple[float, float, dict[str, int]]
+"""When it begins and ends, and bytes by what holds them."""
 
 
 class Names:
@@ -49,6 +52,27 @@ def drawn(plan: Plan, places: Names) -> dict[str, Any]:
         "stretches": [_stretch(stretch, numbers[stretch.course]) for stretch in stretches],
         "courses": [_course(stretch, places, most) for stretch in first.values()],
     }
+
+
+def rows(timeline: dict[str, Any]) -> Iterator[Row]:
+    """Every moment of a timeline, as the page draws it."""
+    for stretch in timeline["stretches"]:
+        points = timeline["courses"][stretch["course"]]["points"]
+        begin = stretch["begin"]
+        if stretch["moving"]:
+            yield begin, begin + stretch["moving"], _row(stretch, points[0][1], 0, 0)
+        for run in range(stretch["repeat"]):
+            start, last = begin + stretch["moving"] + run * stretch["seconds"], 0.0
+            for end, weights, copies, activations, _ in points:
+                yield start + last, start + end, _row(stretch, weights, copies, activations)
+                last = end
+
+
+def _row(stretch: dict[str, Any], weights: int, copies: int, activations: int) -> dict[str, int]:
+    own = {stretch["component"]: weights} if weights else {}
+    held = {f"weights of {name}": nbytes for name, nbytes in (*stretch["others"].items(), *own.items())}
+    beside = {name: stretch[name] for name in ("context", "workspace", "unused")}
+    return {**beside, **held, "copies": copies, "activations": activations + stretch["base"]}
 
 
 def _components(plan: Plan, stretches: Sequence[Stretch]) -> list[tuple[str, int]]:
