@@ -70,7 +70,7 @@ def test_a_plan_that_moves_weights_gives_the_same_pictures_and_goes_again() -> N
     assert attributes(pipe) == before
     assert torch.equal(torch.random.get_rng_state(), random)
     assert (found.equal, found.undone, found.psnr, found.ssim, found.most) == (True, True, math.inf, 1.0, 0.0)
-    assert (found.baseline.plan, found.plan.plan, found.device) == ("everything on the GPU", "model_offload", "cpu")
+    assert (found.baseline.plan, found.plan.plan, found.device) == ("everything on the CPU", "model_offload", "cpu")
     for side in (found.baseline, found.plan):
         assert side.repeats
         assert side.first
@@ -246,7 +246,7 @@ def test_json_holds_every_output(lossy: Comparison) -> None:
 def test_notebooks_show_tables(lossy: Comparison) -> None:
     html = lossy._repr_html_()
     assert html.count("<table>") == 2
-    assert repr(lossy).startswith(f"<Comparison of {LOSSY} with everything on the GPU: not equal; the worst: PSNR")
+    assert repr(lossy).startswith(f"<Comparison of {LOSSY} with everything on the CPU: not equal; the worst: PSNR")
 
 
 def test_the_picture_has_both_sides_and_their_difference(lossy: Comparison) -> None:

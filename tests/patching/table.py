@@ -33,6 +33,7 @@ PATCHED = {
     "comment_inside": Case("flux", OFFLOAD),
     "compiled": Case("sdxl", "compile:unet"),
     "component_aliases": Case("flux", OFFLOAD),
+    "component_prepared": Case("sdxl", OFFLOAD),
     "conditional_device": Case("sd", "sequential_offload"),
     "controlnet": Case("sdxl", "group_offload:unet,stream=true"),
     "device_and_dtype": Case("sd", OFFLOAD),

@@ -69,7 +69,7 @@ def _loaded(script: Script, given: cst.BaseExpression) -> Own:
         return Own((bare,))
     if place is not None and place.value is not None and isinstance(given, cst.Name):
         found = _loaded(script, place.value)
-        return Own(found.loads, (*found.targets, given)) if found.loads else found
+        return Own(found.loads, (*found.targets, given))
     return Own(())
 
 
