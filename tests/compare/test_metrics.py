@@ -59,7 +59,7 @@ def test_images_keep_what_they_have_beside_colours() -> None:
     assert (found.equal, found.most) == (False, 1.0)
     for mode, one, other in (("I;16", 300, 600), ("I", 300, 70000), ("F", 300.5, 300.25)):
         deep = [values([Image.new(mode, (8, 6), depth)], {})[0] for depth in (one, other)]
-        assert (deep[0].kind, likeness(0, *deep).most) == ("array", abs(one - other))
+        assert (deep[0].kind, likeness(0, deep[0], deep[1]).most) == ("array", abs(one - other))
 
 
 def test_what_was_returned_is_not_written_into() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from memplan.applier import one_way
+from memplan.applier import check_free, one_way
 from memplan.errors import BadInput
 from memplan.faces.api import HERE, Progress, Target, listed, machine, named, numbered
 from memplan.faces.compare import metrics
@@ -55,8 +55,6 @@ def compare(
     what cannot be undone. Raises what auto_optimize() raises where a plan is refused or does not fit, what the call
     raises without the plan, BadInput for `against` that cannot be undone, and Unsupported without torchmetrics.
     """
-    from memplan.applier import check_free
-
     if not is_pipeline(pipe):
         raise BadInput(f"compare() calls a pipeline of diffusers, and a {type(pipe).__name__} is none")
     check(seeds, repeat, call)

@@ -18,8 +18,8 @@ from memplan.faces.compare.rows import outputs, shown_as, sides
 from memplan.faces.report.json import text
 from memplan.faces.report.layout import columns, paragraph, titled
 from memplan.facts import notebook
+from memplan.facts.limits import EXACT
 from memplan.facts.units import UNITS
-from memplan.simulator.bill import EXACT
 
 SCHEMA = 1
 WORST = (("psnr", "PSNR", " dB"), ("ssim", "SSIM", ""), ("most", "difference", ""))
@@ -27,8 +27,8 @@ KEPT = 4
 """Columns of what the sides took that every terminal shows."""
 LEGEND = (
     "Warm s: the median of the calls after the first. First s: with what starts but once, for both sides in the calls "
-    "without the plan, as they come first. Memory in MiB, the most of the warm calls. {}RAM: the most that this process "
-    "held, seen every 20 ms; what is compared is kept in it. {}."
+    "without the plan, as they come first. Memory in MiB, the most of the warm calls. {}RAM: the most that this "
+    "process held, seen every 20 ms; what is compared is kept in it. {}."
 )
 PEAKS = "Allocated and reserved: as torch counts them. "
 HELD = "Held: the most that allocations of one call held at once beyond what was there. "
@@ -129,7 +129,7 @@ def _pace(found: Comparison) -> Iterator[str]:
         yield f"{said}, by one warm call each, so that it is not known how far that varies; repeats tell"
         return
     same = ", so that neither side is known to be the faster one" if least <= 1 <= most else ""
-    yield f"{said}, by {calls} warm calls each ({least:.2f} by the slowest, {most:.2f} by the quickest){same}"
+    yield f"{said} ({least:.2f} to {most:.2f} by the extremes of {calls} warm calls each){same}"
 
 
 def _notes(found: Comparison) -> list[str]:
