@@ -134,8 +134,9 @@ def test_what_cannot_be_compared_says_why() -> None:
     broken = shown((3, 8, 8))
     broken[0, 0, :2] = math.nan
     found = of_two(shown((3, 8, 8)), broken)
-    assert (found.equal, found.psnr, found.why) == (False, None, "not finite: 2 of 192 with the plan")
-    assert of_two(broken, broken / 2).why == "not finite: 2 of 192 without the plan, and 2 of 192 with the plan"
+    assert (found.equal, found.psnr, found.why) == (False, None, "not finite: 2 of 192 numbers with the plan")
+    both = "not finite: 2 of 192 numbers without the plan, and 2 of 192 numbers with the plan"
+    assert of_two(broken, broken / 2).why == both
     assert likeness(0, None, value) == Likeness(0, "images", 0, None, "picture", why="the plan alone gives it")
     other = Value("images", 0, None, "array", value.data)
     assert likeness(0, value, other).why == "picture without and array with the plan"

@@ -89,7 +89,7 @@ def _broken(one: torch.Tensor, other: torch.Tensor) -> str:
     """How many numbers of a side are infinite or none at all, which no figure can tell; "" where all are finite."""
     lost = [int((~side.isfinite()).sum()) for side in (one, other)]
     counts = zip(lost, ("without", "with"), strict=True)
-    found = ", and ".join(f"{number:,} of {one.numel():,} {word} the plan" for number, word in counts if number)
+    found = ", and ".join(f"{number:,} of {one.numel():,} numbers {word} the plan" for number, word in counts if number)
     return f"not finite: {found}" if found else ""
 
 
