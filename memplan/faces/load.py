@@ -106,9 +106,17 @@ def _check_call_of(plan: Plan, call: Mapping[str, Any]) -> None:
     """Raises BadInput for a number of another call than that which the plan was made for."""
     made = dict(plan.run.facts.trace.arguments)
     for name, value in call.items():
-        if isinstance(value, int | float) and made.get(name, str(value)) != str(value):
+        if isinstance(value, int | float) and name in made and not _is_number(made[name], value):
             asked = f"{name}={made[name]}, not {name}={value}"
             raise BadInput(f"the plan was made for {asked}: plan for that with recommend(), or give the plan as text")
+
+
+def _is_number(shown: str, value: float) -> bool:
+    """Whether an argument that is kept as text is this number: 4 and 4.0 are the same guidance scale."""
+    try:
+        return float(shown) == value
+    except ValueError:
+        return shown == str(value)
 
 
 def _on(device: str, measured: Facts, target: Target) -> Facts:

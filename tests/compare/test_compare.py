@@ -3,58 +3,23 @@
 import json
 import math
 from dataclasses import replace
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 import memplan
-from memplan import planner
 from memplan.errors import BadInput
-from memplan.faces.cli import main
-from memplan.faces.compare import pictures, table
-from memplan.faces.compare.compare import compared, ready
+from memplan.faces.compare import compare, pictures, table
+from memplan.faces.compare.compare import ready
 from memplan.faces.compare.comparison import Comparison
-from memplan.faces.compare.running import Caller
-from memplan.registry import parse_plan
+from memplan.faces.compare.values import Value
 from memplan.strategies import VaeSlicing
 from memplan.strategy import Undo
+from tests.compare.sides import LOSSY, both, called, called_once
 from tests.measured_facts import facts_of
-from tests.pipelines import build, inputs
+from tests.pipelines import build
 from tests.test_strategy_laws import attributes
-
-LOSSY = "layerwise_casting:transformer,keep_original=true"
-
-
-def called(family: str, **changes: Any) -> dict[str, Any]:
-    """The arguments of a call without its generator."""
-    return {name: value for name, value in (inputs(family) | changes).items() if name != "generator"}
-
-
-def called_once() -> Any:
-    """A pipeline that has what its first call leaves on it."""
-    pipe = build("flux")
-    pipe(**inputs("flux"))
-    return pipe
-
-
-def both(
-    pipe: Any, plan: str, call: dict[str, Any], seeds: tuple[int, ...] = (0,), repeat: int = 0, **asked: bool
-) -> Comparison:
-    """The comparison without a dry run, as figures of what is predicted are not looked at."""
-    facts = facts_of(pipe, kind="cpu")
-    plans = planner.draw(facts, ()), planner.draw(facts, parse_plan(plan, facts))
-    said = {"predicted": False, "check_undo": False, "lpips": False} | asked
-    return compared(Caller(pipe, call, seeds, repeat, lambda message: None), plans, "cpu", **said)
-
-
-@pytest.fixture(scope="module")
-def lossy() -> Comparison:
-    """Two seeds of two pictures each under a lossy plan, the first seed twice."""
-    return both(build("flux"), LOSSY, called("flux", num_images_per_prompt=2), (3, 4), 1)
 
 
 # ---- the face --------------------------------------------------------------------------------------------------------
@@ -70,7 +35,7 @@ def test_a_plan_that_moves_weights_gives_the_same_pictures_and_goes_again() -> N
     assert attributes(pipe) == before
     assert torch.equal(torch.random.get_rng_state(), random)
     assert (found.equal, found.undone, found.psnr, found.ssim, found.most) == (True, True, math.inf, 1.0, 0.0)
-    assert (found.baseline.plan, found.plan.plan, found.device) == ("everything on the GPU", "model_offload", "cpu")
+    assert (found.baseline.plan, found.plan.plan, found.device) == ("everything on the CPU", "model_offload", "cpu")
     for side in (found.baseline, found.plan):
         assert side.repeats
         assert side.first
@@ -85,6 +50,7 @@ def test_a_plan_that_moves_weights_gives_the_same_pictures_and_goes_again() -> N
     assert (found.plan.predicted.allocated or 0) < (found.baseline.predicted.allocated or 0)
     assert {"comparing the outputs", "counting allocations", "model_offload: call 2 of 2"} <= set(said)
     expected = pipe(**call, generator=torch.Generator("cpu").manual_seed(0))[0][0]
+    assert found.pairs[0].before
     assert torch.equal(found.pairs[0].before.data, expected)
 
 
@@ -122,8 +88,9 @@ def test_a_baseline_that_cannot_be_undone_is_refused() -> None:
 def test_each_picture_of_each_seed_is_compared(lossy: Comparison) -> None:
     assert [(one.seed, one.item) for one in lossy.likeness] == [(3, 0), (3, 1), (4, 0), (4, 1)]
     assert all(20 < (one.psnr or 0) < 90 and 0.9 < (one.ssim or 0) < 1 for one in lossy.likeness)
-    assert not torch.equal(lossy.pairs[0].before.data, lossy.pairs[2].before.data), "other seeds make other noise"
-    assert not torch.equal(lossy.pairs[0].before.data, lossy.pairs[1].before.data)
+    every = [pair.before.data for pair in lossy.pairs if pair.before]
+    assert not torch.equal(every[0], every[2]), "other seeds make other noise"
+    assert not torch.equal(every[0], every[1])
     assert lossy.psnr == min(one.psnr or 0 for one in lossy.likeness)
     assert lossy.plan.repeats
     assert len(lossy.plan.steady) == 2
@@ -155,7 +122,35 @@ def test_a_modular_pipeline_returns_pictures_without_a_name() -> None:
     found = both(build("modular_flux"), "vae_slicing", called("modular_flux", output_type="pil"), (0, 1))
     assert [one.output for one in found.likeness] == ["output", "output"]
     assert found.equal
-    assert not torch.equal(found.pairs[0].before.data, found.pairs[1].before.data), "seeds reach it"
+    one, other = (pair.before.data for pair in found.pairs if pair.before)
+    assert not torch.equal(one, other), "seeds reach it"
+
+
+def test_what_the_plan_alone_gives_is_no_equality() -> None:
+    one = Value("images", 0, None, "picture", torch.zeros(3, 8, 8))
+    pairs = compare._paired({0: (one,)}, {0: (one, replace(one, item=1))})
+    assert [(pair.before is None, pair.after is None) for pair in pairs] == [(False, False), (True, False)]
+    judged = compare._judged(pairs, None, lambda message: None)
+    assert [one.why for one in judged] == ["", "the plan alone gives it"]
+
+
+def test_an_interrupted_comparison_leaves_the_pipeline_as_it_was() -> None:
+    pipe, calls = called_once(), []
+
+    def stop(pipe: Any, step: int, time: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        calls.append(step)
+        if len(calls) == 3:  # the second side's first step
+            raise KeyboardInterrupt
+        return kwargs
+
+    before, random = attributes(pipe), torch.random.get_rng_state()
+    with pytest.raises(KeyboardInterrupt):
+        both(pipe, LOSSY, called("flux", num_inference_steps=2, callback_on_step_end=stop))
+    pipe._current_timestep = None  # diffusers' own trace of a call that did not end
+    assert len(calls) == 3
+    assert attributes(pipe) == before
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert memplan.applied(pipe) is None
 
 
 # ---- what goes wrong -------------------------------------------------------------------------------------------------
@@ -217,107 +212,3 @@ def test_calls_of_one_seed_that_differ_are_seen(monkeypatch: pytest.MonkeyPatch)
     found = both(build("flux"), "vae_slicing", called("flux"), repeat=1)
     assert (found.baseline.repeats, found.plan.repeats) == (True, False)
     assert "with the plan calls of one seed differ by themselves" in str(found)
-
-
-# ---- how it is shown -------------------------------------------------------------------------------------------------
-def test_the_table_names_what_there_is(lossy: Comparison) -> None:
-    text = str(lossy)
-    head = next(line for line in text.splitlines() if "warm s" in line)
-    assert head.split() == ["warm", "s", "first", "s", "held", "RAM"]
-    rows = {line[:20].strip(): line for line in text.splitlines()}
-    assert {"without the plan", "with the plan", "change"} <= rows.keys()
-    assert f"the worst: PSNR {lossy.psnr:.2f} dB" in text
-    assert "LPIPS is not given" in text
-    assert sum(line.split()[:1] in (["3"], ["4"]) for line in text.splitlines()) == 4
-    peaked = replace(lossy.plan, predicted=replace(lossy.plan.usual, allocated=2**30, reserved=2**31))
-    shown = str(replace(lossy, plan=peaked, device="cuda"))
-    assert next(line for line in shown.splitlines() if "with the plan" in line).split()[-3:-1] == ["1,024", "2,048"]
-
-
-def test_json_holds_every_output(lossy: Comparison) -> None:
-    told = json.loads(table.as_json(lossy))
-    assert [one["psnr"] for one in told["outputs"]] == [one.psnr for one in lossy.likeness]
-    assert told["baseline"]["usual"]["seconds"] == lossy.baseline.usual.seconds
-    assert (told["schema"], told["equal"], told["undone"]) == (1, False, None)
-    assert "NaN" not in table.as_json(lossy)
-    assert "Infinity" not in table.as_json(lossy)
-
-
-def test_notebooks_show_tables(lossy: Comparison) -> None:
-    html = lossy._repr_html_()
-    assert html.count("<table>") == 2
-    assert repr(lossy).startswith(f"<Comparison of {LOSSY} with everything on the GPU: not equal; the worst: PSNR")
-
-
-def test_the_picture_has_both_sides_and_their_difference(lossy: Comparison) -> None:
-    rows = pictures.chosen(lossy)
-    factor = pictures.amplified(rows)
-    assert factor > 1
-    assert (lossy.most or 0) * factor <= 1
-    with Image.open(BytesIO(lossy.picture())) as opened:
-        seen = opened.convert("RGB")
-    cell, gap = pictures.LEAST, pictures.GAP
-    assert seen.size == (3 * cell + 4 * gap, pictures.TITLE + 4 * (cell + pictures.CAPTION + gap))
-    one, other = lossy.pairs[0].before.unit, lossy.pairs[0].after.unit  # type: ignore[union-attr]
-    expected = (one, other, (one - other).abs() * factor)
-    for column, part in enumerate(expected):  # each pixel of 32 x 32 is a square of 8 x 8
-        at = gap + column * (cell + gap) + 8 * 5 + 4, pictures.TITLE + 8 * 7 + 4
-        assert seen.getpixel(at) == tuple((part[:, 7, 5] * 255).round().int().tolist())
-
-
-def test_every_picture_can_be_written(lossy: Comparison, tmp_path: Path) -> None:
-    files = lossy.save(tmp_path / "new" / "folder")
-    assert len(files) == 8
-    assert sorted(file.name for file in files)[0] == "3-images-0-with.png"
-    with Image.open(files[0]) as opened:
-        assert opened.size == (32, 32)
-    (tmp_path / "file").touch()
-    with pytest.raises(BadInput, match="file cannot be written: File exists"):
-        lossy.save(tmp_path / "file")
-
-
-@pytest.mark.parametrize(("number", "taken"), [(3, [0, 1, 2]), (9, [0, 3, 5, 8]), (81, [0, 27, 53, 80])])
-def test_frames_are_evenly_apart(number: int, taken: list[int]) -> None:
-    assert pictures.evenly(range(number), 4) == taken
-
-
-# ---- the command line ------------------------------------------------------------------------------------------------
-@pytest.mark.wide
-def test_a_saved_pipeline_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    build("sd15").save_pretrained(tmp_path / "sd15")
-    size = "--height 32 --width 32 --steps 1"
-    line = (
-        f"--with int8_weight_only:unet --device cpu {size} --seed 5 --seeds 2 --repeat 0 --json --png {tmp_path}/a.png"
-    )
-    assert main(["compare", str(tmp_path / "sd15"), *line.split(), "--out", str(tmp_path / "out")]) == 0
-    out, err = capsys.readouterr()
-    told = json.loads(out)
-    assert (told["plan"]["plan"], told["model"]) == ("int8_weight_only:unet", "StableDiffusionPipeline")
-    assert [one["seed"] for one in told["outputs"]] == [5, 6]
-    assert not told["equal"]
-    assert "int8_weight_only can't be undone" in told["notes"][-1]
-    assert told["plan"]["predicted"] is None, "a CPU without a card has nothing that could be predicted"
-    assert f"wrote {tmp_path}/a.png" in err
-    assert len(list((tmp_path / "out").iterdir())) == 4
-
-
-def test_a_plan_that_failed_is_an_exit_code(
-    lossy: Comparison, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    monkeypatch.setattr("memplan.faces.cli.compare._compared", lambda args, progress: lossy)
-    line = ["compare", "sdxl", "--plan", "vae_slicing", "--png", str(tmp_path / "a.png")]
-    assert main(line) == 0
-    assert (tmp_path / "a.png").read_bytes() == lossy.picture()
-    broken = replace(lossy, plan=replace(lossy.plan, failed="no luck"), likeness=(), pairs=())
-    monkeypatch.setattr("memplan.faces.cli.compare._compared", lambda args, progress: broken)
-    capsys.readouterr()
-    assert main(line) == 1
-    assert "the plan failed: no luck" in capsys.readouterr().out
-
-
-def test_files_that_are_no_plans_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "plan.txt").touch()
-    assert main(["compare", "sdxl", "--with", str(tmp_path / "plan.txt"), "--device", "cpu"]) == 2
-    assert "plans of memplan recommend --save end in .json" in capsys.readouterr().err
-    assert main(["compare", "sdxl", "--with", str(tmp_path / "plan.json"), "--device", "cpu"]) == 2
-    assert "plan.json cannot be read" in capsys.readouterr().err

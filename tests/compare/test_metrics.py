@@ -50,6 +50,25 @@ def test_a_picture_is_read_as_it_is() -> None:
     assert last.data[:, 0, 1].tolist() == pytest.approx([3 / 24, 4 / 24, 5 / 24])
 
 
+def test_images_keep_what_they_have_beside_colours() -> None:
+    """Transparency, more than 8 bits, and one channel alone."""
+    for mode, shape in (("L", (1, 6, 8)), ("RGB", (3, 6, 8)), ("RGBA", (4, 6, 8)), ("P", (3, 6, 8)), ("1", (3, 6, 8))):
+        assert of({"images": [Image.new(mode, (8, 6))]}) == [("images", 0, None, "picture", shape)]
+    clear, seen = (values([Image.new("RGBA", (16, 16), (9, 9, 9, alpha))], {})[0] for alpha in (0, 255))
+    found = likeness(0, clear, seen)
+    assert (found.equal, found.most) == (False, 1.0)
+    for mode, one, other in (("I;16", 300, 600), ("I", 300, 70000), ("F", 300.5, 300.25)):
+        deep = [values([Image.new(mode, (8, 6), depth)], {})[0] for depth in (one, other)]
+        assert (deep[0].kind, likeness(0, deep[0], deep[1]).most) == ("array", abs(one - other))
+
+
+def test_what_was_returned_is_not_written_into() -> None:
+    made = shown((1, 3, 6, 8))
+    (one,) = values({"images": made}, {})
+    made.zero_()
+    assert one.data.sum() > 0
+
+
 def test_what_is_no_picture_is_an_array_or_sound() -> None:
     assert of({"images": shown((1, 4, 6, 8))}, output_type="latent") == [("images", 0, None, "array", (4, 6, 8))]
     assert of({"images": shown((2, 4, 6, 8), top=7.0)})[1] == ("images", 1, None, "array", (4, 6, 8))
@@ -112,9 +131,16 @@ def test_what_cannot_be_compared_says_why() -> None:
     assert likeness(0, value, None).why == "the plan gives none"
     assert of_two(shown((3, 8, 8)), shown((3, 8, 4))).why == "of 3 x 8 x 8 without and of 3 x 8 x 4 with the plan"
     assert of_two(shown((3, 5, 5)), shown((3, 5, 5)) / 2).ssim is None, "smaller than the window's border"
-    broken = of_two(shown((3, 8, 8)), torch.full((3, 8, 8), math.nan))
-    assert not broken.equal
-    assert math.isnan(broken.psnr or 0)
+    broken = shown((3, 8, 8))
+    broken[0, 0, :2] = math.nan
+    found = of_two(shown((3, 8, 8)), broken)
+    assert (found.equal, found.psnr, found.why) == (False, None, "not finite: 2 of 192 numbers with the plan")
+    both = "not finite: 2 of 192 numbers without the plan, and 2 of 192 numbers with the plan"
+    assert of_two(broken, broken / 2).why == both
+    assert likeness(0, None, value) == Likeness(0, "images", 0, None, "picture", why="the plan alone gives it")
+    other = Value("images", 0, None, "array", value.data)
+    assert likeness(0, value, other).why == "picture without and array with the plan"
+    assert likeness(0, value, Value("images", 0, None, "picture", value.data.half())).most is not None
 
 
 def test_without_torchmetrics_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

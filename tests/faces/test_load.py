@@ -190,6 +190,8 @@ def test_a_plan_of_another_source_is_refused(folder: Path) -> None:
         load(folder, plan, device=device, dtype="float16")
     with pytest.raises(BadInput, match="for height=32, not height=64: plan for that"):
         load(folder, plan, device=device, height=64)
+    with pytest.raises(BadInput, match="for width=32, not width=64: plan for that"):
+        load(folder, plan, device=device, height=32.0, width=64)
 
 
 @pytest.mark.parametrize("make", [load, memplan.auto_optimize])

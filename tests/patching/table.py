@@ -35,6 +35,7 @@ PATCHED = {
     "comment_inside": Case("flux", OFFLOAD),
     "compiled": Case("sdxl", "compile:unet"),
     "component_aliases": Case("flux", OFFLOAD),
+    "component_prepared": Case("sdxl", OFFLOAD),
     "component_set_later": Case("flux", "int8_weight_only:transformer + model_offload"),
     "components_one_by_one": Case("sdxl", "attention_slicing:unet + model_offload"),
     "conditional_device": Case("sd", "sequential_offload"),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from memplan.planner import Plan, Saved
 
 NONE = "none"
-"""What people type for everything on the GPU."""
+"""What people type for everything on the device."""
 FOUND, FAILED = 0, 1
 QUIET = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 """Keeps torch's profiler from announcing itself; it is read when torch is imported."""
@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     plan = "a plan as memplan writes it, or a file of recommend --save"
     parser.add_argument("--with", "--plan", dest="plan", required=True, metavar="PLAN", help=plan)
     parser.add_argument(
-        "--against", default=NONE, metavar="PLAN", help="the other side, likewise; none: everything on the GPU"
+        "--against", default=NONE, metavar="PLAN", help="the other side, likewise; none: everything on the device"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the first seed; 0 where none is named")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="how many seeds, one call each")
@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.png:
         files.writable(args.png)
+    if args.out:
+        files.folder(args.out)
     say_which(args.model)
     with Progress() as progress:
         found = _compared(args, progress)
@@ -70,10 +72,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write(args: argparse.Namespace, found: "Comparison") -> None:
-    if args.png:
-        files.write(args.png, found.picture())
+    """The outputs first: a call that returns no pictures has none of both sides, which is said then."""
     if args.out:
         print(f"memplan: wrote {len(found.save(args.out))} files into {args.out}", file=sys.stderr)
+    if args.png:
+        files.write(args.png, found.picture())
 
 
 def _compared(args: argparse.Namespace, progress: Progress) -> "Comparison":
@@ -83,7 +86,7 @@ def _compared(args: argparse.Namespace, progress: Progress) -> "Comparison":
     from memplan.faces.compare.running import Caller
     from memplan.faces.oom.guard import guard
 
-    plan, against = _named(args.plan), _named("" if args.against == NONE else args.against)
+    plan, against = _named(args.plan), _named(args.against)
     call = {**getattr(plan, "call", {}), **options.call(args)}
     compare.check(args.seeds, args.repeat, call)
     check_device(args.device)
@@ -133,6 +136,8 @@ def _named(plan: str) -> "str | Saved":
     """A plan, or that of a file."""
     from memplan.faces.travel.files import load
 
+    if plan == NONE:
+        return ""
     if plan.endswith(".json"):
         return load(plan)
     if Path(plan).is_file():

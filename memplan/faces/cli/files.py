@@ -43,6 +43,14 @@ def writable(file: Path) -> None:
         raise BadInput(f"{file} cannot be written: it is a folder; name a file in it")
 
 
+def folder(name: Path) -> None:
+    """Raises BadInput where the folder `name` cannot be made, before the work for it is done; else it is there."""
+    try:
+        name.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{name} cannot be written: {error.strerror or error}") from error
+
+
 def write(file: Path, content: bytes) -> None:
     """Writes `file` and says so. Raises BadInput where that fails."""
     try:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from memplan.applier import one_way
+from memplan.applier import check_free, one_way
 from memplan.errors import BadInput
 from memplan.faces.api import HERE, Progress, Target, listed, machine, named, numbered
 from memplan.faces.compare import metrics
@@ -58,6 +58,7 @@ def compare(
     if not is_pipeline(pipe):
         raise BadInput(f"compare() calls a pipeline of diffusers, and a {type(pipe).__name__} is none")
     check(seeds, repeat, call)
+    check_free(pipe)
     both = parts(against), parts(plan)
     place = rehearsed(numbered(target, device), device)
     measured = facts_of(pipe, call, [*both[0], *both[1]], target=place, device=device, progress=progress)
@@ -101,7 +102,7 @@ def compared(
     caller: Caller, plans: tuple[Plan, Plan], device: str, *, predicted: bool, check_undo: bool, lpips: bool
 ) -> Comparison:
     """Both sides, one after the other. Raises what goes wrong without the plan."""
-    first, second = (caller.side(one, predicted=predicted) for one in plans)
+    first, second = (caller.side(one, device, predicted=predicted) for one in plans)
     judge, why = metrics.find_lpips(download=lpips)
     with put(plans[0], caller.pipe, device):
         kind = device_of(caller.pipe).type
@@ -127,11 +128,11 @@ def compared(
 
 
 def _paired(before: Outputs, after: Outputs) -> tuple[Pair, ...]:
-    """Each output without the plan beside the one with it; none where the plan failed."""
+    """Each output without the plan beside the one with it, then those of the plan alone; none where it failed."""
     if not after:
         return ()
-    found = {(seed, value.place): value for seed, values in after.items() for value in values}
-    return tuple(Pair(s, value, found.get((s, value.place))) for s, values in before.items() for value in values)
+    first, second = ({(seed, v.place): v for seed, every in side.items() for v in every} for side in (before, after))
+    return tuple(Pair(at[0], first.get(at), second.get(at)) for at in {**first, **second})
 
 
 def _judged(pairs: Sequence[Pair], judge: Lpips | None, say: Callable[[str], None]) -> tuple[Likeness, ...]:

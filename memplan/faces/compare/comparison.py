@@ -1,7 +1,8 @@
 """What a comparison found: what both sides took, and how far their outputs are apart."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from statistics import median
 
@@ -36,18 +37,21 @@ class Side:
         every = self.steady or (() if self.first is None else (self.first,))
         if not every:
             return Figures()
-        top = every[0]
-        for other in every[1:]:
-            top = added(top, other)
-        return Figures(top.allocated, top.reserved, median(one.seconds or 0.0 for one in every), top.ram)
+        return replace(reduce(added, every), seconds=median(one.seconds or 0.0 for one in every))
+
+    @property
+    def seconds(self) -> tuple[float, float] | None:
+        """Those of the quickest and of the slowest steady call; None without any."""
+        taken = [one.seconds for one in self.steady if one.seconds is not None]
+        return (min(taken), max(taken)) if taken else None
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """The outputs that a Likeness is of: without the plan, and with it, None where it gives none."""
+    """The outputs that a Likeness is of: without the plan, and with it; None where a side gives none."""
 
     seed: int
-    before: Value
+    before: Value | None
     after: Value | None
 
 
@@ -91,9 +95,15 @@ class Comparison:
 
     @property
     def speedup(self) -> float | None:
-        """How many times as long a warm call takes without the plan; None where one of them is not known."""
+        """How many times as long a warm call takes without the plan, by medians; None without warm calls of both."""
         without, under = self.baseline.usual.seconds, self.plan.usual.seconds
-        return without / under if without and under else None
+        return without / under if self.speedups and without and under else None
+
+    @property
+    def speedups(self) -> tuple[float, float] | None:
+        """The least and the most of it, by the quickest and slowest warm calls of both; None without them."""
+        without, under = self.baseline.seconds, self.plan.seconds
+        return (without[0] / under[1], without[1] / under[0]) if without and under and under[0] else None
 
     @property
     def has_peaks(self) -> bool:

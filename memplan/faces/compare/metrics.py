@@ -55,34 +55,48 @@ def check() -> None:
         raise Unsupported(NEEDED)
 
 
-def likeness(seed: int, before: Value, after: Value | None, lpips: Lpips | None = None) -> Likeness:
-    """The figures of one output on both sides."""
-    at: dict[str, Any] = {"seed": seed, "output": before.output, "item": before.item, "frame": before.frame}
-    at["kind"] = before.kind
-    if after is None:
-        return Likeness(**at, why="the plan gives none")
-    if before.data.shape != after.data.shape:
-        shapes = (" x ".join(map(str, one.data.shape)) for one in (before, after))
-        return Likeness(**at, why="of {} without and of {} with the plan".format(*shapes))
+def likeness(seed: int, before: Value | None, after: Value | None, lpips: Lpips | None = None) -> Likeness:
+    """The figures of one output on both sides, of which one may lack it."""
+    there = before or after
+    assert there is not None
+    place = (seed, *there.place, there.kind)
+    if before is None or after is None:
+        return Likeness(*place, why="the plan gives none" if before else "the plan alone gives it")
+    why = _apart(before, after)
+    if why:
+        return Likeness(*place, why=why)
     one, other = before.unit, after.unit
     if same(one, other):
-        return Likeness(**at, **_of_equals(before.kind, measured=lpips is not None))
-    figures: dict[str, Any] = {"most": _most(one, other), **_FIGURES[before.kind](one, other)}
+        return Likeness(*place, **_of_equals(before.kind, measured=lpips is not None))
+    why = _broken(one, other)
+    if why:
+        return Likeness(*place, why=why)
+    figures: dict[str, Any] = {"most": float((one - other).abs().max()), **_FIGURES[before.kind](one, other)}
     if lpips and before.kind == "picture" and min(one.shape[-2:]) >= SMALLEST_FOR_LPIPS:
         figures["lpips"] = lpips(one, other)
-    return Likeness(**at, **figures)
+    return Likeness(*place, **figures)
+
+
+def _apart(before: Value, after: Value) -> str:
+    """Why two outputs are of other kinds, in a few words; "" where they are not."""
+    if before.data.shape != after.data.shape:
+        shapes = (" x ".join(map(str, one.data.shape)) for one in (before, after))
+        return "of {} without and of {} with the plan".format(*shapes)
+    return "" if before.kind == after.kind else f"{before.kind} without and {after.kind} with the plan"
+
+
+def _broken(one: torch.Tensor, other: torch.Tensor) -> str:
+    """How many numbers of a side are infinite or none at all, which no figure can tell; "" where all are finite."""
+    lost = [int((~side.isfinite()).sum()) for side in (one, other)]
+    counts = zip(lost, ("without", "with"), strict=True)
+    found = ", and ".join(f"{number:,} of {one.numel():,} numbers {word} the plan" for number, word in counts if number)
+    return f"not finite: {found}" if found else ""
 
 
 def same(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two arrays are equal, also in where they hold no number."""
-    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
-
-
-def _most(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The largest difference; not a number where only one side holds none."""
-    apart = (one - other).abs()
-    apart[(one == other) | (one.isnan() & other.isnan())] = 0  # also of infinities
-    return float(apart.max())
+    alike = one.shape == other.shape and one.dtype == other.dtype
+    return alike and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 def _of_equals(kind: str, *, measured: bool) -> dict[str, Any]:

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from io import BytesIO
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from memplan.errors import BadInput
 from memplan.faces.compare.comparison import Comparison, Pair
-from memplan.faces.compare.metrics import Likeness
+from memplan.faces.compare.metrics import COLOURS, Likeness
+from memplan.faces.compare.rows import shown_as
 from memplan.faces.report.html.colours import light
-
-if TYPE_CHECKING:
-    import torch
 
 FRAMES, ROWS = 4, 8
 """Frames of each video, and rows at most."""
@@ -81,25 +81,29 @@ def amplified(rows: Sequence[Row]) -> int:
 def caption(one: Likeness) -> str:
     """What a row is of, and how far both sides are apart."""
     name = one.name if one.frame is None else f"{one.name}, frame {one.frame}"
-    figures = [] if one.psnr is None else [f"PSNR {one.psnr:.2f} dB"]
-    figures += [] if one.ssim is None else [f"SSIM {one.ssim:.5f}"]
+    figures = [] if one.psnr is None else [f"PSNR {shown_as('psnr', one.psnr)} dB"]
+    figures += [] if one.ssim is None else [f"SSIM {shown_as('ssim', one.ssim)}"]
     return f"seed {one.seed}, {name}: {'equal' if one.equal else ', '.join(figures)}"
 
 
-def image(data: "torch.Tensor") -> Any:
+def image(data: torch.Tensor) -> Any:
     """Channels, height and width within 0 to 1 as an image of Pillow; what is no number is black."""
     from PIL import Image
 
     colours = data.nan_to_num(0.0, 1.0, 0.0).clamp(0, 1)
-    colours = colours.expand(3, -1, -1) if len(colours) == 1 else colours
+    colours = colours.expand(COLOURS, -1, -1) if len(colours) == 1 else colours
     pixels = (colours * 255).round().byte().permute(1, 2, 0).contiguous()
-    return Image.fromarray(pixels.numpy()).convert("RGB")
+    return Image.fromarray(pixels.numpy())
 
 
 def _parts(pair: Pair, factor: int) -> tuple[Any, Any, Any]:
+    """Both sides and their difference; where only the transparency differs, that is white."""
+    assert pair.before is not None
     assert pair.after is not None
     one, other = pair.before.unit, pair.after.unit
-    return image(one), image(other), image((one - other).abs() * factor)
+    apart = (one - other).abs() * factor
+    colours = torch.maximum(apart[:COLOURS], apart[COLOURS:]) if len(apart) > COLOURS else apart
+    return image(one), image(other), image(colours)
 
 
 def _scaled(part: Any) -> Any:

@@ -1,7 +1,8 @@
 """The calls of one side: the same seeds under one plan, each measured, with what they return."""
 
+import gc
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from inspect import signature
@@ -21,6 +22,7 @@ from memplan.faces.history.meters import added
 from memplan.faces.history.record import PEAKED, Figures
 from memplan.faces.letting_go import let_go
 from memplan.planner import Plan
+from memplan.registry import EVERYTHING
 
 Outputs = dict[int, tuple[Value, ...]]
 """Those of the calls of a side, by seed."""
@@ -41,12 +43,18 @@ class Caller:
         """Raises TypeError for arguments that the call does not take."""
         self.planned = given(self.pipe, (), self.call)
 
-    def side(self, plan: Plan, *, predicted: bool) -> Side:
+    def side(self, plan: Plan, device: str, *, predicted: bool) -> Side:
         """The side of `plan` before any call."""
-        return Side(str(plan), plan.bill.loss.word, _whole(plan) if predicted else None)
+        place = "CPU" if torch.device(device).type == "cpu" else "GPU"
+        name = f"everything on the {place}" if str(plan) == EVERYTHING else str(plan)
+        return Side(name, plan.bill.loss.word, _whole(plan) if predicted else None)
 
     def run(self, side: Side) -> tuple[Side, Outputs]:
-        """Every seed once, and the first one `repeat` times more; the pipeline is under the side's plan already."""
+        """Every seed once, and the first one `repeat` times more; the pipeline is under the side's plan already.
+
+        What is left of the other side in cycles is freed before, so that it is in no peak.
+        """
+        gc.collect()
         outputs: Outputs = {}
         taken: list[Figures] = []
         repeats: bool | None = None
@@ -83,9 +91,19 @@ class Caller:
         """One call. Its noise comes from the CPU, so that it is the same on every device and under every plan."""
         takes = "generator" in signature(type(self.pipe).__call__).parameters or hasattr(self.pipe, "blocks")
         noise = {"generator": torch.Generator("cpu").manual_seed(seed)} if takes else {}
-        with torch.random.fork_rng(range(torch.cuda.device_count())):
-            torch.manual_seed(seed)
+        with kept_rng():
+            torch.manual_seed(seed)  # of every device, for what is drawn without the generator
             return self.pipe(**self.call, **noise)
+
+
+@contextmanager
+def kept_rng() -> Generator[None]:
+    """The random numbers of the process, and of its accelerators, go on afterwards where they were."""
+    with ExitStack() as ways_back:
+        for kind in PEAKED:
+            devices = range(getattr(torch, kind).device_count())
+            ways_back.enter_context(torch.random.fork_rng(devices, device_type=kind))
+        yield
 
 
 def alike(some: Sequence[Value], others: Sequence[Value]) -> bool:

@@ -13,6 +13,8 @@ LATENT = "latent"
 """The output_type of a call that decodes nothing."""
 CHANNELS = (1, 3, 4)
 """How many a picture may have."""
+SHOWN, WIDE = ("L", "RGB", "RGBA"), ("I", "F")
+"""Modes of Pillow with the same channels, and what those of more than 8 bits begin with."""
 PICTURE, BATCH, VIDEOS = 3, 4, 5
 """Dimensions of one picture, of several, and of several videos."""
 
@@ -21,8 +23,8 @@ PICTURE, BATCH, VIDEOS = 3, 4, 5
 class Value:
     """One picture, frame or array of an output, on the CPU.
 
-    `kind` is "picture", of channels, height and width, whose values are 0 to 255 in uint8 or else 0 to 1; or "sound";
-    or "array". `item` counts within the output, `frame` within a video, None where there is none.
+    `kind` is "picture", of channels (grey, RGB or RGBA), height and width, whose values are 0 to 255 in uint8 or else 0
+    to 1; or "sound"; or "array". `item` counts within the output, `frame` within a video, None where there is none.
     """
 
     output: str
@@ -68,22 +70,27 @@ def _read(name: str, output: Any, *, decoded: bool) -> Iterator[Value]:
         frames = isinstance(group, list | tuple) and len(group) > 0 and hasattr(group[0], "getbands")
         if frames:
             item = next(number)
-            yield from (Value(name, item, i, "picture", _picture(page)) for i, page in enumerate(group))
+            yield from (Value(name, item, i, *_picture(page)) for i, page in enumerate(group))
         elif hasattr(group, "getbands"):
-            yield Value(name, next(number), None, "picture", _picture(group))
+            yield Value(name, next(number), None, *_picture(group))
         elif hasattr(group, "shape"):
             single = isinstance(output, list | tuple)
             yield from _array(name, number, _moved(group), kind, single=single, last=not torch.is_tensor(group))
 
 
 def _moved(array: Any) -> torch.Tensor:
-    return torch.as_tensor(array).detach().cpu()
+    """A copy: a pipeline may write into what it has returned."""
+    return torch.as_tensor(array).detach().to("cpu", copy=True)
 
 
-def _picture(page: Any) -> torch.Tensor:
+def _picture(page: Any) -> tuple[str, torch.Tensor]:
+    """Kind and data of an image of Pillow; modes of more than 8 bits, as those of depth, are arrays."""
     import numpy
 
-    return torch.from_numpy(numpy.array(page.convert("RGB"))).permute(2, 0, 1)
+    if page.mode[0] in WIDE:
+        return "array", torch.from_numpy(numpy.array(page).astype("float64"))
+    shown = page if page.mode in SHOWN else page.convert("RGBA" if page.has_transparency_data else "RGB")
+    return "picture", torch.from_numpy(numpy.atleast_3d(numpy.array(shown))).permute(2, 0, 1)
 
 
 def _array(
