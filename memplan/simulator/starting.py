@@ -63,7 +63,7 @@ def before_the_call(run: Run) -> float:
     streams is pinned. Left out is what no rate is known of: what conversions compute, and files that are written. A
     file of another dtype than is loaded is taken to be as large as what is loaded.
     """
-    return sum(once_of.before for once_of in _each(run).values())
+    return sum(one.before for one in _each(run).values())
 
 
 def beside_the_first(run: Run) -> float:
