@@ -38,7 +38,7 @@ def test_a_dry_run_peaks_where_the_real_step_does(what: str, interval: int | Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("interval", INTERVALS)
+@pytest.mark.parametrize("interval", [None, 1, *(pytest.param(i, marks=pytest.mark.wide) for i in (2, 4))])
 @pytest.mark.parametrize("what", some((name for name in STEPS if name.split()[0] in CAST), "wan full"))
 def test_so_does_one_under_autocast(what: str, interval: int | None) -> None:
     """Of transformers: what oneDNN's convolutions hold in bfloat16 depends on the CPU."""
