@@ -106,9 +106,13 @@ def ways(intervals: Sequence[int] = (1, 2, 4)) -> dict[str, Switch]:
     return switches(f"{GradientCheckpointing.name}:interval={interval}" for interval in intervals)
 
 
-def traced(family: str, training: Training, size: str = "tiny") -> Trace:
-    """The dry run of a step of the family's denoiser."""
-    made = open_pipeline(build(family, size))
+def traced(
+    family: str, training: Training, size: str = "tiny", first: Callable[[Any], Any] = lambda pipe: None
+) -> Trace:
+    """The dry run of a step of the family's denoiser; `first` is done to the pipeline before."""
+    pipe = build(family, size)
+    first(pipe)
+    made = open_pipeline(pipe)
     return dry_run_of_training(made, inputs(family, size), training, "cpu", switches=ways())
 
 
@@ -117,15 +121,18 @@ def measured(
     training: Training,
     interval: int | None,
     size: str = "tiny",
+    *,
+    first: Callable[[Any], Any] = lambda pipe: None,
     then: Callable[[Any], Any] = lambda pipe: None,
 ) -> tuple[int, int]:
     """The peaks of a real step, forward and backward: without gradients before it, and with.
 
-    `then` is done to the pipeline after its blocks are checkpointed.
+    `first` is done to the pipeline before all else, and `then` after its blocks are checkpointed.
     """
     pipe = build(family, size)
     name = denoiser(pipe)
     part, arguments = getattr(pipe, name), given(pipe, inputs(family, size), training.batch or BATCH)
+    first(pipe)
     if training.kind == LORA:
         adapt(part, wide=bool(training.autocast))
     part.train()
@@ -134,10 +141,10 @@ def measured(
     step = step_of(part, arguments, training.autocast)
     step()
     part.zero_grad(set_to_none=True)
-    first, later = peak_of(step)[1], peak_of(step)[1]
+    peaks = peak_of(step)[1], peak_of(step)[1]
     if undo:
         undo()
-    return first, later
+    return peaks
 
 
 def call_of(trace: Trace, interval: int | None, number: int = 0) -> Call:

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ import torch
 from memplan.facts import FULL, LORA, Trace, Training
 from memplan.facts.training import ADAFACTOR, ADAMW, SGD, SGD_MOMENTUM
 from memplan.simulator.optimizers import OPTIMIZERS
+from memplan.strategies import Bnb4bit
 from tests.accuracy.measured import peak_of
 from tests.accuracy.steps import BATCH, RANK, adapt, call_of, denoiser, given, measured, step_of, traced
 from tests.pipelines import build, inputs
@@ -31,15 +33,31 @@ def dry_run(family: str, kind: str, autocast: str = "") -> Trace:
 @pytest.mark.parametrize("interval", INTERVALS)
 @pytest.mark.parametrize("what", some(STEPS, "flux full", "wan lora", "sdxl full"))
 def test_a_dry_run_peaks_where_the_real_step_does(what: str, interval: int | None) -> None:
-    compare(*what.split(), interval)
+    family, kind = what.split()
+    compare(family, kind, interval)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("interval", INTERVALS)
+@pytest.mark.parametrize("interval", [None, 1, *(pytest.param(i, marks=pytest.mark.wide) for i in (2, 4))])
 @pytest.mark.parametrize("what", some((name for name in STEPS if name.split()[0] in CAST), "wan full"))
 def test_so_does_one_under_autocast(what: str, interval: int | None) -> None:
     """Of transformers: what oneDNN's convolutions hold in bfloat16 depends on the CPU."""
-    compare(*what.split(), interval, "bfloat16")
+    family, kind = what.split()
+    compare(family, kind, interval, "bfloat16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interval", [None, 1])
+@pytest.mark.parametrize("nested", [False, pytest.param(True, marks=pytest.mark.wide)], ids=["plain", "nested"])
+@pytest.mark.parametrize("family", some(("ltx", "sd3", "flux"), "ltx"))
+def test_so_does_one_of_adapters_beside_weights_of_4_bits(family: str, nested: bool, interval: int | None) -> None:
+    def quantize(pipe: Any) -> None:
+        Bnb4bit("transformer", double_quant=nested).apply(pipe, "cpu")
+
+    trained = Training(LORA, batch=BATCH, rank=RANK)
+    call = call_of(traced(family, trained, first=quantize), interval)
+    real = measured(family, trained, interval, first=quantize)[0]
+    assert (call.activations - call.base) / real == pytest.approx(1, abs=WITHIN)
 
 
 def compare(family: str, kind: str, interval: int | None, autocast: str = "") -> None:

@@ -20,7 +20,8 @@ from memplan.facts import GIB
 from memplan.planner import recommend as weighed
 from memplan.planner import seated
 from memplan.registry import strategies
-from memplan.strategies import GradientCheckpointing, ModelOffload
+from memplan.strategies import Bnb4bit, Bnb8bit, GradientCheckpointing, Int8WeightOnly, ModelOffload
+from memplan.strategy import Strategy
 from tests.accuracy.steps import ways
 from tests.pipelines import build
 
@@ -148,6 +149,21 @@ def test_the_command_line_says_the_same(
 def test_options_of_training_need_to_know_what_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recommend", "sd1.5", "--rank", "4"]) == 2
     assert "--rank is for training: say --train lora or --train full" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("strategy", "kind", "words"),
+    [
+        (Bnb4bit("transformer"), "full", "stored in bitsandbytes' 4 bits, and have no gradients: train adapters"),
+        (Int8WeightOnly("transformer"), "lora", "stored in the format of .*Tensor, whose backward is not followed"),
+        (Bnb8bit("transformer"), "lora", "stored in bitsandbytes' 8 bits, whose backward is not followed"),
+    ],
+)
+def test_formats_that_are_not_trained_are_refused(strategy: Strategy, kind: str, words: str) -> None:
+    pipe = build("flux")
+    strategy.apply(pipe, "cpu")
+    with pytest.raises(BadInput, match=words):
+        memplan.price(pipe, "", target=TARGET, train=Training(kind, batch=1), **CALL)
 
 
 @pytest.mark.slow

@@ -74,8 +74,14 @@ def trained(part: Any, arguments: dict[str, Any]) -> dict[str, torch.Tensor]:
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("interval", [pytest.param(None, marks=pytest.mark.wide), 2])
+def close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
+    """Whether they are the same gradients up to how sums are rounded."""
+    alike = (torch.allclose(found[name], expected[name], rtol=1e-3, atol=1e-6) for name in found)
+    return found.keys() == expected.keys() and all(alike)
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("interval", [None, 2])
 def test_gradients_of_every_length_are_those_uncompiled(compiler: list[int], interval: int | None) -> None:
     pipe = short(build("flux"))
     part, arguments = pipe.transformer.train(), given(pipe, inputs("flux"), 2)
@@ -87,8 +93,7 @@ def test_gradients_of_every_length_are_those_uncompiled(compiler: list[int], int
     counts = []
     for length in LENGTHS:
         found = trained(part, cut(arguments, length))
-        assert found.keys() == expected[length].keys()
-        assert all(torch.allclose(found[n], expected[length][n], rtol=1e-3, atol=1e-6) for n in found)
+        assert close(found, expected[length])
         counts.append(len(compiler))
     assert 0 < counts[0] <= counts[1] == counts[-1] < Compile("").limit  # from the second length on it varies
     undo()
@@ -100,6 +105,7 @@ def test_a_plan_is_applied_before_the_wrapper_and_trains(compiler: list[int], tm
     pipe = short(build("flux"))
     arguments, limit = given(pipe, inputs("flux"), 2), torch._dynamo.config.recompile_limit
     settings: dict[str, Any] = {"target": TARGET, "device": "cpu", "train": Training("full", batch=2), "force": True}
+    gradients = trained(pipe.transformer.train(), arguments)
     done = memplan.auto_optimize(pipe, PLAN, **settings, **CALL)
     assert [type(s).__name__ for s in done.strategies] == ["GradientCheckpointing", "OnGpu", "Compile"]
     expected = next(pipe.transformer.parameters()).clone()
@@ -108,6 +114,7 @@ def test_a_plan_is_applied_before_the_wrapper_and_trains(compiler: list[int], tm
         model = DistributedDataParallel(pipe.transformer.train())
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         step_of(model, arguments)()
+        assert close({name: w.grad for name, w in pipe.transformer.named_parameters() if w.grad is not None}, gradients)
         optimizer.step()
         assert compiler
         assert not torch.equal(next(pipe.transformer.parameters()), expected)

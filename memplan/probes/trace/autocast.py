@@ -64,7 +64,7 @@ def _cast(values: Any, dtype: torch.dtype) -> Any:
 
 
 def _is_low(args: Any, kwargs: Any) -> bool:
-    first = next(iter((*args, *kwargs.values())), None)
+    first: Any = next(iter((*args, *kwargs.values())), None)
     return _is_float(first) and first.dtype.itemsize < torch.float32.itemsize
 
 

@@ -10,18 +10,16 @@ from typing import Any
 import torch
 
 from memplan.errors import BadInput
-from memplan.facts import DENOISING, LORA, Call, Step, Trace, Trained, Training
-from memplan.probes.fakes import adapters
-from memplan.probes.fakes.lora import add_lora
+from memplan.facts import DENOISING, Call, Step, Trace, Trained, Training
 from memplan.probes.fakes.twin import Twin
 from memplan.probes.trace import Progress, phase, show
 from memplan.probes.trace.attention import FLASH_SINCE
 from memplan.probes.trace.calling import NO_SWITCHES, Switches
 from memplan.probes.trace.given import given_to, resized
 from memplan.probes.trace.steps import TrainingStep
+from memplan.probes.trace.trainable import asked_for
 
 BEFOREHAND = "what {} is given is made beforehand: of the pipeline it alone is on the device"
-OWN_ADAPTERS = "the adapters that {} has are trained, with their own rank and layers"
 AS_LOADED = "{} computes in the dtypes in which it is loaded: no autocast, and gradients in those of their weights"
 
 UNDER_AUTOCAST = (
@@ -47,7 +45,7 @@ def dry_run_of_training(
     """
     name = trained_component(twin, training)
     module, inputs = twin.components()[name], _inputs(twin, arguments, name, training.batch, (device, capability))
-    adapted, assumed = _asked_for(module, training, twin)
+    adapted, assumed = asked_for(name, module, training, twin)
     step = TrainingStep(name, module, inputs, twin, (device, capability), training.accumulate > 1, training.autocast)
     calls = step.follow((), NO_SWITCHES)
     found = _distinct(step, calls, switches, progress)
@@ -56,7 +54,7 @@ def dry_run_of_training(
     named = [(key, show(value)) for key, value in arguments.items() if key != "prompt"]
     shown = (*named, *learned, *((("targets", show(adapted)),) if adapted else ()))
     timeline = tuple(Step(number, training.accumulate - 1 if number else 1) for number in range(len(calls)))
-    assumed = (BEFOREHAND.format(name), *(text.format(name) for text in assumed), _computed(name, training))
+    assumed = (BEFOREHAND.format(name), *assumed, _computed(name, training))
     assumptions = (*twin.assumptions, *assumed, *step.assumptions)
     reasons = () if found else dict.fromkeys(step.failed.values())
     assumptions += tuple(f"{name} is trained as it is: {words}" for words in reasons)
@@ -67,17 +65,6 @@ def dry_run_of_training(
 def _computed(name: str, training: Training) -> str:
     """In which dtypes the component computes."""
     return UNDER_AUTOCAST.format(name, training.autocast) if training.autocast else AS_LOADED.format(name)
-
-
-def _asked_for(module: torch.nn.Module, training: Training, twin: Twin) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Has what is trained ask for gradients; the layers that a LoRA is added to by name, and what is assumed."""
-    own = list(adapters.trainable(module)) if training.kind == LORA else []
-    if training.kind == LORA and not own:
-        dtype = torch.float32 if training.autocast else None
-        return add_lora(module, training.rank, training.targets, twin.mode, dtype), ()
-    for weight in own or module.parameters():
-        weight.requires_grad_(weight.is_floating_point())
-    return (), (OWN_ADAPTERS,) if own else ()
 
 
 def _distinct(

@@ -31,7 +31,7 @@ def _convolution(args: Any, device: str) -> int:
     On a CUDA device it is taken to be that of a convolution from the result's gradient to the image's: nothing
     published tells them apart.
     """
-    gradient, image, filters, stride, wanted = *args[:3], args[4], args[-1]
+    gradient, image, filters, stride, wanted = args[0], args[1], args[2], args[4], args[-1]
     if device == "cuda":
         return cudnn_workspace((gradient, filters), image)
     return _on_cpu(gradient, image, filters, wanted, strided=max(stride) > 1)
