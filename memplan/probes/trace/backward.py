@@ -25,7 +25,9 @@ class AttentionWithBackward(Attention):
         out = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, True)
         return out[0]
 
-    def note(self, *operands: torch.Tensor, family: str = "") -> None:
+    def note(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, out: torch.Tensor, *, family: str = ""
+    ) -> None:
         """Nothing: the ops are counted as they run."""
 
 
