@@ -178,6 +178,9 @@ def _named(name: str) -> type[Strategy]:
     meant = [cls.name for cls in known.values() if word in cls.known_as]
     if name not in known and (meant or word in ELSEWHERE):
         raise BadInput(f"memplan has no strategy {name!r}: {ELSEWHERE.get(word) or 'say ' + ' or '.join(meant)}")
+    first, comma, settings = name.partition(",")
+    if comma and first.strip() in known:
+        raise BadInput(f"settings stand behind a colon: say {first.strip()}:{settings.strip()}")
     _check(name, list(known), "strategy", "memplan")
     return known[name]
 

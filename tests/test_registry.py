@@ -189,6 +189,7 @@ def test_what_is_shown_can_be_typed(flux: Facts) -> None:
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
+        ("bnb_4bit,double_quant=false", r"settings stand behind a colon: say bnb_4bit:double_quant=false"),
         ("grup_offload", r"no strategy 'grup_offload'\. Did you mean group_offload\?"),
         ("", "no strategy ''"),
         ("on_gpu:transfomer", r"no component 'transfomer'\. Did you mean transformer\?"),

@@ -49,10 +49,12 @@ def visits(run: Run) -> Iterator[Visit]:
 def moving(run: Run, come: Sequence[str], gone: Sequence[str]) -> float:
     """Seconds in which components come from memory that is not pinned, and others go back to it.
 
-    What lies in files comes from the system's cache of them where that has room, else from the disk each time.
+    What lies in files comes from the system's cache of them where that has room, else from the disk each time. What
+    comes on demand is read over on the device when it is there and before it is dropped, for what was changed of it.
     """
     rates, parts = run.facts.machine.rates, run.parts
     seconds = sum(size(parts[n]) for n in come) / rates.to_device + sum(size(parts[n]) for n in gone) / rates.to_host
+    seconds += sum(2 * size(parts[n]) for n in come if by_turns(parts[n].placement)) / rates.bandwidth
     read = read_again(run, come)
     return seconds + max(read / rates.disk - read / rates.to_device, 0.0)
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from operator import le
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from memplan.faces.report import bill, hardware, help, table
 from memplan.faces.report.explain import explanation
 from memplan.faces.report.front import distinct, fitting, others, why
 from memplan.faces.report.layout import INDENT, NARROWEST, WIDTH, columns, paragraph
-from memplan.facts import GIB, MIB
+from memplan.facts import GIB, LOSSES, MIB
 from memplan.facts.units import amount, gib, mib
 from memplan.planner import PREFERENCES, Plan, draw
 from memplan.planner.label import label
@@ -150,7 +151,21 @@ def test_a_plan_much_like_one_of_fewer_techniques_is_left_out_and_counted() -> N
     assert double in others(both), "--all shows every plan"
     alike = len(fitting(both)) - len(distinct(both))
     assert alike == len(fitting(found)) - len(distinct(found)) + 1
-    assert f"{alike} left out that differ by under 1 %" in " ".join(table.recommendation(both).split())
+    assert f"left out: {alike} that another is ahead of" in " ".join(table.recommendation(both).split())
+
+
+def test_no_row_is_behind_another_in_all_that_is_shown() -> None:
+    found = small.found()
+    known = [*(plan for _, plan in found.picks), *distinct(found)]
+    rows = [
+        (p.bill.seconds, LOSSES.index(p.bill.loss.word), p.bill.peak.memory.required, p.bill.host.peak) for p in known
+    ]
+    computed = [plan.bill.host_flops for plan in known]
+    for number in range(len(found.picks), len(known)):
+        better = (all(map(le, other, rows[number])) for i, other in enumerate(rows) if i != number)
+        less_work = (flops <= computed[number] for i, flops in enumerate(computed) if i != number)
+        assert not any(ahead and less for ahead, less in zip(better, less_work, strict=True)), known[number]
+    assert len(distinct(found)) < len(fitting(found))
 
 
 def test_a_row_says_what_it_is_better_and_worse_at() -> None:

@@ -12,9 +12,10 @@ from memplan.simulator import Bill, Peak
 
 LEGEND = (
     "VRAM is what the card must have: the allocator's segments in use at the peak and the device context; with room "
-    "to spare PyTorch reserves more. RAM holds the weights that are not on the card, the libraries, "
-    "and pictures while they are made. Time is that of one call of a warm pipeline; that of loading reads files that "
-    f"are in no cache. Traffic: bytes that cross the link between them per call. {UNITS}."
+    "to spare PyTorch reserves more. RAM holds the weights that are not on the card, but for those that stay in their "
+    "files until they are called, the libraries, and pictures while they are made. Time is that of one call of a warm "
+    "pipeline; that of loading reads files that are in no cache. "
+    f"Traffic: bytes that cross the link between them per call. {UNITS}."
 )
 LEGEND_OF_A_STEP = (
     "VRAM is what the card must have: the allocator's segments in use at the peak and the device context. States are "

@@ -1,7 +1,9 @@
 """Chooses which plans of a long front to show, and says what each is good for."""
 
 from collections.abc import Sequence
+from operator import le
 
+from memplan.facts import LOSSES
 from memplan.planner import Plan, Recommendation
 from memplan.planner.label import techniques
 
@@ -35,12 +37,32 @@ def fitting(found: Recommendation) -> list[Plan]:
 
 
 def distinct(found: Recommendation) -> list[Plan]:
-    """Of those that fit, the ones that differ noticeably from every plan of fewer techniques in some figure."""
-    rest, known = fitting(found), [plan for _, plan in found.picks]
+    """Of those that fit, the ones that differ noticeably from every plan of fewer techniques in some figure.
+
+    Those that another one, or a pick, is ahead of or equal to in all that a table shows of them are left out too.
+    """
+    known = [plan for _, plan in found.picks]
+    rest = _unbeaten(known, fitting(found)) if known else fitting(found)
     for plan in sorted(rest, key=_techniques):
         if not any(_techniques(k) < _techniques(plan) and not any(_changes(plan, k)) for k in known):
             known.append(plan)
     return [plan for plan in rest if plan in known]
+
+
+def _unbeaten(picks: Sequence[Plan], plans: Sequence[Plan]) -> list[Plan]:
+    """The plans without those that a pick or another plan is ahead of, or equal to, in each figure as it is shown."""
+    figures, ahead, kept = [_shown(plan) for plan in plans], [_shown(pick) for pick in picks], set[int]()
+    for number in sorted(range(len(plans)), key=figures.__getitem__):
+        if not any(all(map(le, other, figures[number])) for other in ahead):
+            kept.add(number)
+            ahead.append(figures[number])
+    return [plan for number, plan in enumerate(plans) if number in kept]
+
+
+def _shown(plan: Plan) -> tuple[float, ...]:
+    """The figures of a table's row; losses of one word are alike there."""
+    bill = plan.bill
+    return bill.seconds, LOSSES.index(bill.loss.word), bill.peak.memory.required, bill.host.peak, bill.host_flops
 
 
 def _techniques(plan: Plan) -> int:

@@ -6,7 +6,7 @@ from memplan.faces.nearest import Change, Nearest
 from memplan.faces.report.bill import figures, legend, margin, phases, workload
 from memplan.faces.report.front import distinct, fitting, others, why
 from memplan.faces.report.layout import columns, paragraph
-from memplan.facts import Facts
+from memplan.facts import FULL, LORA, Facts, Training
 from memplan.facts.units import amount, gib, mib
 from memplan.planner import Dropped, Plan, Recommendation, draw
 from memplan.planner.label import label
@@ -15,6 +15,8 @@ SPARE = (4, 3)
 """Columns of the front that a narrow terminal does without: traffic, then margin."""
 ROWS = 12
 """How many plans beside the picks are shown, unless all are asked for."""
+LONG = 10.0
+"""Seconds above which one decimal is enough."""
 TYPED = 'A plan can be typed as it is written here: memplan price MODEL --with "PLAN" shows its bill, phase by phase.'
 
 
@@ -89,14 +91,16 @@ def _title(found: Recommendation, shown: int, *, whole: bool) -> list[str]:
     alike = len(every) - len(distinct(found))
     of = f"{shown:,} of {len(every):,}" if shown < len(every) else f"{shown:,}"
     kind = "other plans that fit" if found.picks else "plans"
-    left = f"; {alike:,} left out that differ by under 1 % from one of fewer techniques" if alike else ""
+    behind = "that another is ahead of in all of this, or by under 1 % with fewer techniques"
+    left = f"; left out: {alike:,} {behind}" if alike else ""
     return paragraph(f"{of} {kind}, {order}{left} (--all shows every plan)")
 
 
 def _row(plan: Plan, pick: Plan | None, prefer: str) -> tuple[str, ...]:
     cost = plan.bill
     memory = gib(cost.peak.memory.required), gib(cost.host.peak), mib(plan.margin)
-    return (f"{cost.seconds:.1f}", *memory, gib(cost.traffic.link), cost.loss.word, why(plan, pick, prefer))
+    time = f"{cost.seconds:.1f}" if cost.seconds > LONG else f"{cost.seconds:.2f}"
+    return (time, *memory, gib(cost.traffic.link), cost.loss.word, why(plan, pick, prefer))
 
 
 def _dropped(dropped: Sequence[Dropped]) -> list[str]:
@@ -118,15 +122,37 @@ def nothing_fits(plan: Plan, nearest: Nearest, typed: Callable[[Change], str]) -
     return "\n".join([*lines, *(paragraph(figures(nearest.plan), 2) if nearest.plan else [])])
 
 
+def _less_of_a_step(training: Training) -> list[str]:
+    """What of a training step could be less."""
+    heavy = training.kind == FULL and training.optimizer not in ("adamw8bit", "sgd")
+    return [
+        "with fewer pixels or frames",
+        *_where((training.batch or 1) > 1, "with fewer samples"),
+        *_where(heavy, "with adamw8bit or sgd"),
+        *_where(training.kind == FULL, "as a LoRA"),
+        *_where(training.kind == LORA, "beside weights that bitsandbytes loaded in 4 bits"),
+    ]
+
+
+def _where(so: bool, way: str) -> list[str]:
+    return [way] if so else []
+
+
+def _ways(ways: Sequence[str]) -> str:
+    return f"{', '.join(ways[:-1])} or {ways[-1]}" if ways[1:] else ways[0]
+
+
 def missing(plan: Plan, nearest: Nearest, typed: Callable[[Change], str]) -> Iterator[str]:
     """The same in sentences; behind the last of them are the figures of the nearest call's plan, where one fits."""
     short = ", and ".join(map(str, plan.shortages))
     yield f"The nearest plan, {label(plan.strategies, plan.run.facts)}, needs {short}."
     tried = ", ".join(map(typed, nearest.tried))
     if plan.run.facts.training:
-        yield "Less is held with fewer samples, pixels or frames, as a LoRA, or with adamw8bit or sgd."
+        yield f"Less is held {_ways(_less_of_a_step(plan.run.facts.training))}."
     elif plan.run.facts.differentiable:
-        yield "Less is held with fewer steps, pixels or frames, or with gradients of the last steps alone."
+        last = plan.run.facts.differentiable.last
+        less = ["with fewer pixels or frames", *_where(last is None, "with gradients of the last steps alone")]
+        yield f"Less is held {_ways([*less, *_where(last != 1, 'with fewer steps that keep them')])}."
     elif nearest.weights:
         yield "The weights alone are too much in every plan, so that no smaller call would fit either."
     elif not tried:

@@ -121,7 +121,8 @@ def _others(saved: Saved, target: Target, device: str) -> Iterator[str]:
     card, total = (here.gpu.name, here.gpu.total) if here.gpu else (None, 0)
     if (card, total) != (there["gpu"], there["total"]):
         then = f"{there['gpu']} of {there['total'] / GIB:.2f} GiB"
-        yield f"the card is {card or 'none'} of {total / GIB:.2f} GiB, not {then}"
+        now = f"the card is {card} of {total / GIB:.2f} GiB" if card else "there is no card"
+        yield f"{now}, not {then}" if card else f"{now}; it was made for {then}"
     for library, then in saved.versions.items():
         now = installed(library)
         if now != then:
