@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+from functools import cache
 from inspect import isfunction, ismethod, signature
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +34,12 @@ TIMESTEPS = range(0, 1001, 25)
 FAMILIES = ("flux", "sdxl", "wan", "cogvideox")
 CATALOGUE = [pytest.param(cls, id=cls.name) for cls in STRATEGIES]
 over_catalogue = pytest.mark.parametrize("cls", CATALOGUE)
+LONG = ("compile", "fp8_dynamic", "fp8_weight_only", "int8_dynamic", "modelopt", "quanto")
+"""Those whose deeds take long, and are done like those of others."""
+over_deeds = pytest.mark.parametrize(
+    "cls",
+    [pytest.param(cls, id=cls.name, marks=pytest.mark.wide if cls.name in LONG else ()) for cls in STRATEGIES],
+)
 over_families = pytest.mark.parametrize("family", some(FAMILIES, "flux"))
 
 
@@ -42,6 +49,12 @@ def build(family: str) -> Any:
     if family == "flux":
         pipe.register_modules(image_encoder=image_encoder())
     return pipe
+
+
+@cache
+def known(family: str, kind: str = "cuda") -> Facts:
+    """The facts of a small pipeline."""
+    return facts_of(build(family), kind=kind)
 
 
 # ---- what is compared -----------------------------------------------------------------------------------------------
@@ -154,7 +167,7 @@ def test_every_file_is_in_the_catalogue() -> None:
 
 @over_catalogue
 def test_variants_are_frozen_distinct_and_seated(cls: type[Strategy]) -> None:
-    found = max((list(cls.variants(facts_of(build(family)))) for family in FAMILIES), key=len)
+    found = max((list(cls.variants(known(family))) for family in FAMILIES), key=len)
     assert found
     assert len(set(found)) == len(found)
     for strategy in found:
@@ -166,7 +179,7 @@ def test_variants_are_frozen_distinct_and_seated(cls: type[Strategy]) -> None:
 @over_catalogue
 @over_families
 def test_redraw_is_pure(cls: type[Strategy], family: str) -> None:
-    run = Run(facts_of(build(family)))
+    run = Run(known(family))
     for strategy in variants(cls, run.facts):
         first, second = strategy.redraw(run), strategy.redraw(run)
         assert first == second
@@ -197,7 +210,7 @@ def test_finer_settings_lose_or_move_less_and_take_more(cls: type[Strategy], fam
 
 
 # ---- the deed -------------------------------------------------------------------------------------------------------
-@over_catalogue
+@over_deeds
 @over_families
 def test_undo_restores_the_pipeline(cls: type[Strategy], family: str) -> None:
     pipe = build(family)
@@ -213,10 +226,10 @@ def test_undo_restores_the_pipeline(cls: type[Strategy], family: str) -> None:
         assert torch.equal(picture(pipe, family), expected), strategy
 
 
-@over_catalogue
+@over_deeds
 @over_families
 def test_the_emitted_code_does_what_apply_does(cls: type[Strategy], family: str) -> None:
-    for strategy in variants(cls, facts_of(build(family), kind="cpu")):
+    for strategy in variants(cls, known(family, "cpu")):
         applied, typed = build(family), build(family)
         strategy.apply(applied, "cpu")
         exec("\n".join(strategy.code("cpu")), {"pipe": typed})
@@ -256,7 +269,7 @@ def test_effects_are_told_apart(one: Callable[[Any], Any], other: Callable[[Any]
 
 @over_catalogue
 def test_code_is_python_with_imports_first(cls: type[Strategy]) -> None:
-    for strategy in variants(cls, facts_of(build("flux"))):
+    for strategy in variants(cls, known("flux")):
         kinds = [isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse("\n".join(strategy.code())).body]
         assert kinds == sorted(kinds, reverse=True)
         assert all(len(line) <= 120 for line in strategy.code())
@@ -265,6 +278,6 @@ def test_code_is_python_with_imports_first(cls: type[Strategy]) -> None:
 @over_catalogue
 @over_families
 def test_what_it_prints_is_what_people_type(cls: type[Strategy], family: str) -> None:
-    facts = facts_of(build(family))
+    facts = known(family)
     for strategy in variants(cls, facts):
         assert parse(str(strategy), facts) == strategy

@@ -47,7 +47,7 @@ def test_so_does_one_under_autocast(what: str, interval: int | None) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("interval", [None, 1])
+@pytest.mark.parametrize("interval", [None, pytest.param(1, marks=pytest.mark.wide)])
 @pytest.mark.parametrize("nested", [False, pytest.param(True, marks=pytest.mark.wide)], ids=["plain", "nested"])
 @pytest.mark.parametrize("family", some(("ltx", "sd3", "flux"), "ltx"))
 def test_so_does_one_of_adapters_beside_weights_of_4_bits(family: str, nested: bool, interval: int | None) -> None:

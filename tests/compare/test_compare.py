@@ -107,6 +107,7 @@ def test_videos_are_compared_frame_by_frame() -> None:
     assert [one.frame for _, one in pictures.chosen(found)] == [0, 3, 5, 8]
 
 
+@pytest.mark.wide
 def test_latents_are_compared_as_arrays() -> None:
     found = both(build("flux"), LOSSY, called("flux", output_type="latent"))
     (one,) = found.likeness
@@ -134,6 +135,7 @@ def test_what_the_plan_alone_gives_is_no_equality() -> None:
     assert [one.why for one in judged] == ["", "the plan alone gives it"]
 
 
+@pytest.mark.wide
 def test_an_interrupted_comparison_leaves_the_pipeline_as_it_was() -> None:
     pipe, calls = called_once(), []
 
@@ -187,6 +189,7 @@ def test_a_call_that_fails_under_the_plan_is_told_and_the_plan_undone(monkeypatc
     assert memplan.applied(pipe) is None
 
 
+@pytest.mark.wide
 def test_what_is_not_undone_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     def spoiling(self: VaeSlicing, pipe: Any, device: str) -> Undo:
         with torch.no_grad():
@@ -200,6 +203,7 @@ def test_what_is_not_undone_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "undone, it gives something else than before" in str(found)
 
 
+@pytest.mark.wide
 def test_calls_of_one_seed_that_differ_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     def drifting(self: VaeSlicing, pipe: Any, device: str) -> Undo:
         def drift(module: torch.nn.Module, *_: Any) -> None:
