@@ -10,7 +10,7 @@ of them, drawn towards plausible ones, and none belongs to a row. Generations wi
 "others": a guess.
 
 Attention has a share of its own in each generation, for its kernels were written for some and not for others. Kernels
-alone were measured so: flash attention 2 reaches 0.33 to 0.37 of an H100's rate (figure 5 of the FlashAttention-3
+alone were measured so: flash attention 2 reaches 0.33 to 0.37 of an H100's rate (charts of the FlashAttention-3
 paper), 0.44 of an A100's in the median of many sizes (pytorch/pytorch pull request 192799) and 0.74 of an RTX A5000's
 (gpu-mode/ring-attention issue 10); PyTorch's memory-efficient kernel, with heads of 512, 0.51 of an RTX 4090's and 0.49
 of an L20's (xlite-dev/ffpa-attn). cuBLAS reaches 0.9 of an L20's rate in large products (the README of
